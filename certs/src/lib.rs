@@ -1,0 +1,1 @@
+//! Keys, certificates and the TLS settings made from them.

@@ -1,0 +1,3 @@
+//! The one command of the mesh.
+
+fn main() {}

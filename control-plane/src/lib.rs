@@ -1,0 +1,1 @@
+//! Discovery, policy, certificate authority and trace store.

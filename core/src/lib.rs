@@ -1,0 +1,6 @@
+//! What the mesh decides: pure functions over the model.
+//!
+//! No I/O, no clock, no randomness of its own, no panic: `now` and the random source are arguments,
+//! so that every decision can be tried on a virtual clock.
+
+pub mod model;

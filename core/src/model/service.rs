@@ -1,0 +1,118 @@
+//! Services, the endpoints behind them, and who answers at an address.
+
+use std::net::IpAddr;
+
+use super::{Name, QualifiedName, SpiffeId};
+
+/// What is spoken on a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
+pub enum Protocol {
+    /// Found out by listening to both ends.
+    #[default]
+    Detect,
+    /// HTTP/1.1.
+    Http,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+    /// gRPC, on HTTP/2.
+    Grpc,
+    /// Bytes.
+    Tcp,
+    /// TLS of the app's own.
+    Tls,
+}
+
+/// A service as callers see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: QualifiedName,
+    /// Its virtual addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The ports callers use, by number.
+    pub ports: Vec<ServicePort>,
+}
+
+/// A port that callers use, or an app's, with what is spoken there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePort {
+    /// The number.
+    pub port: u16,
+    /// The name, where it has one.
+    pub name: String,
+    /// What is spoken there.
+    pub protocol: Protocol,
+}
+
+/// One workload behind a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Which workload.
+    pub workload: QualifiedName,
+    /// Where it is reached; IPv4, IPv6 or both.
+    pub addresses: Vec<IpAddr>,
+    /// The identity it must prove; none: it has no sidecar and is called in plaintext.
+    pub identity: Option<SpiffeId>,
+    /// The port of its sidecar that takes mesh traffic.
+    pub inbound_port: Option<u16>,
+    /// Its locality.
+    pub zone: String,
+    /// Its share of the traffic, against 1.
+    pub weight: u32,
+    /// Which of its app's ports serves which service port.
+    pub ports: Vec<PortMap>,
+}
+
+/// A service port and the app's port behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortMap {
+    /// The port callers use.
+    pub port: u16,
+    /// The port the app listens on.
+    pub target_port: u16,
+}
+
+impl Endpoint {
+    /// The app's port behind a service port.
+    pub fn target_port(&self, port: u16) -> Option<u16> {
+        self.ports.iter().find(|map| map.port == port).map(|map| map.target_port)
+    }
+}
+
+/// Who answers at an IP address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A service, of which this is a virtual address.
+    Service(QualifiedName),
+    /// A workload, of which this is an own address.
+    Workload {
+        /// How to reach it. Its port map says nothing: an address is called on the app's ports.
+        endpoint: Endpoint,
+        /// The service that it first offers.
+        service: Option<QualifiedName>,
+        /// What is known of the app's ports.
+        target_ports: Vec<ServicePort>,
+    },
+}
+
+/// What a sidecar must know of the workload it serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workload {
+    /// Its name.
+    pub name: QualifiedName,
+    /// The service account it runs as.
+    pub service_account: Name,
+    /// The app's ports that serve something.
+    pub ports: Vec<InboundPort>,
+}
+
+/// A port of the app that serves something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InboundPort {
+    /// The app's port.
+    pub port: u16,
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// The service it serves.
+    pub service: QualifiedName,
+}

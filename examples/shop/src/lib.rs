@@ -1,0 +1,1 @@
+//! Four small services that the demo runs.

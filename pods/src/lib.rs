@@ -1,0 +1,1 @@
+//! Pods on one Linux machine: namespaces, links and interception.

@@ -1,0 +1,160 @@
+//! Wire to model and back: the only code that knows both.
+//!
+//! Reading may fail, and says which part was wrong; writing cannot.
+
+mod mesh;
+mod service;
+
+use std::net::IpAddr;
+
+use prost::Message;
+use weft_core::model;
+
+use crate::v1;
+
+/// Why a message is no value of the model.
+#[derive(Debug, thiserror::Error)]
+pub enum ConvertError {
+    /// The bytes are no such message.
+    #[error("the body is not a {0} message")]
+    Undecodable(&'static str, #[source] prost::DecodeError),
+    /// A field that must be there is not.
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    /// A name that is none.
+    #[error("{0} is not valid")]
+    Name(&'static str, #[source] model::NameError),
+    /// An identity that is none.
+    #[error("{0} is not valid")]
+    Identity(&'static str, #[source] model::IdentityError),
+    /// A number or length out of range.
+    #[error("{0} is out of range: {1}")]
+    Range(&'static str, u64),
+    /// An enumeration value that this version does not know.
+    #[error("{0} has the unknown value {1}")]
+    Unknown(&'static str, i32),
+    /// A kind of resource that this version does not know.
+    #[error("unknown kind of resource: {0}")]
+    UnknownKind(i32),
+}
+
+/// Any resource that a sidecar can be told, decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resource {
+    /// Mesh-wide settings.
+    Mesh(model::Mesh),
+    /// Trust anchors, as DER.
+    Trust {
+        /// Whose they are.
+        trust_domain: model::TrustDomain,
+        /// The certificates.
+        anchors: Vec<Vec<u8>>,
+    },
+    /// A service.
+    Service(model::Service),
+    /// The endpoints of a service.
+    Endpoints(Vec<model::Endpoint>),
+    /// Who answers at an address.
+    Address(model::Address),
+    /// The sidecar's own workload.
+    Workload(model::Workload),
+}
+
+impl Resource {
+    /// Reads a resource's body as its kind says.
+    pub fn decode(kind: v1::Kind, body: &[u8]) -> Result<Self, ConvertError> {
+        fn read<M: Message + Default>(name: &'static str, body: &[u8]) -> Result<M, ConvertError> {
+            M::decode(body).map_err(|error| ConvertError::Undecodable(name, error))
+        }
+        Ok(match kind {
+            v1::Kind::Mesh => Self::Mesh(read::<v1::Mesh>("Mesh", body)?.try_into()?),
+            v1::Kind::Trust => {
+                let trust = read::<v1::Trust>("Trust", body)?;
+                let domain = trust.trust_domain.parse();
+                let trust_domain = domain.map_err(|e| ConvertError::Identity("trust_domain", e))?;
+                Self::Trust { trust_domain, anchors: trust.anchors }
+            }
+            v1::Kind::Service => Self::Service(read::<v1::Service>("Service", body)?.try_into()?),
+            v1::Kind::Endpoints => {
+                let wire = read::<v1::Endpoints>("Endpoints", body)?;
+                Self::Endpoints(wire.endpoints.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?)
+            }
+            v1::Kind::Address => Self::Address(read::<v1::Address>("Address", body)?.try_into()?),
+            v1::Kind::Workload => Self::Workload(read::<v1::Workload>("Workload", body)?.try_into()?),
+            v1::Kind::Unspecified => return Err(ConvertError::UnknownKind(0)),
+        })
+    }
+
+    /// Writes the body.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Mesh(mesh) => v1::Mesh::from(mesh).encode_to_vec(),
+            Self::Trust { trust_domain, anchors } => {
+                v1::Trust { trust_domain: trust_domain.to_string(), anchors: anchors.clone() }.encode_to_vec()
+            }
+            Self::Service(service) => v1::Service::from(service).encode_to_vec(),
+            Self::Endpoints(endpoints) => {
+                v1::Endpoints { endpoints: endpoints.iter().map(Into::into).collect() }.encode_to_vec()
+            }
+            Self::Address(address) => v1::Address::from(address).encode_to_vec(),
+            Self::Workload(workload) => v1::Workload::from(workload).encode_to_vec(),
+        }
+    }
+}
+
+/// Reads an address of 4 or 16 bytes.
+pub fn address_from_wire(bytes: &[u8]) -> Result<IpAddr, ConvertError> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Ok(IpAddr::from(v4));
+    }
+    let v6 = <[u8; 16]>::try_from(bytes);
+    v6.map(IpAddr::from).map_err(|_| ConvertError::Range("the length of an address", bytes.len() as u64))
+}
+
+/// Writes an address as 4 or 16 bytes.
+pub fn address_to_wire(address: &IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+/// Reads a port, which must not be 0.
+pub fn port_from_wire(field: &'static str, port: u32) -> Result<u16, ConvertError> {
+    match u16::try_from(port) {
+        Ok(port) if port != 0 => Ok(port),
+        _ => Err(ConvertError::Range(field, u64::from(port))),
+    }
+}
+
+/// Reads what is spoken on a port.
+pub fn protocol_from_wire(value: i32) -> Result<model::Protocol, ConvertError> {
+    Ok(match v1::Protocol::try_from(value).map_err(|_| ConvertError::Unknown("protocol", value))? {
+        v1::Protocol::Detect => model::Protocol::Detect,
+        v1::Protocol::Http => model::Protocol::Http,
+        v1::Protocol::Http2 => model::Protocol::Http2,
+        v1::Protocol::Grpc => model::Protocol::Grpc,
+        v1::Protocol::Tcp => model::Protocol::Tcp,
+        v1::Protocol::Tls => model::Protocol::Tls,
+    })
+}
+
+/// Writes what is spoken on a port.
+pub fn protocol_to_wire(protocol: model::Protocol) -> v1::Protocol {
+    match protocol {
+        model::Protocol::Detect => v1::Protocol::Detect,
+        model::Protocol::Http => v1::Protocol::Http,
+        model::Protocol::Http2 => v1::Protocol::Http2,
+        model::Protocol::Grpc => v1::Protocol::Grpc,
+        model::Protocol::Tcp => v1::Protocol::Tcp,
+        model::Protocol::Tls => v1::Protocol::Tls,
+    }
+}
+
+fn qualified(field: &'static str, text: &str) -> Result<model::QualifiedName, ConvertError> {
+    text.parse().map_err(|error| ConvertError::Name(field, error))
+}
+
+fn optional_qualified(field: &'static str, text: &str) -> Result<Option<model::QualifiedName>, ConvertError> {
+    if text.is_empty() { Ok(None) } else { qualified(field, text).map(Some) }
+}

@@ -1,0 +1,11 @@
+//! The wire: generated messages and services, and their conversion to and from the model.
+//!
+//! Only this crate knows both sides; `convert` is the only place where one becomes the other.
+
+pub mod convert;
+
+/// Messages and services of `weft/v1`, generated at build time.
+pub mod v1 {
+    #![expect(missing_docs, unused_qualifications, reason = "generated: documented in the .proto files")]
+    tonic::include_proto!("weft.v1");
+}

@@ -1,0 +1,1 @@
+//! What every Weft process needs once: tasks, drain, signals, logs, metrics.

@@ -1,0 +1,1 @@
+//! The whole mesh in real pods, tried from outside.
