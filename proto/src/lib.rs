@@ -6,6 +6,13 @@ pub mod convert;
 
 /// Messages and services of `weft/v1`, generated at build time.
 pub mod v1 {
-    #![expect(missing_docs, unused_qualifications, reason = "generated: documented in the .proto files")]
+    #![expect(
+        missing_docs,
+        unused_qualifications,
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        clippy::too_many_lines,
+        reason = "generated: documented in the .proto files"
+    )]
     tonic::include_proto!("weft.v1");
 }
