@@ -1,1 +1,5 @@
-//! The sidecar.
+//! The sidecar. Modules are the stages of a request, and what feeds them.
+
+pub mod failure;
+pub mod observe;
+pub mod state;

@@ -1,0 +1,174 @@
+//! What happens in the data path, as it tells the [`Observer`](super::Observer): one event per happening,
+//! and metric, access log line and span are made from it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use weft_core::model::QualifiedName;
+
+use super::Flow;
+use crate::failure::ErrorCode;
+
+/// Which way, seen from the app that this sidecar serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// To the app.
+    Inbound,
+    /// From the app.
+    Outbound,
+}
+
+impl Direction {
+    /// As metrics, logs and spans spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
+/// What was spoken, once it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Spoken {
+    /// HTTP/1.0 and HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// gRPC.
+    Grpc,
+    /// Bytes.
+    Tcp,
+    /// TLS of the app's own, passed on as it is.
+    Tls,
+}
+
+impl Spoken {
+    /// As metrics and logs spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http1 => "http/1.1",
+            Self::Http2 => "http/2",
+            Self::Grpc => "grpc",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
+}
+
+/// How the hop between the pods is protected by the mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Security {
+    /// TLS, and both ends proved who they are.
+    Mutual,
+    /// Not at all.
+    Plaintext,
+}
+
+impl Security {
+    /// As metrics and logs spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mutual => "mutual",
+            Self::Plaintext => "none",
+        }
+    }
+}
+
+/// One end of a flow, in words that do not come from the wire.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Party {
+    /// A service, or a workload or service account standing for one.
+    Named(QualifiedName),
+    /// Someone whom the mesh does not know.
+    Unknown,
+}
+
+/// Where a request stands in its trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceContext {
+    /// The trace.
+    pub trace_id: [u8; 16],
+    /// This sidecar's own span.
+    pub span_id: [u8; 8],
+    /// The span that it is a child of; none: this is the root.
+    pub parent: Option<[u8; 8]>,
+    /// Whether the span is exported.
+    pub sampled: bool,
+}
+
+/// A request was answered, failed or given up.
+#[derive(Debug)]
+pub struct RequestEnded<'a> {
+    /// Who called whom.
+    pub flow: &'a Flow,
+    /// The route that was taken, where one has a name.
+    pub route: Option<&'a Arc<str>>,
+    /// What was spoken.
+    pub protocol: Spoken,
+    /// How the hop between the pods was protected.
+    pub security: Security,
+    /// The response's status; none when the caller went away before there was one.
+    pub status: Option<u16>,
+    /// The `grpc-status`, in trailers or headers.
+    pub grpc_status: Option<u8>,
+    /// Why the mesh answered instead of the app, or broke off.
+    pub error: Option<ErrorCode>,
+    /// When its head had been read.
+    pub started: SystemTime,
+    /// From there to the last byte of the response.
+    pub duration: Duration,
+    /// The method.
+    pub method: &'a http::Method,
+    /// `:authority` or `Host`.
+    pub authority: &'a str,
+    /// The path without its query.
+    pub path: &'a str,
+    /// Bytes of the request's body.
+    pub bytes_in: u64,
+    /// Bytes of the response's body.
+    pub bytes_out: u64,
+    /// Who connected to the sidecar.
+    pub client: Option<SocketAddr>,
+    /// Where it was sent.
+    pub upstream: Option<SocketAddr>,
+    /// Sends after the first.
+    pub retries: u32,
+    /// Where it stands in its trace.
+    pub trace: TraceContext,
+}
+
+/// A connection was closed before it could carry anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// Neither TLS of the mesh nor, where that is allowed, plaintext.
+    Plaintext,
+    /// A policy says no.
+    Denied,
+    /// Nothing the sidecar understands, or nothing in time.
+    Garbage,
+    /// No one of the mesh is there, and it may not be passed through.
+    UnknownDestination,
+    /// More connections than may be open.
+    TooMany,
+    /// The other side could not be reached.
+    Unreachable,
+    /// The sidecar is going away.
+    Draining,
+}
+
+impl Refusal {
+    /// As metrics and logs spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Plaintext => "plaintext",
+            Self::Denied => "denied",
+            Self::Garbage => "garbage",
+            Self::UnknownDestination => "unknown-destination",
+            Self::TooMany => "too-many",
+            Self::Unreachable => "unreachable",
+            Self::Draining => "draining",
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! A request that ended, kept beyond its end: what the access log and the span exporter work from, away from
+//! the workers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{Notify, mpsc};
+
+use super::event::{Direction, RequestEnded, Security, Spoken, TraceContext};
+use crate::failure::ErrorCode;
+
+/// Records that may wait; further ones are dropped and counted.
+pub(super) const QUEUE: usize = 2048;
+
+/// Records that are worth waking the exporter for before its time.
+pub(super) const BATCH: usize = 512;
+
+/// A request that ended.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Which way.
+    pub direction: Direction,
+    /// Who called.
+    pub source: Arc<str>,
+    /// Who was called.
+    pub destination: Arc<str>,
+    /// The route that was taken.
+    pub route: Option<Arc<str>>,
+    /// What was spoken.
+    pub protocol: Spoken,
+    /// How the hop between the pods was protected.
+    pub security: Security,
+    /// The response's status.
+    pub status: Option<u16>,
+    /// The `grpc-status`.
+    pub grpc_status: Option<u8>,
+    /// Why the mesh answered instead of the app.
+    pub error: Option<ErrorCode>,
+    /// When it began.
+    pub started: SystemTime,
+    /// How long it took.
+    pub duration: Duration,
+    /// The method.
+    pub method: http::Method,
+    /// `:authority` or `Host`.
+    pub authority: Box<str>,
+    /// The path without its query.
+    pub path: Box<str>,
+    /// Bytes of the request's body.
+    pub bytes_in: u64,
+    /// Bytes of the response's body.
+    pub bytes_out: u64,
+    /// Who connected to the sidecar.
+    pub client: Option<SocketAddr>,
+    /// Where it was sent.
+    pub upstream: Option<SocketAddr>,
+    /// Sends after the first.
+    pub retries: u32,
+    /// Where it stands in its trace.
+    pub trace: TraceContext,
+    /// Whether it is written to the access log.
+    pub logged: bool,
+}
+
+impl Record {
+    /// Keeps what must outlive the event.
+    pub fn of(event: &RequestEnded<'_>, logged: bool) -> Self {
+        Self {
+            direction: event.flow.direction(),
+            source: Arc::clone(event.flow.source()),
+            destination: Arc::clone(event.flow.destination()),
+            route: event.route.cloned(),
+            protocol: event.protocol,
+            security: event.security,
+            status: event.status,
+            grpc_status: event.grpc_status,
+            error: event.error,
+            started: event.started,
+            duration: event.duration,
+            method: event.method.clone(),
+            authority: event.authority.into(),
+            path: event.path.into(),
+            bytes_in: event.bytes_in,
+            bytes_out: event.bytes_out,
+            client: event.client,
+            upstream: event.upstream,
+            retries: event.retries,
+            trace: event.trace,
+            logged,
+        }
+    }
+}
+
+/// The workers' end of the queue. Nothing here ever waits.
+#[derive(Debug, Clone)]
+pub struct Records {
+    queue: mpsc::Sender<Record>,
+    shared: Arc<Shared>,
+}
+
+/// The exporter's end of the queue.
+#[derive(Debug)]
+pub struct RecordQueue {
+    queue: mpsc::Receiver<Record>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    full_batch: Notify,
+    dropped: AtomicU64,
+}
+
+/// Makes both ends.
+pub(super) fn queue() -> (Records, RecordQueue) {
+    let (send, receive) = mpsc::channel(QUEUE);
+    let shared = Arc::<Shared>::default();
+    (Records { queue: send, shared: Arc::clone(&shared) }, RecordQueue { queue: receive, shared })
+}
+
+impl Records {
+    /// Hands a record over, or drops and counts it where the exporter does not keep up.
+    pub fn offer(&self, record: Record) {
+        if self.queue.try_send(record).is_err() {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        // The exporter sleeps between batches, so that a request costs no wake-up of another thread.
+        if QUEUE - self.queue.capacity() == BATCH {
+            self.shared.full_batch.notify_one();
+        }
+    }
+
+    /// Records dropped so far.
+    pub fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl RecordQueue {
+    /// Waits until a batch is full or `delay` is over.
+    pub async fn gather(&self, delay: Duration) {
+        if self.queue.len() >= BATCH {
+            return;
+        }
+        drop(tokio::time::timeout(delay, self.shared.full_batch.notified()).await);
+    }
+
+    /// The next at most [`BATCH`] records; fewer, or none, where no more are there.
+    pub fn take(&mut self) -> Vec<Record> {
+        let mut taken = Vec::new();
+        while taken.len() < BATCH
+            && let Ok(record) = self.queue.try_recv()
+        {
+            taken.push(record);
+        }
+        taken
+    }
+
+    /// Counts records that were taken and could not be delivered.
+    pub fn lost(&self, records: usize) {
+        self.shared.dropped.fetch_add(records as u64, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,319 @@
+//! What the sidecar knows of the mesh: one immutable [`Snapshot`], swapped whole by the control loop and
+//! read by every worker through [`Discovery`].
+//!
+//! What nobody has asked for is not known: the first look-up of an address or a service subscribes to it
+//! and waits for the answer, for a bounded time and only while the control plane is there.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use weft_core::model::{Endpoint, Mesh, QualifiedName, Service, ServicePort, Workload};
+
+/// How long a look-up waits for the control plane's answer.
+pub const LOOKUP_LIMIT: Duration = Duration::from_millis(500);
+
+/// Look-ups that may be on their way to the control loop.
+const WANTED_LIMIT: usize = 1024;
+
+/// Everything known of the mesh at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// The configuration revision that this is of.
+    pub revision: u64,
+    /// Settings of the whole mesh; none before the first configuration.
+    pub mesh: Option<Arc<Mesh>>,
+    /// The workload this sidecar serves.
+    pub workload: Option<Arc<Workload>>,
+    /// The services asked for that exist.
+    pub services: HashMap<QualifiedName, Arc<KnownService>>,
+    /// The services asked for that do not.
+    pub absent_services: HashSet<QualifiedName>,
+    /// Who answers at which address.
+    pub addresses: HashMap<IpAddr, Known>,
+}
+
+/// A service with the endpoints behind it.
+#[derive(Debug)]
+pub struct KnownService {
+    /// What callers see.
+    pub service: Service,
+    /// Who is behind it. An endpoint that did not change keeps its `Arc` from one snapshot to the next.
+    pub endpoints: Arc<[Arc<Endpoint>]>,
+    /// Differs from any earlier value of this service.
+    pub generation: u64,
+}
+
+/// Who answers at an address.
+#[derive(Debug, Clone)]
+pub enum Known {
+    /// The service of this name; it is among the snapshot's services unless it has just gone.
+    Service(QualifiedName),
+    /// A workload's own address.
+    Workload(Arc<KnownWorkload>),
+    /// No one of the mesh.
+    Absent,
+}
+
+/// A workload that is called by its own address.
+#[derive(Debug)]
+pub struct KnownWorkload {
+    /// How to reach it. Its port map says nothing: an address is called on the app's ports.
+    pub endpoint: Arc<Endpoint>,
+    /// The service that it first offers.
+    pub service: Option<QualifiedName>,
+    /// What is known of the app's ports.
+    pub target_ports: Vec<ServicePort>,
+}
+
+impl Snapshot {
+    /// The service that has this virtual address.
+    pub fn service_at(&self, address: IpAddr) -> Option<&Arc<KnownService>> {
+        match self.addresses.get(&address)? {
+            Known::Service(name) => self.services.get(name),
+            Known::Workload(_) | Known::Absent => None,
+        }
+    }
+
+    fn settles(&self, wanted: &Wanted) -> bool {
+        match wanted {
+            Wanted::Address(address) => match self.addresses.get(address) {
+                Some(Known::Service(name)) => self.settles_service(name),
+                Some(Known::Workload(_) | Known::Absent) => true,
+                None => false,
+            },
+            Wanted::Service(name) => self.settles_service(name),
+        }
+    }
+
+    fn settles_service(&self, name: &QualifiedName) -> bool {
+        self.services.contains_key(name) || self.absent_services.contains(name)
+    }
+}
+
+/// Something that a worker asked about and that nothing is known of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Wanted {
+    /// Who answers here?
+    Address(IpAddr),
+    /// What is behind this service?
+    Service(QualifiedName),
+}
+
+/// The readers' side: cheap to clone, one for everybody who asks.
+#[derive(Debug, Clone)]
+pub struct Discovery {
+    shared: Arc<Shared>,
+    wanted: mpsc::Sender<Wanted>,
+    changes: watch::Receiver<Change>,
+}
+
+/// The control loop's side.
+#[derive(Debug)]
+pub struct Publisher {
+    shared: Arc<Shared>,
+    changes: watch::Sender<Change>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    snapshot: ArcSwap<Snapshot>,
+    own: Vec<IpAddr>,
+}
+
+/// What readers that wait are woken by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Change {
+    published: u64,
+    connected: bool,
+}
+
+/// Makes both sides; `own` are the pod's addresses, which are never looked up.
+pub fn channel(own: Vec<IpAddr>) -> (Discovery, Publisher, mpsc::Receiver<Wanted>) {
+    let shared = Arc::new(Shared { snapshot: ArcSwap::default(), own });
+    let (wanted, asked) = mpsc::channel(WANTED_LIMIT);
+    let (announce, changes) = watch::channel(Change::default());
+    let discovery = Discovery { shared: Arc::clone(&shared), wanted, changes };
+    (discovery, Publisher { shared, changes: announce }, asked)
+}
+
+impl Discovery {
+    /// What is known now. A request keeps the one it began with.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.shared.snapshot.load_full()
+    }
+
+    /// Whether the control plane is there.
+    pub fn connected(&self) -> bool {
+        self.changes.borrow().connected
+    }
+
+    /// A snapshot that says who answers at `address`, if that can be found out soon.
+    ///
+    /// Returns at once when it is known already, one way or the other, and when there is no one to ask.
+    pub async fn lookup_address(&self, address: IpAddr) -> Arc<Snapshot> {
+        let address = address.to_canonical();
+        if address.is_loopback()
+            || address.is_unspecified()
+            || address.is_multicast()
+            || self.shared.own.contains(&address)
+        {
+            return self.snapshot();
+        }
+        self.lookup(Wanted::Address(address)).await
+    }
+
+    /// The service of this name, if there is one and that can be found out soon.
+    pub async fn lookup_service(&self, name: &QualifiedName) -> Option<Arc<KnownService>> {
+        let now = self.snapshot();
+        if let Some(service) = now.services.get(name) {
+            return Some(Arc::clone(service));
+        }
+        let then = self.lookup(Wanted::Service(name.clone())).await;
+        then.services.get(name).cloned()
+    }
+
+    async fn lookup(&self, wanted: Wanted) -> Arc<Snapshot> {
+        let now = self.snapshot();
+        if now.settles(&wanted) || !self.connected() {
+            return now;
+        }
+        let mut changes = self.changes.clone();
+        changes.borrow_and_update();
+        if self.wanted.try_send(wanted.clone()).is_err() {
+            tracing::debug!(?wanted, "too many look-ups at once, going on without an answer");
+            return now;
+        }
+        let deadline = Instant::now() + LOOKUP_LIMIT;
+        loop {
+            let now = self.snapshot();
+            if now.settles(&wanted) || !self.connected() {
+                return now;
+            }
+            match tokio::time::timeout_at(deadline, changes.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return self.snapshot(),
+            }
+        }
+    }
+}
+
+impl Publisher {
+    /// What is known now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.shared.snapshot.load_full()
+    }
+
+    /// Puts a new snapshot in force and wakes who waits for it.
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.shared.snapshot.store(Arc::new(snapshot));
+        self.changes.send_modify(|change| change.published += 1);
+    }
+
+    /// Says whether the control plane is there; when it goes, nobody waits for it any longer.
+    pub fn set_connected(&self, connected: bool) {
+        self.changes
+            .send_if_modified(|change| std::mem::replace(&mut change.connected, connected) != connected);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn orders() -> QualifiedName {
+        "default/orders".parse().unwrap()
+    }
+
+    fn vip() -> IpAddr {
+        "240.64.0.7".parse().unwrap()
+    }
+
+    fn with_orders() -> Snapshot {
+        let service = Service { name: orders(), addresses: vec![vip()], ports: Vec::new() };
+        let known = KnownService { service, endpoints: Arc::from([]), generation: 1 };
+        Snapshot {
+            services: HashMap::from([(orders(), Arc::new(known))]),
+            addresses: HashMap::from([(vip(), Known::Service(orders()))]),
+            ..Snapshot::default()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_known_address_is_answered_without_asking() {
+        let (discovery, publisher, mut asked) = channel(Vec::new());
+        publisher.set_connected(true);
+        publisher.publish(with_orders());
+        let snapshot = discovery.lookup_address("::ffff:240.64.0.7".parse().unwrap()).await;
+        assert!(snapshot.service_at(vip()).is_some());
+        assert!(asked.try_recv().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unknown_address_is_asked_for_and_waited_for() {
+        let (discovery, publisher, mut asked) = channel(Vec::new());
+        publisher.set_connected(true);
+        let answer = async {
+            assert_eq!(asked.recv().await, Some(Wanted::Address(vip())));
+            publisher.publish(Snapshot::default());
+            publisher.publish(with_orders());
+        };
+        let (snapshot, ()) = tokio::join!(discovery.lookup_address(vip()), answer);
+        assert!(snapshot.service_at(vip()).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_control_plane_costs_half_a_second_and_no_more() {
+        let (discovery, publisher, _asked) = channel(Vec::new());
+        publisher.set_connected(true);
+        let begun = Instant::now();
+        assert!(discovery.lookup_service(&orders()).await.is_none());
+        assert_eq!(begun.elapsed(), LOOKUP_LIMIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_control_plane_that_is_away() {
+        let (discovery, publisher, mut asked) = channel(Vec::new());
+        let begun = Instant::now();
+        discovery.lookup_address(vip()).await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        publisher.set_connected(true);
+        let leave = async {
+            asked.recv().await;
+            publisher.set_connected(false);
+        };
+        tokio::join!(discovery.lookup_address(vip()), leave);
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_explicit_no_is_an_answer() {
+        let (discovery, publisher, mut asked) = channel(Vec::new());
+        publisher.set_connected(true);
+        publisher.publish(Snapshot {
+            absent_services: HashSet::from([orders()]),
+            addresses: HashMap::from([(vip(), Known::Absent)]),
+            ..Snapshot::default()
+        });
+        assert!(discovery.lookup_service(&orders()).await.is_none());
+        assert!(discovery.lookup_address(vip()).await.service_at(vip()).is_none());
+        assert!(asked.try_recv().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn own_and_loopback_addresses_are_never_asked_for() {
+        let own: IpAddr = "10.0.0.2".parse().unwrap();
+        let (discovery, publisher, mut asked) = channel(vec![own]);
+        publisher.set_connected(true);
+        for address in
+            [own, "127.0.0.53".parse().unwrap(), "::1".parse().unwrap(), "224.0.0.1".parse().unwrap()]
+        {
+            discovery.lookup_address(address).await;
+        }
+        assert!(asked.try_recv().is_err());
+    }
+}
