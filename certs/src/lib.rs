@@ -1,1 +1,25 @@
-//! Keys, certificates and the TLS settings made from them.
+//! Who is who: keys, certificates, and the TLS settings made from them.
+//!
+//! A sidecar makes a key and a request ([`KeyPair`], [`request`]), the control plane's [`Authority`] answers with a
+//! short-lived X.509-SVID, and [`Credentials`] turns that into rustls settings which prove our identity and demand the
+//! peer's. Pure: the time and the random source of every decision are arguments.
+
+pub mod alpn;
+mod csr;
+mod error;
+mod issue;
+mod key;
+pub mod pem;
+mod renew;
+pub mod sni;
+mod spiffe;
+mod tls;
+mod verify;
+
+pub use csr::request;
+pub use error::CertError;
+pub use issue::{Authority, IssueParams, Issued};
+pub use key::KeyPair;
+pub use renew::renew_at;
+pub use spiffe::{peer_identity, serial_of};
+pub use tls::{ClientAuth, Credentials, anchored_client_config};

@@ -1,0 +1,169 @@
+//! TLS settings: version 1.3 only, post-quantum key exchange first, no resumption, identities demanded on both sides.
+//!
+//! Settings are made anew for each expected identity and share their costly parts (parsed anchors, signing key), so that
+//! making one is a few allocations. Connections are pooled, so tickets would only be memory and a second, weaker way in.
+
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+use std::time::SystemTime;
+
+use fastrand::Rng;
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
+use rustls::pki_types::CertificateDer;
+use rustls::server::NoServerSessionStorage;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, ServerConfig};
+use weft_core::model::{SpiffeId, TrustDomain};
+
+use crate::spiffe::{self, Svid};
+use crate::verify::{Anchors, ClientVerifier, ServerVerifier};
+use crate::{CertError, KeyPair, renew_at};
+
+/// SHA-256 suites go first: with the CPU's SHA instructions their handshakes are cheaper than SHA-384's, and AES-128 moves
+/// bulk data faster than AES-256.
+static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+    Arc::new(CryptoProvider {
+        cipher_suites: vec![
+            cipher_suite::TLS13_AES_128_GCM_SHA256,
+            cipher_suite::TLS13_AES_256_GCM_SHA384,
+            cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+        ],
+        kx_groups: vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1],
+        ..aws_lc_rs::default_provider()
+    })
+});
+
+/// Whether a server insists on a client's certificate. One that is shown is checked either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// No certificate, no connection.
+    Required,
+    /// A client may stay unknown.
+    Optional,
+}
+
+/// Our certificate and key with the anchors that peers must lead to: all it takes to speak mutual TLS. Cheap to clone.
+#[derive(Clone)]
+pub struct Credentials(Arc<Inner>);
+
+struct Inner {
+    svid: Svid,
+    key: Arc<SingleCertAndKey>,
+    anchors: Arc<Anchors>,
+}
+
+impl Credentials {
+    /// Credentials of a chain (DER, ours first), its key and the anchors of our trust domain (DER).
+    pub fn new(
+        chain: Vec<Vec<u8>>,
+        key: &KeyPair,
+        anchors: &[impl AsRef<[u8]>],
+        domain: &TrustDomain,
+    ) -> Result<Self, CertError> {
+        let svid = spiffe::svid(chain.first().ok_or(CertError::EmptyChain)?)?;
+        if svid.identity.trust_domain() != domain {
+            return Err(CertError::ForeignIdentity { identity: svid.identity, domain: domain.clone() });
+        }
+        let anchors = anchors_of(domain, anchors)?;
+        let chain = chain.into_iter().map(CertificateDer::from).collect();
+        let key = CertifiedKey::from_der(chain, key.pkcs8().into(), &PROVIDER).map_err(CertError::Tls)?;
+        Ok(Self(Arc::new(Inner { svid, key: Arc::new(SingleCertAndKey::from(key)), anchors })))
+    }
+
+    /// Who we are.
+    pub fn identity(&self) -> &SpiffeId {
+        &self.0.svid.identity
+    }
+
+    /// The trust domain whose peers we accept.
+    pub fn trust_domain(&self) -> &TrustDomain {
+        self.0.anchors.domain()
+    }
+
+    /// When our certificate's life begins; back-dated, see [`renew_at`].
+    pub fn not_before(&self) -> SystemTime {
+        self.0.svid.not_before
+    }
+
+    /// When our certificate's life ends.
+    pub fn not_after(&self) -> SystemTime {
+        self.0.svid.not_after
+    }
+
+    /// Our certificate's serial number, in lower-case hexadecimal digits.
+    pub fn serial(&self) -> &str {
+        &self.0.svid.serial
+    }
+
+    /// When to ask for the next certificate, this one being in use since `from`.
+    pub fn renew_at(&self, from: SystemTime, rng: &mut Rng) -> SystemTime {
+        renew_at(from, self.not_after(), rng)
+    }
+
+    /// Settings to reach a server that must prove to be `expected`, offering `alpn` in order of preference.
+    pub fn client_config(&self, expected: &SpiffeId, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, CertError> {
+        client(&self.0.anchors, expected, alpn, |builder| {
+            builder.with_client_cert_resolver(self.0.key.clone())
+        })
+    }
+
+    /// Settings to serve, choosing the first of `alpn` that a client offers.
+    pub fn server_config(&self, alpn: &[&[u8]], clients: ClientAuth) -> Result<Arc<ServerConfig>, CertError> {
+        let verifier =
+            ClientVerifier { anchors: self.0.anchors.clone(), mandatory: clients == ClientAuth::Required };
+        let mut config = ServerConfig::builder_with_provider(PROVIDER.clone())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(CertError::Tls)?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_cert_resolver(self.0.key.clone());
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Arc::new(config))
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Credentials").field(self.identity()).field(&self.serial()).finish()
+    }
+}
+
+/// Settings to reach `expected` before we have a certificate of our own; who we are must then be said in another way.
+pub fn anchored_client_config(
+    anchors: &[impl AsRef<[u8]>],
+    expected: &SpiffeId,
+    alpn: &[&[u8]],
+) -> Result<Arc<ClientConfig>, CertError> {
+    client(&anchors_of(expected.trust_domain(), anchors)?, expected, alpn, |builder| {
+        builder.with_no_client_auth()
+    })
+}
+
+type ClientBuilder = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
+
+fn client(
+    anchors: &Arc<Anchors>,
+    expected: &SpiffeId,
+    alpn: &[&[u8]],
+    authenticate: impl FnOnce(ClientBuilder) -> ClientConfig,
+) -> Result<Arc<ClientConfig>, CertError> {
+    let verifier = ServerVerifier { anchors: anchors.clone(), expected: expected.clone() };
+    let builder = ClientConfig::builder_with_provider(PROVIDER.clone())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(CertError::Tls)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = authenticate(builder);
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+fn anchors_of(domain: &TrustDomain, roots: &[impl AsRef<[u8]>]) -> Result<Arc<Anchors>, CertError> {
+    let algorithms = PROVIDER.signature_verification_algorithms;
+    Ok(Arc::new(Anchors::new(domain.clone(), roots, algorithms)?))
+}

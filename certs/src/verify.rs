@@ -1,0 +1,183 @@
+//! Whether a peer is who it should be, decided during its handshake.
+//!
+//! Names in the certificate other than the SPIFFE identity count for nothing: the server name of the ClientHello says
+//! which port is meant, never who must answer.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, PeerIncompatible, SignatureScheme};
+use webpki::{EndEntityCert, KeyUsage};
+use weft_core::model::{SpiffeId, TrustDomain};
+
+use crate::{CertError, spiffe};
+
+/// What a trust domain's certificates must lead to.
+pub(crate) struct Anchors {
+    domain: TrustDomain,
+    roots: Vec<TrustAnchor<'static>>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+/// Demands one identity of a server.
+#[derive(Debug)]
+pub(crate) struct ServerVerifier {
+    pub(crate) anchors: Arc<Anchors>,
+    pub(crate) expected: SpiffeId,
+}
+
+/// Demands some identity of the trust domain of a client.
+#[derive(Debug)]
+pub(crate) struct ClientVerifier {
+    pub(crate) anchors: Arc<Anchors>,
+    pub(crate) mandatory: bool,
+}
+
+impl Anchors {
+    pub(crate) fn new(
+        domain: TrustDomain,
+        roots: &[impl AsRef<[u8]>],
+        algorithms: WebPkiSupportedAlgorithms,
+    ) -> Result<Self, CertError> {
+        if roots.is_empty() {
+            return Err(CertError::NoAnchors);
+        }
+        let anchor = |der: &[u8]| {
+            let der = CertificateDer::from(der);
+            webpki::anchor_from_trusted_cert(&der).map(|anchor| anchor.to_owned()).map_err(CertError::Anchor)
+        };
+        let roots = roots.iter().map(|der| anchor(der.as_ref())).collect::<Result<_, _>>()?;
+        Ok(Self { domain, roots, algorithms })
+    }
+
+    pub(crate) fn domain(&self) -> &TrustDomain {
+        &self.domain
+    }
+
+    /// The rules of SPIFFE, then the path of RFC 5280. The anchors are chosen by the peer's own trust domain: there is one.
+    fn identify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: KeyUsage,
+    ) -> Result<SpiffeId, CertError> {
+        let identity = spiffe::svid(leaf)?.identity;
+        if identity.trust_domain() != &self.domain {
+            return Err(CertError::UnknownTrustDomain(identity));
+        }
+        let path = EndEntityCert::try_from(leaf).map_err(CertError::Path)?;
+        let path = path
+            .verify_for_usage(self.algorithms.all, &self.roots, intermediates, now, usage, None, None)
+            .map_err(CertError::Path)?;
+        for intermediate in path.intermediate_certificates() {
+            spiffe::may_sign_certificates(&intermediate.der())?;
+        }
+        Ok(identity)
+    }
+
+    fn check_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, leaf, signature, &self.algorithms)
+    }
+}
+
+impl fmt::Debug for Anchors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Anchors({}, {})", self.domain, self.roots.len())
+    }
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let found = self
+            .anchors
+            .identify(leaf, intermediates, now, KeyUsage::server_auth())
+            .map_err(CertError::into_tls)?;
+        if found != self.expected {
+            return Err(CertError::WrongPeer { expected: self.expected.clone(), found }.into_tls());
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _leaf: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(PeerIncompatible::Tls12NotOffered.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.anchors.check_signature(message, leaf, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.anchors.algorithms.supported_schemes()
+    }
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.mandatory
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.anchors
+            .identify(leaf, intermediates, now, KeyUsage::client_auth())
+            .map(|_| ClientCertVerified::assertion())
+            .map_err(CertError::into_tls)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _leaf: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(PeerIncompatible::Tls12NotOfferedOrEnabled.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.anchors.check_signature(message, leaf, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.anchors.algorithms.supported_schemes()
+    }
+}
