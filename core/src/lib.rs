@@ -3,4 +3,9 @@
 //! No I/O, no clock, no randomness of its own, no panic: `now` and the random source are arguments,
 //! so that every decision can be tried on a virtual clock.
 
+pub mod authorize;
+pub mod balance;
+pub mod classify;
+pub mod detect;
 pub mod model;
+pub mod trace;
