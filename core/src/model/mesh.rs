@@ -1,6 +1,6 @@
 //! Settings that hold for the whole mesh.
 
-use super::TrustDomain;
+use super::{Cidr, TrustDomain};
 
 /// What `MeshConfig` says, resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +17,8 @@ pub struct Mesh {
     pub tracing: Tracing,
     /// The access log's form.
     pub access_log: AccessLog,
-    /// Where the mesh's virtual addresses live, in CIDR notation.
-    pub service_cidrs: Vec<String>,
+    /// Where the mesh's virtual addresses live.
+    pub service_cidrs: Vec<Cidr>,
 }
 
 /// Whether plaintext from outside the mesh is taken.
@@ -108,7 +108,7 @@ impl Default for Tracing {
 
 impl Mesh {
     /// What holds before any `MeshConfig` was applied.
-    pub fn with_defaults(trust_domain: TrustDomain, service_cidrs: Vec<String>) -> Self {
+    pub fn with_defaults(trust_domain: TrustDomain, service_cidrs: Vec<Cidr>) -> Self {
         Self {
             trust_domain,
             mtls: MtlsMode::default(),

@@ -1,13 +1,17 @@
 //! The vocabulary of the mesh. A value that exists is valid.
 
+mod cidr;
 mod identity;
 mod mesh;
 mod name;
+mod resource;
 mod service;
 
+pub use cidr::{Cidr, CidrError};
 pub use identity::{IdentityError, SpiffeId, TrustDomain};
 pub use mesh::{
     AccessLog, AuthorizationDefault, Mesh, MtlsMode, OutboundMode, Propagation, TraceExport, Tracing,
 };
 pub use name::{Name, NameError, QualifiedName};
+pub use resource::{Resource, ResourceName};
 pub use service::{Address, Endpoint, InboundPort, PortMap, Protocol, Service, ServicePort, Workload};

@@ -34,7 +34,7 @@ impl TryFrom<v1::Mesh> for model::Mesh {
             authorization,
             tracing: wire.tracing.ok_or(ConvertError::Missing("tracing"))?.try_into()?,
             access_log,
-            service_cidrs: wire.service_cidrs,
+            service_cidrs: wire.service_cidrs.iter().map(|range| cidr(range)).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -86,7 +86,7 @@ impl From<&model::Mesh> for v1::Mesh {
             authorization: authorization.into(),
             tracing: Some((&mesh.tracing).into()),
             access_log: access_log.into(),
-            service_cidrs: mesh.service_cidrs.clone(),
+            service_cidrs: mesh.service_cidrs.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -127,4 +127,8 @@ fn propagation(name: &str) -> Result<model::Propagation, ConvertError> {
         "xray" => model::Propagation::Xray,
         _ => return Err(ConvertError::Missing("a known name in tracing.propagation")),
     })
+}
+
+fn cidr(text: &str) -> Result<model::Cidr, ConvertError> {
+    text.parse().map_err(|error| ConvertError::Cidr("service_cidrs", error))
 }

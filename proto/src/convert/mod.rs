@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use prost::Message;
 use weft_core::model;
+use weft_core::model::{Resource, ResourceName};
 
 use crate::v1;
 
@@ -27,6 +28,12 @@ pub enum ConvertError {
     /// An identity that is none.
     #[error("{0} is not valid")]
     Identity(&'static str, #[source] model::IdentityError),
+    /// A range of addresses that is none.
+    #[error("{0} is not valid")]
+    Cidr(&'static str, #[source] model::CidrError),
+    /// An address that is none.
+    #[error("{0} is not valid")]
+    Address(&'static str, #[source] std::net::AddrParseError),
     /// A number or length out of range.
     #[error("{0} is out of range: {1}")]
     Range(&'static str, u64),
@@ -38,67 +45,73 @@ pub enum ConvertError {
     UnknownKind(i32),
 }
 
-/// Any resource that a sidecar can be told, decoded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Resource {
-    /// Mesh-wide settings.
-    Mesh(model::Mesh),
-    /// Trust anchors, as DER.
-    Trust {
-        /// Whose they are.
-        trust_domain: model::TrustDomain,
-        /// The certificates.
-        anchors: Vec<Vec<u8>>,
-    },
-    /// A service.
-    Service(model::Service),
-    /// The endpoints of a service.
-    Endpoints(Vec<model::Endpoint>),
-    /// Who answers at an address.
-    Address(model::Address),
-    /// The sidecar's own workload.
-    Workload(model::Workload),
+/// Reads a resource's body as its kind says.
+pub fn decode(kind: v1::Kind, body: &[u8]) -> Result<Resource, ConvertError> {
+    fn read<M: Message + Default>(name: &'static str, body: &[u8]) -> Result<M, ConvertError> {
+        M::decode(body).map_err(|error| ConvertError::Undecodable(name, error))
+    }
+    Ok(match kind {
+        v1::Kind::Mesh => Resource::Mesh(read::<v1::Mesh>("Mesh", body)?.try_into()?),
+        v1::Kind::Trust => {
+            let trust = read::<v1::Trust>("Trust", body)?;
+            Resource::Trust { trust_domain: domain(&trust.trust_domain)?, anchors: trust.anchors }
+        }
+        v1::Kind::Service => Resource::Service(read::<v1::Service>("Service", body)?.try_into()?),
+        v1::Kind::Endpoints => {
+            let wire = read::<v1::Endpoints>("Endpoints", body)?;
+            Resource::Endpoints(wire.endpoints.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?)
+        }
+        v1::Kind::Address => Resource::Address(read::<v1::Address>("Address", body)?.try_into()?),
+        v1::Kind::Workload => Resource::Workload(read::<v1::Workload>("Workload", body)?.try_into()?),
+        v1::Kind::Unspecified => return Err(ConvertError::UnknownKind(0)),
+    })
 }
 
-impl Resource {
-    /// Reads a resource's body as its kind says.
-    pub fn decode(kind: v1::Kind, body: &[u8]) -> Result<Self, ConvertError> {
-        fn read<M: Message + Default>(name: &'static str, body: &[u8]) -> Result<M, ConvertError> {
-            M::decode(body).map_err(|error| ConvertError::Undecodable(name, error))
+/// Writes a resource's body.
+pub fn encode(resource: &Resource) -> Vec<u8> {
+    match resource {
+        Resource::Mesh(mesh) => v1::Mesh::from(mesh).encode_to_vec(),
+        Resource::Trust { trust_domain, anchors } => {
+            v1::Trust { trust_domain: trust_domain.to_string(), anchors: anchors.clone() }.encode_to_vec()
         }
-        Ok(match kind {
-            v1::Kind::Mesh => Self::Mesh(read::<v1::Mesh>("Mesh", body)?.try_into()?),
-            v1::Kind::Trust => {
-                let trust = read::<v1::Trust>("Trust", body)?;
-                let domain = trust.trust_domain.parse();
-                let trust_domain = domain.map_err(|e| ConvertError::Identity("trust_domain", e))?;
-                Self::Trust { trust_domain, anchors: trust.anchors }
-            }
-            v1::Kind::Service => Self::Service(read::<v1::Service>("Service", body)?.try_into()?),
-            v1::Kind::Endpoints => {
-                let wire = read::<v1::Endpoints>("Endpoints", body)?;
-                Self::Endpoints(wire.endpoints.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?)
-            }
-            v1::Kind::Address => Self::Address(read::<v1::Address>("Address", body)?.try_into()?),
-            v1::Kind::Workload => Self::Workload(read::<v1::Workload>("Workload", body)?.try_into()?),
-            v1::Kind::Unspecified => return Err(ConvertError::UnknownKind(0)),
-        })
+        Resource::Service(service) => v1::Service::from(service).encode_to_vec(),
+        Resource::Endpoints(endpoints) => {
+            v1::Endpoints { endpoints: endpoints.iter().map(Into::into).collect() }.encode_to_vec()
+        }
+        Resource::Address(address) => v1::Address::from(address).encode_to_vec(),
+        Resource::Workload(workload) => v1::Workload::from(workload).encode_to_vec(),
     }
+}
 
-    /// Writes the body.
-    pub fn encode(&self) -> Vec<u8> {
-        match self {
-            Self::Mesh(mesh) => v1::Mesh::from(mesh).encode_to_vec(),
-            Self::Trust { trust_domain, anchors } => {
-                v1::Trust { trust_domain: trust_domain.to_string(), anchors: anchors.clone() }.encode_to_vec()
+impl From<&ResourceName> for v1::ResourceName {
+    fn from(name: &ResourceName) -> Self {
+        let kind = match name {
+            ResourceName::Mesh => v1::Kind::Mesh,
+            ResourceName::Trust(_) => v1::Kind::Trust,
+            ResourceName::Service(_) => v1::Kind::Service,
+            ResourceName::Endpoints(_) => v1::Kind::Endpoints,
+            ResourceName::Address(_) => v1::Kind::Address,
+            ResourceName::Workload(_) => v1::Kind::Workload,
+        };
+        Self { kind: kind.into(), name: name.to_string() }
+    }
+}
+
+impl TryFrom<&v1::ResourceName> for ResourceName {
+    type Error = ConvertError;
+
+    fn try_from(wire: &v1::ResourceName) -> Result<Self, ConvertError> {
+        Ok(match v1::Kind::try_from(wire.kind) {
+            Ok(v1::Kind::Mesh) => Self::Mesh,
+            Ok(v1::Kind::Trust) => Self::Trust(domain(&wire.name)?),
+            Ok(v1::Kind::Service) => Self::Service(qualified("name", &wire.name)?),
+            Ok(v1::Kind::Endpoints) => Self::Endpoints(qualified("name", &wire.name)?),
+            Ok(v1::Kind::Address) => {
+                Self::Address(wire.name.parse().map_err(|e| ConvertError::Address("name", e))?)
             }
-            Self::Service(service) => v1::Service::from(service).encode_to_vec(),
-            Self::Endpoints(endpoints) => {
-                v1::Endpoints { endpoints: endpoints.iter().map(Into::into).collect() }.encode_to_vec()
-            }
-            Self::Address(address) => v1::Address::from(address).encode_to_vec(),
-            Self::Workload(workload) => v1::Workload::from(workload).encode_to_vec(),
-        }
+            Ok(v1::Kind::Workload) => Self::Workload(qualified("name", &wire.name)?),
+            Ok(v1::Kind::Unspecified) | Err(_) => return Err(ConvertError::UnknownKind(wire.kind)),
+        })
     }
 }
 
@@ -153,6 +166,10 @@ pub fn protocol_to_wire(protocol: model::Protocol) -> v1::Protocol {
 
 fn qualified(field: &'static str, text: &str) -> Result<model::QualifiedName, ConvertError> {
     text.parse().map_err(|error| ConvertError::Name(field, error))
+}
+
+fn domain(text: &str) -> Result<model::TrustDomain, ConvertError> {
+    text.parse().map_err(|error| ConvertError::Identity("trust_domain", error))
 }
 
 fn optional_qualified(field: &'static str, text: &str) -> Result<Option<model::QualifiedName>, ConvertError> {
