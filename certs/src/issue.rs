@@ -11,7 +11,6 @@ use rcgen::{
 };
 use rustls::pki_types::DnsName;
 use weft_core::model::{SpiffeId, TrustDomain};
-use x509_parser::extensions::GeneralName;
 
 use crate::{CertError, KeyPair, csr, pem, spiffe};
 
@@ -97,7 +96,7 @@ impl Authority {
         };
         let root = ca("root certificate", "root key")?;
         let issuing = ca("issuing certificate", "issuing key")?;
-        let domain = root.trust_domain()?;
+        let domain = spiffe::trust_domain_of(&root.der)?;
         let parsed = spiffe::parse(&root.der)?;
         let signed = spiffe::parse(&issuing.der)?.verify_signature(Some(parsed.public_key()));
         signed.map_err(|_| CertError::Authority("issuing certificate is not signed by its root"))?;
@@ -219,19 +218,6 @@ impl Ca {
         let certificate =
             params.signed_by(&key, &self.issuer).map_err(|e| CertError::Write("issuing certificate", e))?;
         Self::new(certificate.der().to_vec(), key)
-    }
-
-    /// A signing certificate is itself an SVID, of the trust domain and without a path (X509-SVID section 3.2).
-    fn trust_domain(&self) -> Result<TrustDomain, CertError> {
-        let certificate = spiffe::parse(&self.der)?;
-        let names = certificate.subject_alternative_name().ok().flatten();
-        let uris = names.iter().flat_map(|names| &names.value.general_names);
-        uris.filter_map(|name| match name {
-            GeneralName::URI(uri) => uri.strip_prefix("spiffe://"),
-            _ => None,
-        })
-        .find_map(|domain| domain.parse().ok())
-        .ok_or(CertError::Authority("root names no trust domain"))
     }
 }
 

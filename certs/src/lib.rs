@@ -21,5 +21,5 @@ pub use error::CertError;
 pub use issue::{Authority, IssueParams, Issued};
 pub use key::KeyPair;
 pub use renew::renew_at;
-pub use spiffe::{peer_identity, serial_of};
+pub use spiffe::{peer_identity, serial_of, trust_domain_of};
 pub use tls::{ClientAuth, Credentials, anchored_client_config};

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use weft_core::model::SpiffeId;
+use weft_core::model::{SpiffeId, TrustDomain};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
@@ -29,6 +29,19 @@ pub fn peer_identity(certificate: &[u8]) -> Result<SpiffeId, CertError> {
 /// The serial number of a certificate, in lower-case hexadecimal digits.
 pub fn serial_of(certificate: &[u8]) -> Result<String, CertError> {
     Ok(hex(parse(certificate)?.raw_serial()))
+}
+
+/// The trust domain that an anchor speaks for: a signing certificate is itself an SVID, without a path (X509-SVID section 3.2).
+pub fn trust_domain_of(anchor: &[u8]) -> Result<TrustDomain, CertError> {
+    let certificate = parse(anchor)?;
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let uris = names.iter().flat_map(|names| &names.value.general_names);
+    uris.filter_map(|name| match name {
+        GeneralName::URI(uri) => uri.strip_prefix("spiffe://"),
+        _ => None,
+    })
+    .find_map(|domain| domain.parse().ok())
+    .ok_or(CertError::Authority("root names no trust domain"))
 }
 
 pub(crate) fn svid(certificate: &[u8]) -> Result<Svid, CertError> {
