@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use weft_core::model::QualifiedName;
+use weft_core::trace::{SpanId, TraceContext};
 
 use super::Flow;
 use crate::failure::ErrorCode;
@@ -85,19 +86,6 @@ pub enum Party {
     Unknown,
 }
 
-/// Where a request stands in its trace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TraceContext {
-    /// The trace.
-    pub trace_id: [u8; 16],
-    /// This sidecar's own span.
-    pub span_id: [u8; 8],
-    /// The span that it is a child of; none: this is the root.
-    pub parent: Option<[u8; 8]>,
-    /// Whether the span is exported.
-    pub sampled: bool,
-}
-
 /// A request was answered, failed or given up.
 #[derive(Debug)]
 pub struct RequestEnded<'a> {
@@ -135,8 +123,10 @@ pub struct RequestEnded<'a> {
     pub upstream: Option<SocketAddr>,
     /// Sends after the first.
     pub retries: u32,
-    /// Where it stands in its trace.
+    /// The trace, and this sidecar's own span in it.
     pub trace: TraceContext,
+    /// The span that ours is a child of; none: ours is the root.
+    pub parent: Option<SpanId>,
 }
 
 /// A connection was closed before it could carry anything.

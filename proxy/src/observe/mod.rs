@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub use event::{Direction, Party, Refusal, RequestEnded, Security, Spoken, TraceContext};
+pub use event::{Direction, Party, Refusal, RequestEnded, Security, Spoken};
 pub use record::{Record, RecordQueue, Records};
 
 /// What all workers' observers share.

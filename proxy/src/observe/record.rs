@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, mpsc};
+use weft_core::trace::{SpanId, TraceContext};
 
-use super::event::{Direction, RequestEnded, Security, Spoken, TraceContext};
+use super::event::{Direction, RequestEnded, Security, Spoken};
 use crate::failure::ErrorCode;
 
 /// Records that may wait; further ones are dropped and counted.
@@ -58,8 +59,10 @@ pub struct Record {
     pub upstream: Option<SocketAddr>,
     /// Sends after the first.
     pub retries: u32,
-    /// Where it stands in its trace.
+    /// The trace, and this sidecar's own span in it.
     pub trace: TraceContext,
+    /// The span that ours is a child of.
+    pub parent: Option<SpanId>,
     /// Whether it is written to the access log.
     pub logged: bool,
 }
@@ -88,6 +91,7 @@ impl Record {
             upstream: event.upstream,
             retries: event.retries,
             trace: event.trace,
+            parent: event.parent,
             logged,
         }
     }
