@@ -7,5 +7,6 @@ pub mod authorize;
 pub mod balance;
 pub mod classify;
 pub mod detect;
+pub mod manifest;
 pub mod model;
 pub mod trace;

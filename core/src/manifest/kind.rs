@@ -1,0 +1,324 @@
+//! Which kinds of resources there are, how they are spelt, and what becomes of the others.
+
+use std::fmt;
+
+use super::suggest::nearest;
+
+/// A kind of resource that the mesh takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// `v1 Namespace`.
+    Namespace,
+    /// `v1 Service`.
+    Service,
+    /// `weft.mesh/v1alpha1 MeshConfig`.
+    MeshConfig,
+    /// `weft.mesh/v1alpha1 Workload`.
+    Workload,
+}
+
+/// A kind that the mesh does not take.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct UnknownKind {
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
+}
+
+/// What a document is, judged by its `apiVersion` and `kind`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum DocumentKind {
+    /// One of ours.
+    Ours(Kind),
+    /// A `v1 List` of documents.
+    List,
+    /// A kind of Kubernetes' own that says nothing to the mesh.
+    Kubernetes,
+}
+
+struct Spelling {
+    kind: Kind,
+    name: &'static str,
+    group: &'static str,
+    version: &'static str,
+    plural: &'static str,
+    short: &'static [&'static str],
+}
+
+const SPELLINGS: [Spelling; 4] = [
+    Spelling {
+        kind: Kind::Namespace,
+        name: "Namespace",
+        group: "",
+        version: "v1",
+        plural: "namespaces",
+        short: &["ns"],
+    },
+    Spelling {
+        kind: Kind::Service,
+        name: "Service",
+        group: "",
+        version: "v1",
+        plural: "services",
+        short: &["svc"],
+    },
+    Spelling {
+        kind: Kind::MeshConfig,
+        name: "MeshConfig",
+        group: WEFT,
+        version: "v1alpha1",
+        plural: "meshconfigs",
+        short: &[],
+    },
+    Spelling {
+        kind: Kind::Workload,
+        name: "Workload",
+        group: WEFT,
+        version: "v1alpha1",
+        plural: "workloads",
+        short: &[],
+    },
+];
+
+const WEFT: &str = "weft.mesh";
+const GATEWAY: &str = "gateway.networking.k8s.io";
+
+/// Kinds of the mesh's language that this version does not carry out, and so does not take.
+const NOT_YET: [(&str, &str); 11] = [
+    (GATEWAY, "HTTPRoute"),
+    (GATEWAY, "GRPCRoute"),
+    (GATEWAY, "TLSRoute"),
+    (GATEWAY, "TCPRoute"),
+    (GATEWAY, "ReferenceGrant"),
+    (WEFT, "ExternalService"),
+    (WEFT, "TrafficPolicy"),
+    (WEFT, "AuthorizationPolicy"),
+    (WEFT, "JwtAuthentication"),
+    (WEFT, "RateLimit"),
+    (WEFT, "FaultInjection"),
+];
+
+/// Kubernetes' own kinds, by API group, which say nothing to the mesh.
+const KUBERNETES: &[(&str, &str)] = &[
+    (
+        "",
+        "Binding ConfigMap Endpoints Event LimitRange Node PersistentVolume PersistentVolumeClaim Pod PodTemplate \
+         ReplicationController ResourceQuota Secret ServiceAccount",
+    ),
+    ("apps", "ControllerRevision DaemonSet Deployment ReplicaSet StatefulSet"),
+    ("batch", "CronJob Job"),
+    ("autoscaling", "HorizontalPodAutoscaler Scale"),
+    ("policy", "Eviction PodDisruptionBudget"),
+    ("rbac.authorization.k8s.io", "ClusterRole ClusterRoleBinding Role RoleBinding"),
+    ("networking.k8s.io", "IPAddress Ingress IngressClass NetworkPolicy ServiceCIDR"),
+    ("discovery.k8s.io", "EndpointSlice"),
+    (
+        "storage.k8s.io",
+        "CSIDriver CSINode CSIStorageCapacity StorageClass VolumeAttachment VolumeAttributesClass",
+    ),
+    ("storagemigration.k8s.io", "StorageVersionMigration"),
+    ("scheduling.k8s.io", "PriorityClass"),
+    ("node.k8s.io", "RuntimeClass"),
+    ("resource.k8s.io", "DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice"),
+    ("coordination.k8s.io", "Lease LeaseCandidate"),
+    ("events.k8s.io", "Event"),
+    ("certificates.k8s.io", "CertificateSigningRequest ClusterTrustBundle PodCertificateRequest"),
+    ("apiextensions.k8s.io", "CustomResourceDefinition"),
+    ("apiregistration.k8s.io", "APIService"),
+    (
+        "admissionregistration.k8s.io",
+        "MutatingAdmissionPolicy MutatingAdmissionPolicyBinding MutatingWebhookConfiguration \
+         ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding ValidatingWebhookConfiguration",
+    ),
+    ("flowcontrol.apiserver.k8s.io", "FlowSchema PriorityLevelConfiguration"),
+    ("authentication.k8s.io", "SelfSubjectReview TokenRequest TokenReview"),
+    (
+        "authorization.k8s.io",
+        "LocalSubjectAccessReview SelfSubjectAccessReview SelfSubjectRulesReview SubjectAccessReview",
+    ),
+];
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Namespace, Self::Service, Self::MeshConfig, Self::Workload];
+
+    /// As documents spell it: `Service`.
+    pub fn as_str(self) -> &'static str {
+        self.spelling().name
+    }
+
+    /// Lower-case and many, as `kubectl get` spells it: `services`.
+    pub fn plural(self) -> &'static str {
+        self.spelling().plural
+    }
+
+    /// As in `apiVersion`: `v1`, `weft.mesh/v1alpha1`.
+    pub fn api_version(self) -> String {
+        match self.spelling() {
+            Spelling { group: "", version, .. } => (*version).to_owned(),
+            Spelling { group, version, .. } => format!("{group}/{version}"),
+        }
+    }
+
+    /// Whether its resources belong to a namespace.
+    pub fn is_namespaced(self) -> bool {
+        match self {
+            Self::Service | Self::Workload => true,
+            Self::Namespace | Self::MeshConfig => false,
+        }
+    }
+
+    /// Reads a kind as people type it: any case, one or many, short, with or without its group.
+    pub fn from_user(text: &str) -> Result<Self, UnknownKind> {
+        let typed = text.to_lowercase();
+        let (word, group) =
+            typed.split_once('.').map_or((typed.as_str(), None), |(word, group)| (word, Some(group)));
+        let is_word =
+            |s: &Spelling| s.name.to_lowercase() == word || s.plural == word || s.short.contains(&word);
+        let is_group = |s: &Spelling| {
+            group.is_none_or(|group| {
+                group == s.group
+                    || group
+                        .strip_prefix(s.version)
+                        .is_some_and(|rest| rest.strip_prefix('.').unwrap_or(rest) == s.group)
+            })
+        };
+        if let Some(found) = SPELLINGS.iter().find(|s| is_word(s) && is_group(s)) {
+            return Ok(found.kind);
+        }
+        if let Some((_, name)) = NOT_YET.iter().find(|(_, name)| {
+            let name = name.to_lowercase();
+            name == word || format!("{name}s") == word
+        }) {
+            return Err(not_yet(name));
+        }
+        let words = SPELLINGS.iter().flat_map(|s| [s.name, s.plural]);
+        let hint = nearest(word, words).map_or_else(|| format!("kinds are {}", names()), did_you_mean);
+        Err(UnknownKind { message: format!("there is no kind {text:?}"), hint })
+    }
+
+    /// Judges a document by its `apiVersion` and `kind`.
+    pub(super) fn of_document(api_version: &str, kind: &str) -> Result<DocumentKind, UnknownKind> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        if let Some(ours) = SPELLINGS.iter().find(|s| s.name == kind) {
+            if (ours.group, ours.version) == (group, version) {
+                return Ok(DocumentKind::Ours(ours.kind));
+            }
+            return Err(UnknownKind {
+                message: format!("{kind} is not of apiVersion {api_version}"),
+                hint: format!("write apiVersion: {}", ours.kind.api_version()),
+            });
+        }
+        if (api_version, kind) == ("v1", "List") {
+            return Ok(DocumentKind::List);
+        }
+        if NOT_YET.contains(&(group, kind)) {
+            return Err(not_yet(kind));
+        }
+        let mut theirs =
+            KUBERNETES.iter().filter(|(theirs, _)| *theirs == group).flat_map(|(_, kinds)| kinds.split(' '));
+        if theirs.clone().any(|theirs| theirs == kind) {
+            return Ok(DocumentKind::Kubernetes);
+        }
+        let known = SPELLINGS.iter().map(|s| s.name).chain(NOT_YET.iter().map(|(_, name)| *name));
+        let near = nearest(kind, known.chain(theirs.by_ref()));
+        let hint = near.map_or_else(|| format!("kinds are {}", names()), did_you_mean);
+        Err(UnknownKind { message: format!("unknown kind {kind} of apiVersion {api_version}"), hint })
+    }
+
+    fn spelling(self) -> &'static Spelling {
+        let [namespace, service, mesh_config, workload] = &SPELLINGS;
+        match self {
+            Self::Namespace => namespace,
+            Self::Service => service,
+            Self::MeshConfig => mesh_config,
+            Self::Workload => workload,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+fn not_yet(kind: &str) -> UnknownKind {
+    UnknownKind {
+        message: format!("kind {kind} is not supported by this version yet"),
+        hint: format!("take it out; this version takes {}", names()),
+    }
+}
+
+fn did_you_mean(near: &str) -> String {
+    format!("did you mean {near}?")
+}
+
+fn names() -> String {
+    SPELLINGS.map(|s| s.name).join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_spelt_as_kubectl_spells_them() {
+        for text in
+            ["svc", "service", "services", "Service", "SERVICES", "services.v1", "services.", "service.v1."]
+        {
+            assert_eq!(Kind::from_user(text), Ok(Kind::Service), "{text}");
+        }
+        for text in ["Workload", "workloads", "workloads.weft.mesh", "workload.v1alpha1.weft.mesh"] {
+            assert_eq!(Kind::from_user(text), Ok(Kind::Workload), "{text}");
+        }
+        assert_eq!(Kind::from_user("ns"), Ok(Kind::Namespace));
+        assert_eq!(Kind::from_user("meshconfig"), Ok(Kind::MeshConfig));
+        for text in ["", "services.apps", "workloads.v1", "pods"] {
+            assert!(Kind::from_user(text).is_err(), "{text}");
+        }
+        assert_eq!(Kind::from_user("serivces").unwrap_err().hint, "did you mean services?");
+        let later = Kind::from_user("httproutes").unwrap_err();
+        assert_eq!(later.message, "kind HTTPRoute is not supported by this version yet");
+    }
+
+    #[test]
+    fn spellings_stand_in_the_order_of_kinds() {
+        for kind in Kind::ALL {
+            assert_eq!(kind.spelling().kind, kind);
+        }
+    }
+
+    fn check(api_version: &str, kind: &str, expected: Result<DocumentKind, &str>) {
+        let found = Kind::of_document(api_version, kind).map_err(|error| format!("{error}; {}", error.hint));
+        assert_eq!(found, expected.map_err(str::to_owned), "{api_version} {kind}");
+    }
+
+    #[test]
+    fn documents_are_ours_or_skipped_or_refused() {
+        check("v1", "Service", Ok(DocumentKind::Ours(Kind::Service)));
+        check("weft.mesh/v1alpha1", "Workload", Ok(DocumentKind::Ours(Kind::Workload)));
+        check("v1", "List", Ok(DocumentKind::List));
+        check("v1", "ConfigMap", Ok(DocumentKind::Kubernetes));
+        check("apps/v1", "Deployment", Ok(DocumentKind::Kubernetes));
+        check("batch/v1beta1", "Job", Ok(DocumentKind::Kubernetes));
+        check("v1", "Servce", Err("unknown kind Servce of apiVersion v1; did you mean Service?"));
+        check(
+            "apps/v1",
+            "Deploymnet",
+            Err("unknown kind Deploymnet of apiVersion apps/v1; did you mean Deployment?"),
+        );
+        check(
+            "v1",
+            "MeshConfig",
+            Err("MeshConfig is not of apiVersion v1; write apiVersion: weft.mesh/v1alpha1"),
+        );
+        for (group, kind) in NOT_YET {
+            let error = Kind::of_document(&format!("{group}/v1"), kind).unwrap_err();
+            assert_eq!(error.message, format!("kind {kind} is not supported by this version yet"));
+        }
+        assert!(Kind::of_document("example.com/v1", "Thing").is_err());
+    }
+}
