@@ -23,9 +23,8 @@ pub fn request(key: &KeyPair) -> Result<Vec<u8>, CertError> {
 
 /// The public key of a request that may be answered with a certificate for `identity`.
 pub(crate) fn requested_key(der: &[u8], identity: &SpiffeId) -> Result<SubjectPublicKeyInfo, CertError> {
-    let request = match X509CertificationRequest::from_der(der) {
-        Ok(([], request)) => request,
-        Ok(_) | Err(_) => return Err(CertError::Malformed("certificate request")),
+    let Ok(([], request)) = X509CertificationRequest::from_der(der) else {
+        return Err(CertError::Malformed("certificate request"));
     };
     let public = &request.certification_request_info.subject_pki;
     let key = SubjectPublicKeyInfo::from_der(public.raw)

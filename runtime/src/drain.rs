@@ -1,0 +1,123 @@
+//! Ending in good order: told to drain, everything that holds a [`DrainWatch`] finishes what it has begun and drops it.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Running,
+    Draining,
+    Stopped,
+}
+
+/// Starts the drain and waits for its end.
+#[derive(Debug)]
+pub struct Drain(watch::Sender<Phase>);
+
+/// Hears of the drain, and holds it up while it exists. Cheap to clone: one for each connection, one for each loop.
+#[derive(Debug, Clone)]
+pub struct DrainWatch(watch::Receiver<Phase>);
+
+/// Work was still going on at the deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{watches} connections and tasks were still busy after {deadline:?}")]
+pub struct DrainTimeout {
+    /// How many watches were held.
+    pub watches: usize,
+    /// How long they were given.
+    pub deadline: Duration,
+}
+
+/// A drain and the first of its watches.
+pub fn channel() -> (Drain, DrainWatch) {
+    let (sender, receiver) = watch::channel(Phase::Running);
+    (Drain(sender), DrainWatch(receiver))
+}
+
+impl Drain {
+    /// Another watch.
+    pub fn watch(&self) -> DrainWatch {
+        DrainWatch(self.0.subscribe())
+    }
+
+    /// Tells the watches to finish, without waiting.
+    pub fn start(&self) {
+        self.advance(Phase::Draining);
+    }
+
+    /// Tells the watches to finish and waits until the last is dropped. After the deadline those that are left are told
+    /// to stop at once.
+    pub async fn finish(self, deadline: Duration) -> Result<(), DrainTimeout> {
+        self.start();
+        if timeout(deadline, self.0.closed()).await.is_ok() {
+            return Ok(());
+        }
+        let watches = self.0.receiver_count();
+        self.advance(Phase::Stopped);
+        Err(DrainTimeout { watches, deadline })
+    }
+
+    fn advance(&self, to: Phase) {
+        self.0.send_if_modified(|phase| {
+            let later = *phase < to;
+            *phase = to.max(*phase);
+            later
+        });
+    }
+}
+
+impl DrainWatch {
+    /// Whether to begin nothing new.
+    pub fn is_draining(&self) -> bool {
+        *self.0.borrow() >= Phase::Draining
+    }
+
+    /// Waits for the drain to begin. A [`Drain`] that is gone has begun.
+    pub async fn draining(&mut self) {
+        self.reached(Phase::Draining).await;
+    }
+
+    /// Waits for the drain's deadline: time to break off.
+    pub async fn stopped(&mut self) {
+        self.reached(Phase::Stopped).await;
+    }
+
+    async fn reached(&mut self, wanted: Phase) {
+        let _ = self.0.wait_for(|phase| *phase >= wanted).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_drain_ends_when_the_last_watch_is_dropped() {
+        let (drain, mut watch) = channel();
+        let idle = drain.watch();
+        assert!(!watch.is_draining());
+        drain.start();
+        watch.draining().await;
+        assert!(idle.is_draining());
+        drop((watch, idle));
+        assert_eq!(drain.finish(Duration::MAX).await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_the_deadline_watches_are_told_to_stop() {
+        let (drain, mut watch) = channel();
+        let deadline = Duration::from_secs(30);
+        assert_eq!(drain.finish(deadline).await, Err(DrainTimeout { watches: 1, deadline }));
+        watch.stopped().await;
+    }
+
+    #[tokio::test]
+    async fn a_lost_drain_has_begun() {
+        let (drain, mut watch) = channel();
+        drop(drain);
+        watch.draining().await;
+        watch.stopped().await;
+    }
+}

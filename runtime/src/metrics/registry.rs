@@ -1,0 +1,296 @@
+//! Where families and shards meet.
+
+use std::any::Any;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::series::{Family, Kind, Metric, Total};
+use super::{Format, process, text};
+
+/// The value of every label of the series that takes what no other may.
+const OVERFLOW: &str = "_overflow";
+/// Ends each label's value in a series' key: a byte that UTF-8 never holds.
+const END: u8 = 0xff;
+
+/// All the metrics of a process. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Registry(Arc<Mutex<BTreeMap<&'static str, Entry>>>);
+
+/// One thread's series. Cheap to clone; clones are the same shard.
+#[derive(Clone)]
+pub struct Shard {
+    registry: Registry,
+    tables: Arc<Mutex<HashMap<&'static str, Arc<dyn Any + Send + Sync>>>>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    about: Arc<About>,
+    source: Source,
+}
+
+/// What stands above a family's samples.
+pub(super) struct About {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) kind: Kind,
+    pub(super) labels: Vec<&'static str>,
+    pub(super) bounds: &'static [f64],
+}
+
+#[derive(Clone)]
+enum Source {
+    Shards { keys: Arc<Keys>, tables: Vec<Arc<dyn Scrape>> },
+    Callback(Callback),
+}
+
+type Callback = Arc<dyn Fn() -> BTreeMap<Vec<String>, Total> + Send + Sync>;
+
+/// The keys of a family's series in all shards, so that the limit is one for all.
+struct Keys {
+    limit: usize,
+    labels: usize,
+    known: Mutex<HashSet<Arc<[u8]>>>,
+}
+
+/// One shard's series of one family.
+struct Table<M> {
+    keys: Arc<Keys>,
+    series: Mutex<Series<M>>,
+}
+
+struct Series<M> {
+    by_key: HashMap<Arc<[u8]>, M>,
+    key: Vec<u8>,
+}
+
+trait Scrape: Send + Sync {
+    fn add_to(&self, totals: &mut BTreeMap<Arc<[u8]>, Total>);
+}
+
+impl Registry {
+    /// A registry that knows the process (`process_*`) and its tasks (`weft_tasks*`).
+    pub fn new() -> Self {
+        let registry = Self::default();
+        process::register(&registry);
+        registry
+    }
+
+    /// A shard, for one thread to count in.
+    pub fn shard(&self) -> Shard {
+        Shard { registry: self.clone(), tables: Arc::default() }
+    }
+
+    /// Makes a family known, so that it is shown before anything is counted; one without labels is shown as zero.
+    pub fn declare<M: Metric, const N: usize>(&self, family: &Family<M, N>) {
+        let shard = self.shard();
+        let table = shard.table(family);
+        if N == 0 {
+            table.get(&[], family.bounds);
+        }
+    }
+
+    /// A gauge whose series are asked for when somebody scrapes.
+    pub fn gauge_from<const N: usize, S>(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: [&'static str; N],
+        samples: S,
+    ) where
+        S: Fn() -> Vec<([String; N], f64)> + Send + Sync + 'static,
+    {
+        self.callback(Kind::Gauge, name, help, labels, samples);
+    }
+
+    /// A counter whose series are asked for when somebody scrapes; its name ends in `_total`.
+    pub fn counter_from<const N: usize, S>(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: [&'static str; N],
+        samples: S,
+    ) where
+        S: Fn() -> Vec<([String; N], f64)> + Send + Sync + 'static,
+    {
+        self.callback(Kind::Counter, name, help, labels, samples);
+    }
+
+    /// Everything, as text, families and series in the order of their names.
+    pub fn render(&self, format: Format) -> String {
+        // Callbacks may take locks of their own, so none is held while they run.
+        let entries: Vec<Entry> = self.entries().values().cloned().collect();
+        let mut writer = text::Writer::new(format);
+        for Entry { about, source } in &entries {
+            match source {
+                Source::Shards { tables, .. } => {
+                    let mut totals = BTreeMap::new();
+                    tables.iter().for_each(|table| table.add_to(&mut totals));
+                    writer.family(about, totals.iter().map(|(key, total)| (values_of(key), total)));
+                }
+                Source::Callback(callback) => {
+                    let samples = callback();
+                    writer.family(
+                        about,
+                        samples
+                            .iter()
+                            .map(|(values, total)| (values.iter().map(String::as_str).collect(), total)),
+                    );
+                }
+            }
+        }
+        writer.finish()
+    }
+
+    fn callback<const N: usize, S>(
+        &self,
+        kind: Kind,
+        name: &'static str,
+        help: &'static str,
+        labels: [&'static str; N],
+        samples: S,
+    ) where
+        S: Fn() -> Vec<([String; N], f64)> + Send + Sync + 'static,
+    {
+        let about = Arc::new(About { name, help, kind, labels: labels.to_vec(), bounds: &[] });
+        let callback: Callback = Arc::new(move || {
+            let samples = samples().into_iter();
+            samples.map(|(values, value)| (values.to_vec(), Total::from(value))).collect()
+        });
+        self.entries().insert(name, Entry { about, source: Source::Callback(callback) });
+    }
+
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<&'static str, Entry>> {
+        lock(&self.0)
+    }
+}
+
+impl Shard {
+    /// The handle of a family's series with these values of its labels: to be kept where it is used often. Past the
+    /// family's limit it is the series whose values are all `_overflow`.
+    pub fn series<M: Metric, const N: usize>(&self, family: &Family<M, N>, values: &[&str; N]) -> M {
+        self.table(family).get(values, family.bounds)
+    }
+
+    fn table<M: Metric, const N: usize>(&self, family: &Family<M, N>) -> Arc<Table<M>> {
+        let mut tables = lock(&self.tables);
+        if let Some(table) = tables.get(family.name).cloned().and_then(|table| table.downcast().ok()) {
+            return table;
+        }
+        let table = self.registry.table(family);
+        tables.insert(family.name, table.clone());
+        table
+    }
+}
+
+impl Registry {
+    /// A new table for a family, known to the scrape. A name belongs to the family that uses it first; what another of
+    /// that name counts is not shown.
+    fn table<M: Metric, const N: usize>(&self, family: &Family<M, N>) -> Arc<Table<M>> {
+        let mut entries = self.entries();
+        let entry = entries.entry(family.name).or_insert_with(|| Entry {
+            about: Arc::new(About {
+                name: family.name,
+                help: family.help,
+                kind: M::KIND,
+                labels: family.labels.to_vec(),
+                bounds: family.bounds,
+            }),
+            source: Source::Shards { keys: Arc::new(Keys::new(family.series, N)), tables: Vec::new() },
+        });
+        let same = entry.about.kind == M::KIND
+            && entry.about.labels == family.labels
+            && entry.about.bounds == family.bounds;
+        match &mut entry.source {
+            Source::Shards { keys, tables } if same => {
+                let table = Arc::new(Table::new(keys.clone()));
+                tables.push(table.clone());
+                table
+            }
+            Source::Shards { .. } | Source::Callback(_) => {
+                tracing::error!(metric = family.name, "two metrics have this name; one is not shown");
+                Arc::new(Table::new(Arc::new(Keys::new(family.series, N))))
+            }
+        }
+    }
+}
+
+impl Keys {
+    fn new(limit: usize, labels: usize) -> Self {
+        Self { limit, labels, known: Mutex::default() }
+    }
+
+    /// The key to count under: this one if it is known or there is room, else the overflow's.
+    fn admit(&self, key: &[u8]) -> Arc<[u8]> {
+        let mut known = lock(&self.known);
+        if let Some(key) = known.get(key) {
+            return key.clone();
+        }
+        let key =
+            if known.len() < self.limit { key.into() } else { key_of(&vec![OVERFLOW; self.labels]).into() };
+        known.insert(Arc::clone(&key));
+        key
+    }
+}
+
+impl<M: Metric> Table<M> {
+    fn new(keys: Arc<Keys>) -> Self {
+        Self { keys, series: Mutex::new(Series { by_key: HashMap::new(), key: Vec::new() }) }
+    }
+
+    fn get(&self, values: &[&str], bounds: &'static [f64]) -> M {
+        let mut series = lock(&self.series);
+        let Series { by_key, key } = &mut *series;
+        key.clear();
+        write_key(key, values);
+        if let Some(metric) = by_key.get(key.as_slice()) {
+            return metric.clone();
+        }
+        let key = self.keys.admit(key);
+        by_key.entry(key).or_insert_with(|| M::new(bounds)).clone()
+    }
+}
+
+impl<M: Metric> Scrape for Table<M> {
+    fn add_to(&self, totals: &mut BTreeMap<Arc<[u8]>, Total>) {
+        for (key, metric) in &lock(&self.series).by_key {
+            metric.add_to(totals.entry(key.clone()).or_default());
+        }
+    }
+}
+
+fn write_key(key: &mut Vec<u8>, values: &[&str]) {
+    for value in values {
+        key.extend_from_slice(value.as_bytes());
+        key.push(END);
+    }
+}
+
+fn key_of(values: &[&str]) -> Vec<u8> {
+    let mut key = Vec::new();
+    write_key(&mut key, values);
+    key
+}
+
+fn values_of(key: &[u8]) -> Vec<&str> {
+    let ended = key.strip_suffix(&[END]);
+    let values = ended.into_iter().flat_map(|values| values.split(|byte| *byte == END));
+    values.map(|value| str::from_utf8(value).unwrap_or_default()).collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.entries().keys()).finish()
+    }
+}
+
+impl fmt::Debug for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(lock(&self.tables).keys()).finish()
+    }
+}
