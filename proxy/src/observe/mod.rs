@@ -3,24 +3,34 @@
 //! Every worker has its own [`Observer`]. What costs time is done elsewhere: a request counts in its
 //! worker's own cells, and its record goes through a bounded queue that drops rather than waits.
 
+pub mod access_log;
 mod event;
+pub mod export;
+mod metrics;
 mod record;
+pub mod span;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use weft_core::model::AccessLog;
+use weft_runtime::metrics::{Gauge, Registry, Shard};
 
 pub use event::{Direction, Party, Refusal, RequestEnded, Security, Spoken};
 pub use record::{Record, RecordQueue, Records};
 
+use metrics::FlowSeries;
+
 /// What all workers' observers share.
 #[derive(Debug, Clone)]
 pub struct Observe {
+    registry: Registry,
     records: Records,
-    access_log: Arc<AtomicBool>,
+    access_log: Arc<AtomicU8>,
 }
 
 /// One worker's view: what it saw is told to this. Cheap to clone within the worker.
@@ -29,8 +39,9 @@ pub struct Observer(Rc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    shard: Shard,
     records: Records,
-    access_log: Arc<AtomicBool>,
+    access_log: Arc<AtomicU8>,
     flows: RefCell<HashMap<(Direction, Party, Party), Flow>>,
 }
 
@@ -42,6 +53,7 @@ struct FlowInner {
     direction: Direction,
     source: Arc<str>,
     destination: Arc<str>,
+    series: FlowSeries,
 }
 
 /// A connection that carries something. Dropping it says that it was closed.
@@ -49,27 +61,43 @@ struct FlowInner {
 #[must_use = "the connection counts as open for as long as this lives"]
 pub struct OpenConnection {
     flow: Flow,
+    open: Gauge,
 }
 
 impl Observe {
     /// Makes the shared part, and the end of the queue that the exporter reads.
-    pub fn new() -> (Self, RecordQueue) {
+    pub fn new(registry: &Registry) -> (Self, RecordQueue) {
+        metrics::declare(registry);
         let (records, queue) = record::queue();
-        (Self { records, access_log: Arc::default() }, queue)
+        let counted = records.clone();
+        registry.counter_from(
+            "weft_spans_dropped_total",
+            "Spans and access log lines dropped because they could not be delivered fast enough.",
+            [],
+            #[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
+            move || vec![([], counted.dropped() as f64)],
+        );
+        (Self { registry: registry.clone(), records, access_log: Arc::default() }, queue)
     }
 
     /// An observer for the worker that calls.
     pub fn observer(&self) -> Observer {
         Observer(Rc::new(Inner {
+            shard: self.registry.shard(),
             records: self.records.clone(),
             access_log: Arc::clone(&self.access_log),
             flows: RefCell::default(),
         }))
     }
 
-    /// Turns the access log on or off.
-    pub fn set_access_log(&self, on: bool) {
-        self.access_log.store(on, Ordering::Relaxed);
+    /// Sets the access log's form.
+    pub fn set_access_log(&self, form: AccessLog) {
+        let code = match form {
+            AccessLog::Off => 0,
+            AccessLog::Json => 1,
+            AccessLog::Common => 2,
+        };
+        self.access_log.store(code, Ordering::Relaxed);
     }
 }
 
@@ -81,40 +109,62 @@ impl Observer {
         if let Some(flow) = flows.get(&key) {
             return flow.clone();
         }
-        let flow = Flow(Rc::new(FlowInner { direction, source: key.1.label(), destination: key.2.label() }));
+        let (source, destination) = (key.1.label(), key.2.label());
+        let series = FlowSeries::new(&self.0.shard, direction, &source, &destination);
+        let flow = Flow(Rc::new(FlowInner { direction, source, destination, series }));
         flows.insert(key, flow.clone());
         flow
     }
 
     /// A request was answered, failed or given up.
     pub fn request_ended(&self, event: &RequestEnded<'_>) {
-        let logged = self.0.access_log.load(Ordering::Relaxed);
-        if logged || event.trace.sampled {
-            self.0.records.offer(Record::of(event, logged));
+        event.flow.0.series.request_ended(&self.0.shard, event);
+        let log = match self.0.access_log.load(Ordering::Relaxed) {
+            0 => AccessLog::Off,
+            1 => AccessLog::Json,
+            _ => AccessLog::Common,
+        };
+        if log != AccessLog::Off || event.trace.sampled {
+            self.0.records.offer(Record::of(event, log));
         }
     }
 
     /// A connection begins to carry something.
     pub fn connection_opened(&self, flow: &Flow, protocol: Spoken, security: Security) -> OpenConnection {
-        tracing::trace!(?flow, ?protocol, ?security, "connection opened");
-        OpenConnection { flow: flow.clone() }
+        let (open, opened) = flow.0.series.connections(&self.0.shard, protocol, security);
+        open.increment();
+        opened.increment();
+        OpenConnection { flow: flow.clone(), open }
     }
 
     /// A connection was closed before it could carry anything.
     pub fn connection_refused(&self, direction: Direction, refusal: Refusal) {
+        metrics::refused(&self.0.shard, direction, refusal);
         tracing::debug!(direction = direction.as_str(), reason = refusal.as_str(), "connection refused");
     }
 
     /// A TLS handshake failed; the reason goes to the log alone.
     pub fn handshake_failed(&self, direction: Direction, reason: &dyn fmt::Display) {
+        metrics::handshake_failed(&self.0.shard, direction);
         tracing::debug!(direction = direction.as_str(), %reason, "TLS handshake failed");
+    }
+
+    /// A policy allowed or denied something. Both texts are from the configuration or a closed set.
+    pub fn policy_decided(&self, policy: &str, decision: &str) {
+        metrics::decided(&self.0.shard, policy, decision);
     }
 }
 
 impl OpenConnection {
     /// Bytes of a connection that carries no HTTP, from the caller and to the caller; tell them as they pass.
     pub fn moved(&self, from_caller: u64, to_caller: u64) {
-        tracing::trace!(flow = ?self.flow, from_caller, to_caller, "bytes moved");
+        self.flow.0.series.moved(from_caller, to_caller);
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.open.decrement();
     }
 }
 
@@ -147,5 +197,128 @@ impl Party {
             Self::Named(name) => name.to_string().into(),
             Self::Unknown => "unknown".into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use weft_core::trace::TraceContext;
+    use weft_runtime::metrics::Format;
+
+    use super::*;
+    use crate::failure::ErrorCode;
+
+    fn party(name: &str) -> Party {
+        Party::Named(name.parse().unwrap())
+    }
+
+    pub(super) fn request<'a>(flow: &'a Flow, method: &'a http::Method, sampled: bool) -> RequestEnded<'a> {
+        let trace = TraceContext { sampled, ..TraceContext::begin(&mut fastrand::Rng::with_seed(1), 0) };
+        RequestEnded {
+            flow,
+            route: None,
+            protocol: Spoken::Http1,
+            security: Security::Mutual,
+            status: Some(200),
+            grpc_status: None,
+            error: None,
+            started: SystemTime::UNIX_EPOCH,
+            duration: Duration::from_millis(3),
+            method,
+            authority: "orders:8080",
+            path: "/orders/7",
+            bytes_in: 1,
+            bytes_out: 20,
+            client: None,
+            upstream: None,
+            retries: 0,
+            trace,
+            parent: None,
+        }
+    }
+
+    #[test]
+    fn a_request_counts_under_the_contracts_names_and_labels() {
+        let registry = Registry::new();
+        let (observe, _queue) = Observe::new(&registry);
+        let observer = observe.observer();
+        let flow = observer.flow(Direction::Outbound, party("default/web"), party("default/orders"));
+        observer.request_ended(&request(&flow, &http::Method::GET, false));
+        observer.request_ended(&request(&flow, &http::Method::GET, false));
+        let failed = RequestEnded {
+            status: Some(503),
+            error: Some(ErrorCode::NoEndpoints),
+            retries: 2,
+            ..request(&flow, &http::Method::GET, false)
+        };
+        observer.request_ended(&failed);
+        let text = registry.render(Format::Prometheus);
+        let common = r#"direction="outbound",source="default/web",destination="default/orders",route="""#;
+        for line in [
+            format!(
+                r#"weft_requests_total{{{common},protocol="http/1.1",status="200",grpc_status="",error="",tls="mutual"}} 2"#
+            ),
+            format!(
+                r#"weft_requests_total{{{common},protocol="http/1.1",status="503",grpc_status="",error="no-endpoints",tls="mutual"}} 1"#
+            ),
+            format!(
+                r#"weft_request_duration_seconds_count{{{common},protocol="http/1.1",grpc_status="",error="",tls="mutual"}} 2"#
+            ),
+            format!("weft_retries_total{{{common}}} 2"),
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\nnot in\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_family_is_there_before_the_first_request() {
+        let registry = Registry::new();
+        let (_observe, _queue) = Observe::new(&registry);
+        let text = registry.render(Format::Prometheus);
+        for name in [
+            "weft_requests_total",
+            "weft_request_duration_seconds",
+            "weft_retries_total",
+            "weft_connections",
+            "weft_connections_total",
+            "weft_bytes_total",
+            "weft_policy_decisions_total",
+            "weft_spans_dropped_total",
+            "process_resident_memory_bytes",
+        ] {
+            assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
+        }
+    }
+
+    #[test]
+    fn connections_count_as_open_until_they_are_dropped() {
+        let registry = Registry::new();
+        let (observe, _queue) = Observe::new(&registry);
+        let observer = observe.observer();
+        let flow = observer.flow(Direction::Inbound, Party::Unknown, party("default/orders"));
+        let connection = observer.connection_opened(&flow, Spoken::Tcp, Security::Plaintext);
+        connection.moved(5, 7);
+        let labels = r#"direction="inbound",source="unknown",destination="default/orders""#;
+        let open = |n| format!("weft_connections{{{labels},protocol=\"tcp\",tls=\"none\"}} {n}\n");
+        assert!(registry.render(Format::Prometheus).contains(&open(1)));
+        drop(connection);
+        let text = registry.render(Format::Prometheus);
+        assert!(text.contains(&open(0)));
+        assert!(text.contains(&format!("weft_bytes_total{{{labels},way=\"out\"}} 7\n")), "{text}");
+    }
+
+    #[test]
+    fn a_full_queue_drops_and_counts() {
+        let (observe, mut queue) = Observe::new(&Registry::new());
+        let observer = observe.observer();
+        let flow = observer.flow(Direction::Outbound, Party::Unknown, Party::Unknown);
+        for _ in 0..record::QUEUE + 3 {
+            observer.request_ended(&request(&flow, &http::Method::GET, true));
+        }
+        observer.request_ended(&request(&flow, &http::Method::GET, false));
+        assert_eq!(observe.records.dropped(), 3);
+        assert_eq!(queue.take().len(), record::BATCH);
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, mpsc};
+use weft_core::model::AccessLog;
 use weft_core::trace::{SpanId, TraceContext};
 
 use super::event::{Direction, RequestEnded, Security, Spoken};
@@ -63,13 +64,13 @@ pub struct Record {
     pub trace: TraceContext,
     /// The span that ours is a child of.
     pub parent: Option<SpanId>,
-    /// Whether it is written to the access log.
-    pub logged: bool,
+    /// How it is written to the access log.
+    pub log: AccessLog,
 }
 
 impl Record {
     /// Keeps what must outlive the event.
-    pub fn of(event: &RequestEnded<'_>, logged: bool) -> Self {
+    pub fn of(event: &RequestEnded<'_>, log: AccessLog) -> Self {
         Self {
             direction: event.flow.direction(),
             source: Arc::clone(event.flow.source()),
@@ -92,7 +93,7 @@ impl Record {
             retries: event.retries,
             trace: event.trace,
             parent: event.parent,
-            logged,
+            log,
         }
     }
 }

@@ -1,0 +1,184 @@
+//! Every metric of the data path, declared once, and the handles a worker keeps of their series.
+//!
+//! Labels come from the configuration, from verified identities and from closed sets, never from the wire.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use weft_runtime::metrics::{Counter, Family, Gauge, Histogram, Registry, Shard};
+
+use super::event::{Direction, Refusal, RequestEnded, Security, Spoken};
+use crate::failure::ErrorCode;
+
+/// The semantic conventions' bounds for request durations, with finer ones below for hops within a machine.
+const SECONDS: [f64; 17] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+
+const REQUESTS: Family<Counter, 9> = Family::counter(
+    "weft_requests_total",
+    "Requests that ended.",
+    ["direction", "source", "destination", "route", "protocol", "status", "grpc_status", "error", "tls"],
+);
+const DURATION: Family<Histogram, 8> = Family::histogram(
+    "weft_request_duration_seconds",
+    "From the end of a request's head to the last byte of its response.",
+    ["direction", "source", "destination", "route", "protocol", "grpc_status", "error", "tls"],
+    &SECONDS,
+);
+const RETRIES: Family<Counter, 4> = Family::counter(
+    "weft_retries_total",
+    "Sends of a request after its first.",
+    ["direction", "source", "destination", "route"],
+);
+const OPEN: Family<Gauge, 5> = Family::gauge(
+    "weft_connections",
+    "Connections that are open.",
+    ["direction", "source", "destination", "protocol", "tls"],
+);
+const OPENED: Family<Counter, 5> = Family::counter(
+    "weft_connections_total",
+    "Connections that were opened.",
+    ["direction", "source", "destination", "protocol", "tls"],
+);
+const REFUSED: Family<Counter, 2> = Family::counter(
+    "weft_connections_refused_total",
+    "Connections closed before they carried anything.",
+    ["direction", "reason"],
+);
+const HANDSHAKES: Family<Counter, 1> =
+    Family::counter("weft_tls_handshake_failures_total", "TLS handshakes that failed.", ["direction"]);
+const BYTES: Family<Counter, 4> = Family::counter(
+    "weft_bytes_total",
+    "Bytes of bodies and streams, in from the caller and out to the caller.",
+    ["direction", "source", "destination", "way"],
+);
+const DECISIONS: Family<Counter, 2> = Family::counter(
+    "weft_policy_decisions_total",
+    "What policies decided about requests and connections.",
+    ["policy", "decision"],
+);
+
+/// Makes every family known, so that dashboards find them before the first request.
+pub(super) fn declare(registry: &Registry) {
+    registry.declare(&REQUESTS);
+    registry.declare(&DURATION);
+    registry.declare(&RETRIES);
+    registry.declare(&OPEN);
+    registry.declare(&OPENED);
+    registry.declare(&REFUSED);
+    registry.declare(&HANDSHAKES);
+    registry.declare(&BYTES);
+    registry.declare(&DECISIONS);
+}
+
+pub(super) fn refused(shard: &Shard, direction: Direction, refusal: Refusal) {
+    shard.series(&REFUSED, &[direction.as_str(), refusal.as_str()]).increment();
+}
+
+pub(super) fn handshake_failed(shard: &Shard, direction: Direction) {
+    shard.series(&HANDSHAKES, &[direction.as_str()]).increment();
+}
+
+pub(super) fn decided(shard: &Shard, policy: &str, decision: &str) {
+    shard.series(&DECISIONS, &[policy, decision]).increment();
+}
+
+/// The series of one flow that were needed so far.
+pub(super) struct FlowSeries {
+    direction: Direction,
+    source: Arc<str>,
+    destination: Arc<str>,
+    bytes_in: Counter,
+    bytes_out: Counter,
+    outcomes: RefCell<Vec<(Outcome, Counter, Histogram)>>,
+}
+
+/// What requests of one flow are told apart by.
+#[derive(PartialEq)]
+struct Outcome {
+    protocol: Spoken,
+    security: Security,
+    status: Option<u16>,
+    grpc_status: Option<u8>,
+    error: Option<ErrorCode>,
+    route: Option<Arc<str>>,
+}
+
+impl FlowSeries {
+    pub(super) fn new(
+        shard: &Shard,
+        direction: Direction,
+        source: &Arc<str>,
+        destination: &Arc<str>,
+    ) -> Self {
+        let bytes = |way| shard.series(&BYTES, &[direction.as_str(), source, destination, way]);
+        Self {
+            direction,
+            source: Arc::clone(source),
+            destination: Arc::clone(destination),
+            bytes_in: bytes("in"),
+            bytes_out: bytes("out"),
+            outcomes: RefCell::default(),
+        }
+    }
+
+    pub(super) fn moved(&self, from_caller: u64, to_caller: u64) {
+        self.bytes_in.add(from_caller);
+        self.bytes_out.add(to_caller);
+    }
+
+    pub(super) fn request_ended(&self, shard: &Shard, event: &RequestEnded<'_>) {
+        self.moved(event.bytes_in, event.bytes_out);
+        if event.retries > 0 {
+            let route = event.route.map_or("", |route| route);
+            let labels = [self.direction.as_str(), &*self.source, &*self.destination, route];
+            shard.series(&RETRIES, &labels).add(event.retries.into());
+        }
+        let outcome = Outcome {
+            protocol: event.protocol,
+            security: event.security,
+            status: event.status,
+            grpc_status: event.grpc_status.map(|code| code.min(17)),
+            error: event.error,
+            route: event.route.cloned(),
+        };
+        let mut outcomes = self.outcomes.borrow_mut();
+        let found = outcomes.iter().position(|(known, ..)| *known == outcome);
+        let index = found.unwrap_or_else(|| {
+            let (counter, histogram) = self.series_of(shard, &outcome);
+            outcomes.push((outcome, counter, histogram));
+            outcomes.len() - 1
+        });
+        if let Some((_, requests, duration)) = outcomes.get(index) {
+            requests.increment();
+            duration.observe_duration(event.duration);
+        }
+        // The usual outcome moves to the front, so that it is found at once.
+        if let Some(before) = index.checked_sub(1) {
+            outcomes.swap(before, index);
+        }
+    }
+
+    pub(super) fn connections(
+        &self,
+        shard: &Shard,
+        protocol: Spoken,
+        security: Security,
+    ) -> (Gauge, Counter) {
+        let (direction, protocol, tls) = (self.direction.as_str(), protocol.as_str(), security.as_str());
+        let labels = [direction, &*self.source, &*self.destination, protocol, tls];
+        (shard.series(&OPEN, &labels), shard.series(&OPENED, &labels))
+    }
+
+    fn series_of(&self, shard: &Shard, outcome: &Outcome) -> (Counter, Histogram) {
+        let (direction, source, destination) = (self.direction.as_str(), &*self.source, &*self.destination);
+        let route = outcome.route.as_deref().unwrap_or_default();
+        let (protocol, tls) = (outcome.protocol.as_str(), outcome.security.as_str());
+        let status = outcome.status.map(|status| status.to_string()).unwrap_or_default();
+        let grpc = outcome.grpc_status.map(|status| status.to_string()).unwrap_or_default();
+        let error = outcome.error.map_or("", ErrorCode::as_str);
+        let requests = [direction, source, destination, route, protocol, &status, &grpc, error, tls];
+        let duration = [direction, source, destination, route, protocol, &grpc, error, tls];
+        (shard.series(&REQUESTS, &requests), shard.series(&DURATION, &duration))
+    }
+}

@@ -1,0 +1,271 @@
+//! Records as OpenTelemetry spans, by the semantic conventions for HTTP and gRPC (1.44).
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use opentelemetry_proto::tonic::trace::v1::{Span, Status};
+use weft_core::classify::{Outcome, classify};
+
+use super::event::{Direction, Spoken};
+use super::record::Record;
+
+/// Methods that may be part of a span's name; any other is `_OTHER`, so that callers cannot invent names.
+const METHODS: [&str; 10] =
+    ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"];
+
+/// `rpc.status_code` by number.
+const GRPC_CODES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+/// The span of a request: CLIENT for what the app sent, SERVER for what it got.
+pub fn of(record: &Record) -> Span {
+    let end = record.started + record.duration;
+    let kind = match record.direction {
+        Direction::Inbound => SpanKind::Server,
+        Direction::Outbound => SpanKind::Client,
+    };
+    Span {
+        trace_id: record.trace.trace.as_bytes().to_vec(),
+        span_id: record.trace.span.as_bytes().to_vec(),
+        parent_span_id: record.parent.map(|parent| parent.as_bytes().to_vec()).unwrap_or_default(),
+        flags: u32::from(record.trace.sampled),
+        name: name(record),
+        kind: kind.into(),
+        start_time_unix_nano: nanoseconds(record.started),
+        end_time_unix_nano: nanoseconds(end),
+        attributes: attributes(record),
+        status: is_error(record).then(|| Status { message: String::new(), code: StatusCode::Error.into() }),
+        ..Span::default()
+    }
+}
+
+/// An attribute of text.
+pub fn text(key: &str, value: impl Into<String>) -> KeyValue {
+    attribute(key, Value::StringValue(value.into()))
+}
+
+fn number(key: &str, value: impl Into<i64>) -> KeyValue {
+    attribute(key, Value::IntValue(value.into()))
+}
+
+fn attribute(key: &str, value: Value) -> KeyValue {
+    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
+}
+
+/// Never the raw path: a name is what spans are grouped by.
+fn name(record: &Record) -> String {
+    if record.protocol == Spoken::Grpc {
+        return record.path.trim_start_matches('/').to_owned();
+    }
+    let method = if is_known(record) { record.method.as_str() } else { "HTTP" };
+    match &record.route {
+        Some(route) => format!("{method} {route}"),
+        None => method.to_owned(),
+    }
+}
+
+fn attributes(record: &Record) -> Vec<KeyValue> {
+    let mut all = Vec::with_capacity(20);
+    all.push(text("weft.direction", record.direction.as_str()));
+    all.push(text("weft.source", &*record.source));
+    all.push(text("weft.destination", &*record.destination));
+    all.push(text("weft.tls", record.security.as_str()));
+    if is_known(record) {
+        all.push(text("http.request.method", record.method.as_str()));
+    } else {
+        all.push(text("http.request.method", "_OTHER"));
+        all.push(text("http.request.method_original", record.method.as_str()));
+    }
+    all.push(text("url.path", &*record.path));
+    all.push(text("url.scheme", "http"));
+    if record.direction == Direction::Outbound {
+        all.push(text("url.full", format!("http://{}{}", record.authority, record.path)));
+    }
+    let (host, port) = host_and_port(&record.authority);
+    all.push(text("server.address", host));
+    all.push(number("server.port", port));
+    let version = if record.protocol == Spoken::Http1 { "1.1" } else { "2" };
+    all.push(text("network.protocol.version", version));
+    let peer = match record.direction {
+        Direction::Inbound => record.client,
+        Direction::Outbound => record.upstream,
+    };
+    peer_attributes(peer, &mut all);
+    if let Some(status) = record.status {
+        all.push(number("http.response.status_code", status));
+    }
+    if let Some(route) = &record.route {
+        all.push(text("http.route", &**route));
+    }
+    if record.retries > 0 {
+        all.push(number("http.request.resend_count", record.retries));
+    }
+    if record.protocol == Spoken::Grpc {
+        all.push(text("rpc.system.name", "grpc"));
+        all.push(text("rpc.method", record.path.trim_start_matches('/')));
+        if let Some(code) = record.grpc_status {
+            all.push(text("rpc.status_code", grpc_code(code)));
+        }
+    }
+    if let Some(kind) = error_type(record) {
+        all.push(text("error.type", kind));
+    }
+    all
+}
+
+fn peer_attributes(peer: Option<SocketAddr>, all: &mut Vec<KeyValue>) {
+    if let Some(peer) = peer {
+        all.push(text("network.peer.address", peer.ip().to_canonical().to_string()));
+        all.push(number("network.peer.port", peer.port()));
+    }
+}
+
+fn is_known(record: &Record) -> bool {
+    METHODS.contains(&record.method.as_str())
+}
+
+/// A server answers for its own faults only; a client's call has failed whoever is to blame.
+fn is_error(record: &Record) -> bool {
+    let outcome = match record.status {
+        Some(status) => classify(status, record.grpc_status),
+        None => return record.error.is_some(),
+    };
+    match (outcome, record.direction) {
+        (Outcome::Failure, _) | (Outcome::CallerError, Direction::Outbound) => true,
+        (Outcome::CallerError, Direction::Inbound) | (Outcome::Success, _) => false,
+    }
+}
+
+fn error_type(record: &Record) -> Option<String> {
+    if let Some(error) = record.error {
+        return Some(error.as_str().to_owned());
+    }
+    if !is_error(record) {
+        return None;
+    }
+    match record.grpc_status {
+        Some(code) if code != 0 => Some(grpc_code(code)),
+        _ => record.status.map(|status| status.to_string()),
+    }
+}
+
+fn grpc_code(code: u8) -> String {
+    GRPC_CODES.get(usize::from(code)).map_or_else(|| code.to_string(), |name| (*name).to_owned())
+}
+
+/// Of `HOST`, `HOST:PORT`, `[V6]` and `[V6]:PORT`.
+fn host_and_port(authority: &str) -> (&str, u16) {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => {
+            (host.trim_matches(['[', ']']), port.parse().unwrap_or(80))
+        }
+        _ => (authority.trim_matches(['[', ']']), 80),
+    }
+}
+
+fn nanoseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_core::model::AccessLog;
+    use weft_runtime::metrics::Registry;
+
+    use super::super::{Observe, Party, RequestEnded, tests::request};
+    use super::*;
+    use crate::failure::ErrorCode;
+
+    fn span(direction: Direction, change: impl FnOnce(&mut RequestEnded<'_>)) -> Span {
+        let (observe, _queue) = Observe::new(&Registry::new());
+        let flow = observe.observer().flow(direction, Party::Unknown, Party::Unknown);
+        let mut event = request(&flow, &http::Method::GET, true);
+        change(&mut event);
+        of(&Record::of(&event, AccessLog::Off))
+    }
+
+    fn value(span: &Span, key: &str) -> Option<String> {
+        let found = span.attributes.iter().find(|attribute| attribute.key == key)?;
+        match found.value.as_ref()?.value.as_ref()? {
+            Value::StringValue(text) => Some(text.clone()),
+            Value::IntValue(number) => Some(number.to_string()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn spans_are_named_by_method_and_route_never_by_path() {
+        let client = span(Direction::Outbound, |_| {});
+        assert_eq!((client.name.as_str(), client.kind), ("GET", SpanKind::Client.into()));
+        assert_eq!(value(&client, "server.address").as_deref(), Some("orders"));
+        assert_eq!(value(&client, "server.port").as_deref(), Some("8080"));
+        assert_eq!(value(&client, "url.path").as_deref(), Some("/orders/7"));
+        assert_eq!(client.end_time_unix_nano - client.start_time_unix_nano, 3_000_000);
+        let odd = http::Method::from_bytes(b"BREW").unwrap();
+        let odd = span(Direction::Inbound, |event| event.method = Box::leak(Box::new(odd)));
+        assert_eq!((odd.name.as_str(), odd.kind), ("HTTP", SpanKind::Server.into()));
+        assert_eq!(value(&odd, "http.request.method_original").as_deref(), Some("BREW"));
+    }
+
+    #[test]
+    fn grpc_spans_are_named_by_rpc_and_carry_the_status_as_text() {
+        let call = span(Direction::Outbound, |event| {
+            event.protocol = Spoken::Grpc;
+            event.path = "/shop.Orders/Place";
+            event.grpc_status = Some(14);
+        });
+        assert_eq!(call.name, "shop.Orders/Place");
+        assert_eq!(value(&call, "rpc.status_code").as_deref(), Some("UNAVAILABLE"));
+        assert_eq!(value(&call, "error.type").as_deref(), Some("UNAVAILABLE"));
+        assert_eq!(call.status.unwrap().code, i32::from(StatusCode::Error));
+    }
+
+    #[test]
+    fn a_callers_error_fails_the_clients_span_alone() {
+        for (direction, failed) in [(Direction::Outbound, true), (Direction::Inbound, false)] {
+            let found = span(direction, |event| event.status = Some(404));
+            assert_eq!(found.status.is_some(), failed, "{direction:?}");
+            assert_eq!(value(&found, "error.type").is_some(), failed, "{direction:?}");
+        }
+        let mesh = span(Direction::Inbound, |event| {
+            event.status = Some(403);
+            event.error = Some(ErrorCode::Denied);
+        });
+        assert_eq!(value(&mesh, "error.type").as_deref(), Some("denied"));
+    }
+
+    #[test]
+    fn authorities_are_split_into_host_and_port() {
+        for (authority, expected) in [
+            ("orders:8080", ("orders", 8080)),
+            ("orders", ("orders", 80)),
+            ("[::1]:90", ("::1", 90)),
+            ("[::1]", ("::1", 80)),
+            ("", ("", 80)),
+        ] {
+            assert_eq!(host_and_port(authority), expected, "{authority}");
+        }
+    }
+}
