@@ -1,0 +1,14 @@
+//! Keys, requests, authorities and handshakes, as the mesh's programs use them. Time stands still at [`support::now`].
+
+#[cfg(test)]
+mod authority;
+#[cfg(test)]
+mod handshake;
+#[cfg(test)]
+mod malformed;
+#[cfg(test)]
+mod random;
+#[cfg(test)]
+mod request;
+#[cfg(test)]
+mod support;
