@@ -1,5 +1,6 @@
 //! Keys, requests, authorities and handshakes, as the mesh's programs use them. Time stands still at [`support::now`].
 
+// Marked so that clippy knows the helpers for tests as well.
 #[cfg(test)]
 mod authority;
 #[cfg(test)]
