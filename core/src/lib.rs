@@ -6,7 +6,10 @@
 pub mod authorize;
 pub mod balance;
 pub mod classify;
+pub mod compile;
 pub mod detect;
 pub mod manifest;
 pub mod model;
 pub mod trace;
+pub mod virtual_address;
+pub mod world;

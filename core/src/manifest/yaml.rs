@@ -221,7 +221,7 @@ impl<'t> Loader<'t, '_> {
         };
         let typed = match tag.suffix.as_str() {
             "str" if tag.is_yaml_core_schema() => Some(Value::Text(text.to_owned())),
-            "" if tag.handle == "!" => Some(Value::Text(text.to_owned())),
+            "" | "!" if tag.handle.is_empty() || tag.handle == "!" => Some(Value::Text(text.to_owned())),
             "null" if tag.is_yaml_core_schema() => plain(text).filter(|value| *value == Value::Null),
             "bool" if tag.is_yaml_core_schema() => {
                 plain(text).filter(|value| matches!(value, Value::Bool(_)))

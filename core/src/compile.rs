@@ -1,0 +1,291 @@
+//! World -> resources: what sidecars are told follows from what the control plane knows, and from nothing else.
+//!
+//! Each resource is compiled by itself, so that a change costs what it touches:
+//! after [`World::apply`] compile the affected names again, and the sum is what [`compile`] would give.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::manifest::{DocumentedPort, ServiceSpec, TargetPort};
+use crate::model::{
+    Address, Endpoint, InboundPort, Mesh, PortMap, Propagation, Protocol, QualifiedName, Resource,
+    ResourceName, Service, ServicePort, SpiffeId, Workload,
+};
+use crate::world::{Holder, Member, Registration, World};
+
+/// The port at which a sidecar takes mesh traffic where nothing else is said.
+const INBOUND_PORT: u16 = 4143;
+
+/// Everything there is to tell, by name.
+pub fn compile(world: &World) -> BTreeMap<ResourceName, Resource> {
+    let compiled = |name: ResourceName| compile_one(world, &name).map(|resource| (name, resource));
+    names(world).into_iter().filter_map(compiled).collect()
+}
+
+/// The names of everything there is to tell.
+pub fn names(world: &World) -> BTreeSet<ResourceName> {
+    let mut names =
+        BTreeSet::from([ResourceName::Mesh, ResourceName::Trust(world.defaults().trust_domain.clone())]);
+    for service in world.service_names() {
+        names.insert(ResourceName::Service(service.clone()));
+        names.insert(ResourceName::Endpoints(service));
+    }
+    names.extend(world.addresses().map(ResourceName::Address));
+    names.extend(world.registrations().map(|registration| ResourceName::Workload(registration.name.clone())));
+    names
+}
+
+/// One resource, where it exists.
+pub fn compile_one(world: &World, name: &ResourceName) -> Option<Resource> {
+    match name {
+        ResourceName::Mesh => Some(Resource::Mesh(mesh(world))),
+        ResourceName::Trust(domain) => (*domain == world.defaults().trust_domain)
+            .then(|| Resource::Trust { trust_domain: domain.clone(), anchors: world.anchors().to_vec() }),
+        ResourceName::Service(name) => service(world, name).map(Resource::Service),
+        ResourceName::Endpoints(name) => endpoints(world, name).map(Resource::Endpoints),
+        ResourceName::Address(ip) => address(world, *ip).map(Resource::Address),
+        ResourceName::Workload(name) => workload(world, name).map(Resource::Workload),
+    }
+}
+
+/// The mesh's settings.
+pub fn mesh(world: &World) -> Mesh {
+    let defaults = world.defaults();
+    let mut mesh = Mesh::with_defaults(defaults.trust_domain.clone(), defaults.service_cidrs.clone());
+    let Some(config) = world.mesh_config() else { return mesh };
+    mesh.mtls = config.mtls.unwrap_or(mesh.mtls);
+    mesh.outbound = config.outbound.unwrap_or(mesh.outbound);
+    mesh.authorization = config.authorization.unwrap_or(mesh.authorization);
+    mesh.access_log = config.access_log.unwrap_or(mesh.access_log);
+    if let Some(sampling) = config.sampling {
+        mesh.tracing.sampling_per_million = sampling.per_million();
+    }
+    for format in config.propagation.iter().flatten() {
+        // W3C's is always on, and first.
+        if *format != Propagation::W3c && !mesh.tracing.propagation.contains(format) {
+            mesh.tracing.propagation.push(*format);
+        }
+    }
+    mesh.tracing.export.extend(config.export.iter().flatten().cloned());
+    mesh
+}
+
+/// A service: its virtual addresses and its ports.
+pub fn service(world: &World, name: &QualifiedName) -> Option<Service> {
+    if !world.has_service(name) {
+        return None;
+    }
+    let addresses = world.service_addresses(name).to_vec();
+    Some(Service { name: name.clone(), addresses, ports: service_ports(world, name) })
+}
+
+/// The endpoints of a service: its members that are ready and have an app's port behind one of its ports.
+pub fn endpoints(world: &World, service: &QualifiedName) -> Option<Vec<Endpoint>> {
+    if !world.has_service(service) {
+        return None;
+    }
+    let document = world.documented_service(service);
+    let takes_unready = document.is_some_and(|spec| spec.publish_not_ready);
+    let ports: Vec<u16> = service_ports(world, service).into_iter().map(|port| port.port).collect();
+    let mut endpoints = Vec::new();
+    for (name, member) in world.members(service) {
+        let takes_traffic = match member {
+            Member::Registered(registration) => registration.ready || takes_unready,
+            Member::Documented(_, spec) => spec.weight > 0,
+        };
+        let target = |port: &u16| {
+            let target_port = target_port(service, document, member, *port)?;
+            Some(PortMap { port: *port, target_port })
+        };
+        let ports: Vec<_> = ports.iter().filter_map(target).collect();
+        if takes_traffic && !ports.is_empty() {
+            endpoints.push(Endpoint { ports, ..endpoint(world, &name, member) });
+        }
+    }
+    Some(endpoints)
+}
+
+/// Who answers at an address.
+pub fn address(world: &World, address: IpAddr) -> Option<Address> {
+    let name = match world.holder(address)? {
+        Holder::Service(name) => return Some(Address::Service(name.clone())),
+        Holder::Workload(name) => name,
+    };
+    let member = world.member(name)?;
+    let first_offered = match member {
+        Member::Registered(registration) => registration.offers.first().map(|offer| offer.service.clone()),
+        Member::Documented(..) => None,
+    };
+    let service = first_offered.or_else(|| world.selecting(name).into_iter().next());
+    let target_ports = target_ports(world, name, member);
+    Some(Address::Workload { endpoint: endpoint(world, name, member), service, target_ports })
+}
+
+/// What a registered workload's sidecar must know of it.
+pub fn workload(world: &World, name: &QualifiedName) -> Option<Workload> {
+    let registration = world.registration(name)?;
+    let ports = inbound_ports(world, name, Member::Registered(registration));
+    Some(Workload { name: name.clone(), service_account: registration.service_account.clone(), ports })
+}
+
+/// The document's ports stand; without any, those that are offered.
+fn service_ports(world: &World, service: &QualifiedName) -> Vec<ServicePort> {
+    let document = world.documented_service(service).filter(|spec| !spec.ports.is_empty());
+    if let Some(spec) = document {
+        let members = world.members(service);
+        let port = |port: &DocumentedPort| {
+            let told = || members.values().map(|member| told_protocol(service, spec, *member, port));
+            let protocol = port.protocol.unwrap_or_else(|| agreed(told()));
+            ServicePort { port: port.port, name: port.name.clone(), protocol }
+        };
+        return spec.ports.iter().map(port).collect();
+    }
+    let mut told: BTreeMap<u16, Vec<Protocol>> = BTreeMap::new();
+    for registration in world.offering(service) {
+        for offer in registration.offers.iter().filter(|offer| offer.service == *service) {
+            told.entry(offer.port).or_default().push(offer.protocol);
+        }
+    }
+    let port = |(port, told): (u16, Vec<Protocol>)| ServicePort {
+        port,
+        name: String::new(),
+        protocol: agreed(told.into_iter()),
+    };
+    told.into_iter().map(port).collect()
+}
+
+/// What all who say something agree on; else it is found out call by call.
+fn agreed(told: impl Iterator<Item = Protocol>) -> Protocol {
+    let mut told = told.filter(|protocol| *protocol != Protocol::Detect);
+    let Some(first) = told.next() else { return Protocol::Detect };
+    if told.all(|other| other == first) { first } else { Protocol::Detect }
+}
+
+/// What a member says is spoken behind a documented port.
+fn told_protocol(
+    service: &QualifiedName,
+    spec: &ServiceSpec,
+    member: Member<'_>,
+    port: &DocumentedPort,
+) -> Protocol {
+    match member {
+        Member::Registered(registration) => {
+            offered(registration, service, port.port).map_or(Protocol::Detect, |(_, protocol)| protocol)
+        }
+        Member::Documented(_, workload) => {
+            let target = target_port(service, Some(spec), member, port.port);
+            let told = workload.ports.iter().find(|own| Some(own.port) == target);
+            told.map_or(Protocol::Detect, |own| own.protocol)
+        }
+    }
+}
+
+/// The app's port behind a service port: the workload's own offer, else the document's.
+fn target_port(
+    service: &QualifiedName,
+    document: Option<&ServiceSpec>,
+    member: Member<'_>,
+    port: u16,
+) -> Option<u16> {
+    if let Member::Registered(registration) = member
+        && let Some((target, _)) = offered(registration, service, port)
+    {
+        return Some(target);
+    }
+    let spec = document?;
+    if spec.selector.is_empty()
+        || !spec.selector.iter().all(|(key, value)| member.labels().get(key) == Some(value))
+    {
+        return None;
+    }
+    match (&spec.ports.iter().find(|documented| documented.port == port)?.target, member) {
+        (TargetPort::Number(number), _) => Some(*number),
+        (TargetPort::Named(name), Member::Documented(_, workload)) => {
+            workload.ports.iter().find(|own| own.name == *name).map(|own| own.port)
+        }
+        // Whoever registers itself says by an offer which port it means.
+        (TargetPort::Named(_), Member::Registered(_)) => None,
+    }
+}
+
+fn offered(registration: &Registration, service: &QualifiedName, port: u16) -> Option<(u16, Protocol)> {
+    let offer = registration.offers.iter().find(|offer| offer.service == *service && offer.port == port)?;
+    Some((offer.target_port, offer.protocol))
+}
+
+/// A member without the ports of a service.
+fn endpoint(world: &World, name: &QualifiedName, member: Member<'_>) -> Endpoint {
+    match member {
+        Member::Registered(registration) => Endpoint {
+            workload: name.clone(),
+            addresses: registration.addresses.clone(),
+            identity: Some(registration.identity.clone()),
+            inbound_port: Some(registration.inbound_port),
+            zone: registration.zone.clone(),
+            weight: 1,
+            ports: Vec::new(),
+        },
+        Member::Documented(_, spec) => {
+            let account = spec.service_account.as_ref().filter(|_| spec.mtls);
+            let domain = &world.defaults().trust_domain;
+            let identity = account.map(|sa| SpiffeId::of_service_account(domain, &name.namespace, sa));
+            Endpoint {
+                workload: name.clone(),
+                addresses: vec![spec.address],
+                inbound_port: identity.as_ref().map(|_| INBOUND_PORT),
+                identity,
+                zone: spec.zone.clone(),
+                weight: spec.weight,
+                ports: Vec::new(),
+            }
+        }
+    }
+}
+
+/// The app's ports that serve something, by number and service.
+fn inbound_ports(world: &World, name: &QualifiedName, member: Member<'_>) -> Vec<InboundPort> {
+    let mut services = world.selecting(name);
+    if let Member::Registered(registration) = member {
+        services.extend(registration.offers.iter().map(|offer| offer.service.clone()));
+    }
+    let mut ports: BTreeMap<(u16, QualifiedName), Protocol> = BTreeMap::new();
+    for service in services {
+        let document = world.documented_service(&service);
+        for port in service_ports(world, &service) {
+            let Some(target) = target_port(&service, document, member, port.port) else { continue };
+            let documented =
+                document.and_then(|spec| spec.ports.iter().find(|other| other.port == port.port));
+            let protocol = match (documented, member) {
+                (Some(DocumentedPort { protocol: Some(protocol), .. }), _) => *protocol,
+                (Some(documented), _) if let Some(spec) = document => {
+                    told_protocol(&service, spec, member, documented)
+                }
+                (_, Member::Registered(registration)) => offered(registration, &service, port.port)
+                    .map_or(Protocol::Detect, |(_, protocol)| protocol),
+                (_, Member::Documented(..)) => Protocol::Detect,
+            };
+            ports.entry((target, service.clone())).or_insert(protocol);
+        }
+    }
+    let port = |((port, service), protocol)| InboundPort { port, protocol, service };
+    ports.into_iter().map(port).collect()
+}
+
+/// What is known of the app's ports, by number.
+fn target_ports(world: &World, name: &QualifiedName, member: Member<'_>) -> Vec<ServicePort> {
+    let mut ports: BTreeMap<u16, ServicePort> = BTreeMap::new();
+    if let Member::Documented(_, spec) = member {
+        for own in &spec.ports {
+            let port = ServicePort { port: own.port, name: own.name.clone(), protocol: own.protocol };
+            ports.insert(own.port, port);
+        }
+    }
+    for inbound in inbound_ports(world, name, member) {
+        let unknown = ServicePort { port: inbound.port, name: String::new(), protocol: Protocol::Detect };
+        let port = ports.entry(inbound.port).or_insert(unknown);
+        if port.protocol == Protocol::Detect {
+            port.protocol = inbound.protocol;
+        }
+    }
+    ports.into_values().collect()
+}

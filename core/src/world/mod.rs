@@ -1,0 +1,328 @@
+//! All that the control plane knows, and what becomes of it with each change.
+//!
+//! Every source turns what it sees into a [`Change`]; [`World::apply`] folds it in and says which resources
+//! it may have altered, so that only those are compiled and pushed again.
+
+mod by_namespace;
+mod check;
+mod fold;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::manifest::{
+    MeshConfigSpec, Resource, ResourceKey, ServiceAddresses, ServiceSpec, Spec, WorkloadSpec,
+};
+use crate::model::{Cidr, Name, Protocol, QualifiedName, ResourceName, SpiffeId, TrustDomain};
+use by_namespace::ByNamespace;
+
+/// What is fixed for the life of a control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defaults {
+    /// The authority behind every identity.
+    pub trust_domain: TrustDomain,
+    /// Where virtual addresses come from; a service gets one of each.
+    pub service_cidrs: Vec<Cidr>,
+}
+
+/// A workload that told us of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// Its name; the namespace is its identity's.
+    pub name: QualifiedName,
+    /// The service account it runs as.
+    pub service_account: Name,
+    /// The identity it has proven.
+    pub identity: SpiffeId,
+    /// Where others reach it.
+    pub addresses: Vec<IpAddr>,
+    /// The port of its sidecar that takes mesh traffic.
+    pub inbound_port: u16,
+    /// What it serves.
+    pub offers: Vec<Offer>,
+    /// What selectors see.
+    pub labels: BTreeMap<String, String>,
+    /// Its locality; empty: unknown.
+    pub zone: String,
+    /// Whether it takes traffic.
+    pub ready: bool,
+}
+
+/// A service port that a workload serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// The service.
+    pub service: QualifiedName,
+    /// The port callers use.
+    pub port: u16,
+    /// The app's port.
+    pub target_port: u16,
+    /// What is spoken there, as far as it was told.
+    pub protocol: Protocol,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// All that a source of documents now holds.
+    Documents {
+        /// Which source. Where two hold the same resource, that of the first name in order is in force.
+        source: String,
+        /// Its resources.
+        resources: Vec<Resource>,
+    },
+    /// A workload came, or told something new of itself.
+    Registered(Registration),
+    /// A workload went.
+    Unregistered(QualifiedName),
+    /// A workload takes traffic, or takes none any more.
+    Ready {
+        /// Which one.
+        workload: QualifiedName,
+        /// Whether it takes traffic.
+        ready: bool,
+    },
+    /// The trust anchors are now these (DER certificates).
+    Anchors(Vec<Vec<u8>>),
+}
+
+/// What a change brought about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// Every resource that may be another now, or exist no more; some may be as they were.
+    pub affected: BTreeSet<ResourceName>,
+    /// Virtual addresses to be remembered across restarts; with none: to be forgotten.
+    pub allocated: BTreeMap<QualifiedName, Vec<IpAddr>>,
+}
+
+/// All that the control plane knows.
+#[derive(Debug, Clone)]
+pub struct World {
+    defaults: Defaults,
+    anchors: Vec<Vec<u8>>,
+    sources: BTreeMap<String, BTreeMap<ResourceKey, Arc<Resource>>>,
+    /// Those in force.
+    resources: BTreeMap<ResourceKey, Arc<Resource>>,
+    services: ByNamespace<Arc<Resource>>,
+    workloads: ByNamespace<Arc<Resource>>,
+    registrations: ByNamespace<Registration>,
+    /// Which workloads offer a service.
+    offering: ByNamespace<BTreeSet<QualifiedName>>,
+    allocated: BTreeMap<QualifiedName, Vec<IpAddr>>,
+    /// Every address that is allocated, also to a service that is gone for now.
+    reserved: BTreeSet<IpAddr>,
+    /// Who has an address.
+    holders: BTreeMap<IpAddr, Holders>,
+}
+
+/// Who has an address; normally one.
+#[derive(Debug, Clone, Default)]
+struct Holders {
+    services: BTreeSet<QualifiedName>,
+    workloads: BTreeSet<QualifiedName>,
+}
+
+/// Who answers at an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder<'w> {
+    /// A service.
+    Service(&'w QualifiedName),
+    /// A workload.
+    Workload(&'w QualifiedName),
+}
+
+/// A workload, registered or documented.
+#[derive(Debug, Clone, Copy)]
+pub enum Member<'w> {
+    /// It told us of itself.
+    Registered(&'w Registration),
+    /// A document tells of it.
+    Documented(&'w Resource, &'w WorkloadSpec),
+}
+
+impl World {
+    /// A world without anything in it, but with the virtual addresses that were given out before.
+    pub fn new(defaults: Defaults, allocated: BTreeMap<QualifiedName, Vec<IpAddr>>) -> Self {
+        Self {
+            defaults,
+            anchors: Vec::new(),
+            sources: BTreeMap::new(),
+            resources: BTreeMap::new(),
+            services: ByNamespace::default(),
+            workloads: ByNamespace::default(),
+            registrations: ByNamespace::default(),
+            offering: ByNamespace::default(),
+            reserved: allocated.values().flatten().copied().collect(),
+            allocated,
+            holders: BTreeMap::new(),
+        }
+    }
+
+    /// What is fixed.
+    pub fn defaults(&self) -> &Defaults {
+        &self.defaults
+    }
+
+    /// The trust anchors, as DER.
+    pub fn anchors(&self) -> &[Vec<u8>] {
+        &self.anchors
+    }
+
+    /// Every resource in force, in the order of kind, namespace and name.
+    pub fn resources(&self) -> impl Iterator<Item = &Resource> {
+        self.resources.values().map(AsRef::as_ref)
+    }
+
+    /// The resource in force under a key.
+    pub fn resource(&self, key: &ResourceKey) -> Option<&Resource> {
+        self.resources.get(key).map(AsRef::as_ref)
+    }
+
+    /// What a source of documents holds.
+    pub fn source(&self, source: &str) -> impl Iterator<Item = &Resource> {
+        self.sources.get(source).into_iter().flat_map(BTreeMap::values).map(AsRef::as_ref)
+    }
+
+    /// The mesh's settings, as far as a document gives them.
+    pub fn mesh_config(&self) -> Option<&MeshConfigSpec> {
+        self.resources.values().find_map(|resource| match &resource.spec {
+            Spec::MeshConfig(spec) => Some(spec),
+            Spec::Namespace | Spec::Service(_) | Spec::Workload(_) => None,
+        })
+    }
+
+    /// Every registered workload, by name.
+    pub fn registrations(&self) -> impl Iterator<Item = &Registration> {
+        self.registrations.iter().map(|(_, registration)| registration)
+    }
+
+    /// A registered workload.
+    pub fn registration(&self, name: &QualifiedName) -> Option<&Registration> {
+        self.registrations.get(name)
+    }
+
+    /// Every service that a document names or a workload offers.
+    pub fn service_names(&self) -> BTreeSet<QualifiedName> {
+        let documented = self.services.iter().map(|(name, _)| name);
+        documented.chain(self.offering.iter().map(|(name, _)| name)).collect()
+    }
+
+    /// Whether a document names the service or a workload offers it.
+    pub fn has_service(&self, name: &QualifiedName) -> bool {
+        self.services.contains(name) || self.offering.contains(name)
+    }
+
+    /// What a document says of a service.
+    pub fn documented_service(&self, name: &QualifiedName) -> Option<&ServiceSpec> {
+        self.services.get(name).and_then(|resource| service_spec(resource))
+    }
+
+    /// A service's virtual addresses.
+    pub fn service_addresses(&self, name: &QualifiedName) -> &[IpAddr] {
+        match self.documented_service(name).map(|spec| &spec.addresses) {
+            Some(ServiceAddresses::Headless) => &[],
+            Some(ServiceAddresses::Fixed(addresses)) => addresses,
+            Some(ServiceAddresses::Chosen) => self.allocated.get(name).map_or(&[], Vec::as_slice),
+            None if self.offering.contains(name) => self.allocated.get(name).map_or(&[], Vec::as_slice),
+            None => &[],
+        }
+    }
+
+    /// The workloads that offer a service, by name.
+    pub fn offering(&self, service: &QualifiedName) -> impl Iterator<Item = &Registration> {
+        let names = self.offering.get(service).into_iter().flatten();
+        names.filter_map(|name| self.registrations.get(name))
+    }
+
+    /// The workloads that belong to a service, by name, ready or not: those that offer it and those that its
+    /// document selects.
+    pub fn members(&self, service: &QualifiedName) -> BTreeMap<QualifiedName, Member<'_>> {
+        let offering = self.offering(service).map(|r| (r.name.clone(), Member::Registered(r)));
+        let mut members: BTreeMap<_, _> = offering.collect();
+        let Some(spec) = self.documented_service(service).filter(|spec| !spec.selector.is_empty()) else {
+            return members;
+        };
+        for (name, member) in self.workloads_within(&service.namespace) {
+            if selects(spec, member.labels()) {
+                members.insert(name, member);
+            }
+        }
+        members
+    }
+
+    /// The documented services that select a workload, by name.
+    pub fn selecting(&self, workload: &QualifiedName) -> BTreeSet<QualifiedName> {
+        let Some(member) = self.member(workload) else { return BTreeSet::new() };
+        let services = self.services.within(&workload.namespace);
+        let selecting = services.filter(|(_, resource)| {
+            service_spec(resource).is_some_and(|spec| selects(spec, member.labels()))
+        });
+        selecting.map(|(name, _)| QualifiedName::new(workload.namespace.clone(), name.clone())).collect()
+    }
+
+    /// A workload; where one of this name is registered and another documented, the registered one.
+    pub fn member(&self, name: &QualifiedName) -> Option<Member<'_>> {
+        let registered = self.registrations.get(name).map(Member::Registered);
+        registered.or_else(|| self.workloads.get(name).and_then(|resource| documented(resource)))
+    }
+
+    /// Who answers at an address. Where several have it, services go before workloads, and the first by name
+    /// before others.
+    pub fn holder(&self, address: IpAddr) -> Option<Holder<'_>> {
+        let holders = self.holders.get(&address)?;
+        let service = holders.services.first().map(Holder::Service);
+        service.or_else(|| holders.workloads.first().map(Holder::Workload))
+    }
+
+    /// Every address that someone answers at.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.holders.keys().copied()
+    }
+
+    fn workloads_within(&self, namespace: &Name) -> BTreeMap<QualifiedName, Member<'_>> {
+        let qualified = |name: &Name| QualifiedName::new(namespace.clone(), name.clone());
+        let documents = self.workloads.within(namespace);
+        let documents =
+            documents.filter_map(|(name, resource)| Some((qualified(name), documented(resource)?)));
+        let registered = self.registrations.within(namespace);
+        documents.chain(registered.map(|(name, r)| (qualified(name), Member::Registered(r)))).collect()
+    }
+}
+
+impl Member<'_> {
+    /// What selectors see.
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        match self {
+            Self::Registered(registration) => &registration.labels,
+            Self::Documented(resource, _) => &resource.labels,
+        }
+    }
+
+    /// Where it is reached.
+    pub fn addresses(&self) -> &[IpAddr] {
+        match self {
+            Self::Registered(registration) => &registration.addresses,
+            Self::Documented(_, spec) => std::slice::from_ref(&spec.address),
+        }
+    }
+}
+
+fn selects(service: &ServiceSpec, labels: &BTreeMap<String, String>) -> bool {
+    let selector = &service.selector;
+    !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+fn service_spec(resource: &Resource) -> Option<&ServiceSpec> {
+    match &resource.spec {
+        Spec::Service(spec) => Some(spec),
+        Spec::Namespace | Spec::MeshConfig(_) | Spec::Workload(_) => None,
+    }
+}
+
+fn documented(resource: &Resource) -> Option<Member<'_>> {
+    match &resource.spec {
+        Spec::Workload(spec) => Some(Member::Documented(resource, spec)),
+        Spec::Namespace | Spec::MeshConfig(_) | Spec::Service(_) => None,
+    }
+}
