@@ -36,6 +36,13 @@ pub const MARKER_HEADER: &str = "x-shop-marker";
 
 /// The generated gRPC service.
 pub(crate) mod v1 {
-    #![expect(unreachable_pub, unused_qualifications, reason = "generated: documented in shop.proto")]
+    #![expect(
+        unreachable_pub,
+        unused_qualifications,
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        clippy::too_many_lines,
+        reason = "generated: documented in shop.proto"
+    )]
     tonic::include_proto!("shop.v1");
 }

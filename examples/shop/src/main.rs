@@ -1,5 +1,7 @@
 //! The shop's services as a program of their own.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use weft_runtime::logs::{self, LogFormat};
 
@@ -11,8 +13,16 @@ struct Arguments {
     service: weft_shop::Service,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    logs::init(LogFormat::Text, "info")?;
-    weft_shop::run(arguments.service)
+    let served = logs::init(LogFormat::Text, "info")
+        .map_err(anyhow::Error::from)
+        .and_then(|_| weft_shop::run(arguments.service));
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
