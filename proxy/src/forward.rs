@@ -1,0 +1,218 @@
+//! Stages 2 and 8 as both directions share them: listen to both ends, then carry bytes or answer in HTTP.
+
+use std::future::{poll_fn, ready};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{HeaderMap, Request};
+use hyper::body::Incoming;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::time::timeout;
+use weft_core::detect::Sniffed;
+
+use crate::failure::ErrorCode;
+use crate::http::headers::Span;
+use crate::http::{Exchange, Facts, Version, headers, is_grpc, refuse, serve};
+use crate::observe::{Flow, OpenConnection, Refusal, Security, Spoken};
+use crate::sniff::{self, First};
+use crate::stream::{Peeked, Reset, Stream};
+use crate::tcp;
+use crate::upstream::{self, Cluster, Opened};
+use crate::worker::Worker;
+
+/// How long a client may be silent where only it can say what is spoken.
+const FIRST_WORD: Duration = Duration::from_secs(10);
+
+/// How long a client whose server cannot be reached may take to say that it speaks HTTP, and so get a proper answer.
+const LAST_WORD: Duration = Duration::from_millis(50);
+
+/// What a server says before its client does is read in pieces of this size.
+const GREETING: usize = 2048;
+
+/// What is spoken on a connection.
+#[derive(Debug)]
+pub enum Heard {
+    /// HTTP.
+    Http(Version),
+    /// Anything else; the connection to the server where it is open already.
+    Bytes(Spoken, Option<Greeted>),
+}
+
+/// A connection to a server, and what it said unasked.
+#[derive(Debug)]
+pub struct Greeted {
+    opened: Opened,
+    greeting: Vec<u8>,
+}
+
+impl From<First> for Heard {
+    fn from(first: First) -> Self {
+        match first {
+            First::Spoke(Sniffed::Http1) => Self::Http(Version::Http1),
+            First::Spoke(Sniffed::Http2) => Self::Http(Version::Http2),
+            First::Spoke(Sniffed::Tls(_)) => Self::Bytes(Spoken::Tls, None),
+            // Who ends without a word may still want to hear the server's.
+            First::Spoke(Sniffed::Opaque) | First::Closed => Self::Bytes(Spoken::Tcp, None),
+        }
+    }
+}
+
+/// Waits for the client to say what is spoken, where the server is known not to speak first.
+pub async fn listen_to_client(client: &mut Peeked) -> Result<Heard, Refusal> {
+    match timeout(FIRST_WORD, sniff::sniff(client)).await {
+        Ok(Ok(first)) => Ok(first.into()),
+        Ok(Err(_)) | Err(_) => Err(Refusal::Garbage),
+    }
+}
+
+/// Listens to both ends at once: to the server too, where the client does not speak at once or did not last time.
+pub async fn listen_to_both(
+    worker: &Worker,
+    cluster: &Cluster,
+    client: &mut Peeked,
+) -> Result<Heard, Refusal> {
+    if !cluster.speaks_first.get()
+        && let Some(first) = sniff::sniff_briefly(client).await.map_err(|_| Refusal::Garbage)?
+    {
+        return Ok(first.into());
+    }
+    let opened = {
+        let mut opening = pin!(upstream::open(worker, cluster));
+        let mut sniffing = pin!(sniff::sniff(client));
+        tokio::select! {
+            biased;
+            first = &mut sniffing => return first.map(Heard::from).map_err(|_| Refusal::Garbage),
+            opened = &mut opening => match opened {
+                Ok(opened) => opened,
+                Err(_) => return match timeout(LAST_WORD, sniffing).await {
+                    Ok(Ok(first)) => Ok(first.into()),
+                    Ok(Err(_)) | Err(_) => Err(Refusal::Unreachable),
+                },
+            },
+        }
+    };
+    listen_to_opened(cluster, client, opened).await
+}
+
+/// The client is silent and the server's connection open: the first to speak says what it is.
+async fn listen_to_opened(
+    cluster: &Cluster,
+    client: &mut Peeked,
+    mut opened: Opened,
+) -> Result<Heard, Refusal> {
+    let mut greeting = vec![0; GREETING];
+    let first = {
+        let hearing = read_some(&mut opened.stream, &mut greeting);
+        tokio::select! {
+            biased;
+            first = sniff::sniff(client) => Err(first.map_err(|_| Refusal::Garbage)?),
+            heard = hearing => Ok(heard),
+        }
+    };
+    match first {
+        Ok(heard) => {
+            let length = heard.map_err(|_| Refusal::Unreachable)?;
+            greeting.truncate(length);
+            cluster.speaks_first.set(length > 0);
+            Ok(Heard::Bytes(Spoken::Tcp, Some(Greeted { opened, greeting })))
+        }
+        Err(first) => {
+            cluster.speaks_first.set(false);
+            Ok(match Heard::from(first) {
+                // Nothing was sent on it: it is let go, and HTTP takes its own way.
+                http @ Heard::Http(_) => http,
+                Heard::Bytes(spoken, _) => {
+                    Heard::Bytes(spoken, Some(Greeted { opened, greeting: Vec::new() }))
+                }
+            })
+        }
+    }
+}
+
+async fn read_some(stream: &mut Stream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut read = ReadBuf::new(buffer);
+    poll_fn(|cx| Pin::new(&mut *stream).poll_read(cx, &mut read)).await?;
+    Ok(read.filled().len())
+}
+
+/// Carries bytes between the client and one of `cluster`'s endpoints.
+pub async fn tunnel(
+    worker: &Worker,
+    cluster: &Cluster,
+    mut client: Stream,
+    greeted: Option<Greeted>,
+    flow: &Flow,
+    spoken: Spoken,
+    security: Option<Security>,
+) {
+    let greeted = match greeted {
+        Some(greeted) => Ok(greeted),
+        None => upstream::open(worker, cluster).await.map(|opened| Greeted { opened, greeting: Vec::new() }),
+    };
+    let Ok(Greeted { opened, greeting }) = greeted else {
+        worker.observer.connection_refused(flow.direction(), Refusal::Unreachable);
+        return client.reset();
+    };
+    let security = security.unwrap_or_else(|| opened.flight.security());
+    let open = worker.observer.connection_opened(flow, spoken, security);
+    if !greeting.is_empty() {
+        if client.write_all(&greeting).await.is_err() {
+            return opened.stream.reset();
+        }
+        open.moved(0, greeting.len() as u64);
+    }
+    pump(client, opened.stream, &open).await;
+}
+
+/// Carries bytes between two connections until both ways have ended.
+pub async fn pump(client: Stream, server: Stream, open: &OpenConnection) {
+    if let Err(error) = tcp::copy(client, server, |moved| open.moved(moved.forth, moved.back)).await {
+        tracing::debug!(%error, "a connection broke");
+    }
+}
+
+/// Answers every request on a connection with the same refusal.
+pub async fn refuse_all(
+    worker: Rc<Worker>,
+    client: Stream,
+    version: Version,
+    flow: Flow,
+    from: SocketAddr,
+    code: ErrorCode,
+) {
+    let drain = worker.drain.clone();
+    let answer = move |mut request: Request<Incoming>| {
+        let grpc = is_grpc(request.headers());
+        let span = trace(&worker, request.headers_mut());
+        let facts = Facts {
+            flow: flow.clone(),
+            protocol: spoken(version, grpc),
+            security: Security::Plaintext,
+            client: from,
+            trace: span.own,
+            parent: span.parent,
+        };
+        let exchange = Exchange::begin(&worker.observer, &request, facts);
+        ready(refuse(&exchange, code, grpc))
+    };
+    serve(client, version, drain, answer).await;
+}
+
+/// Continues a request's trace, or begins one as the mesh's settings say.
+pub fn trace(worker: &Worker, headers: &mut HeaderMap) -> Span {
+    let snapshot = worker.discovery.snapshot();
+    let sampling = snapshot.mesh.as_ref().map_or(0, |mesh| mesh.tracing.sampling_per_million);
+    headers::trace(headers, &mut worker.rng.borrow_mut(), sampling)
+}
+
+/// How metrics and spans name what is spoken.
+pub fn spoken(version: Version, grpc: bool) -> Spoken {
+    match version {
+        _ if grpc => Spoken::Grpc,
+        Version::Http1 => Spoken::Http1,
+        Version::Http2 => Spoken::Http2,
+    }
+}

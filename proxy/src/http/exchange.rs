@@ -1,0 +1,183 @@
+//! One request and its response, from head to last byte: what is told of it at its end, and when its connection is
+//! free again.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Instant, SystemTime};
+
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use weft_core::classify;
+use weft_core::trace::{SpanId, TraceContext};
+
+use crate::failure::ErrorCode;
+use crate::observe::{Flow, Observer, RequestEnded, Security, Spoken};
+use crate::upstream::Lease;
+
+/// What is known of a request when its head has been read.
+#[derive(Debug)]
+pub struct Facts {
+    /// Who called whom.
+    pub flow: Flow,
+    /// What is spoken.
+    pub protocol: Spoken,
+    /// How the hop between the pods is protected.
+    pub security: Security,
+    /// Who connected to us.
+    pub client: SocketAddr,
+    /// The trace, and our span in it.
+    pub trace: TraceContext,
+    /// The span that ours is a child of.
+    pub parent: Option<SpanId>,
+}
+
+/// A request under way. Shared by the two bodies; what happened is told when the last of them is gone.
+#[derive(Debug)]
+pub struct Exchange {
+    observer: Observer,
+    facts: Facts,
+    method: Method,
+    uri: Uri,
+    host: Option<HeaderValue>,
+    started: SystemTime,
+    begun: Instant,
+    ended: Cell<Option<Instant>>,
+    status: Cell<Option<u16>>,
+    grpc_status: Cell<Option<u8>>,
+    error: Cell<Option<ErrorCode>>,
+    bytes_in: Cell<u64>,
+    bytes_out: Cell<u64>,
+    request_done: Cell<bool>,
+    upstream: Cell<Option<SocketAddr>>,
+    security: Cell<Security>,
+    sends: Cell<u32>,
+    lease: RefCell<Option<Lease>>,
+}
+
+impl Exchange {
+    /// A request whose head was just read.
+    pub fn begin<B>(observer: &Observer, request: &Request<B>, facts: Facts) -> Rc<Self> {
+        let uri = request.uri();
+        let host = if uri.authority().is_some() { None } else { request.headers().get(HOST).cloned() };
+        Rc::new(Self {
+            observer: observer.clone(),
+            security: Cell::new(facts.security),
+            facts,
+            method: request.method().clone(),
+            uri: uri.clone(),
+            host,
+            started: SystemTime::now(),
+            begun: Instant::now(),
+            ended: Cell::default(),
+            status: Cell::default(),
+            grpc_status: Cell::default(),
+            error: Cell::default(),
+            bytes_in: Cell::default(),
+            bytes_out: Cell::default(),
+            request_done: Cell::default(),
+            upstream: Cell::default(),
+            sends: Cell::default(),
+            lease: RefCell::default(),
+        })
+    }
+
+    /// It is sent, perhaps not for the first time.
+    pub fn sent(&self, to: SocketAddr, security: Security) {
+        self.upstream.set(Some(to));
+        self.security.set(security);
+        self.sends.set(self.sends.get() + 1);
+    }
+
+    /// The response's head has come; `lease` is held until its body has ended.
+    pub fn answered(&self, head: &http::response::Parts, lease: Lease) {
+        self.status.set(Some(head.status.as_u16()));
+        self.note_grpc_status(&head.headers);
+        *self.lease.borrow_mut() = Some(lease);
+    }
+
+    /// The response's head has come, and says that the connection becomes something else.
+    pub fn switched(&self, head: &http::response::Parts) {
+        self.status.set(Some(head.status.as_u16()));
+    }
+
+    /// The mesh itself answers.
+    pub fn refused(&self, status: u16, error: ErrorCode) {
+        self.status.set(Some(status));
+        self.error.set(Some(error));
+        self.response_ended();
+    }
+
+    pub(super) fn request_moved(&self, bytes: u64) {
+        self.bytes_in.set(self.bytes_in.get() + bytes);
+    }
+
+    pub(super) fn response_moved(&self, bytes: u64) {
+        self.bytes_out.set(self.bytes_out.get() + bytes);
+    }
+
+    pub(super) fn request_ended(&self) {
+        self.request_done.set(true);
+    }
+
+    pub(super) fn trailers(&self, trailers: &HeaderMap) {
+        self.note_grpc_status(trailers);
+    }
+
+    /// The whole response has passed: the connection is free for the next request, if this one has passed whole too.
+    pub(super) fn response_ended(&self) {
+        self.ended.set(Some(Instant::now()));
+        if let Some(lease) = self.lease.take()
+            && self.request_done.get()
+        {
+            lease.give_back();
+        }
+    }
+
+    /// The response broke off; so does what the caller gets.
+    pub(super) fn response_broke(&self) {
+        self.error.set(Some(ErrorCode::UpstreamReset));
+        self.ended.set(Some(Instant::now()));
+        self.lease.take();
+    }
+
+    fn note_grpc_status(&self, headers: &HeaderMap) {
+        if self.facts.protocol == Spoken::Grpc
+            && let Some(value) = headers.get("grpc-status")
+        {
+            self.grpc_status.set(classify::grpc_status(value.as_bytes()));
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let ended = self.ended.get().unwrap_or_else(Instant::now);
+        let authority = match (self.uri.authority(), &self.host) {
+            (Some(authority), _) => authority.as_str(),
+            (None, Some(host)) => host.to_str().unwrap_or_default(),
+            (None, None) => "",
+        };
+        self.observer.request_ended(&RequestEnded {
+            flow: &self.facts.flow,
+            route: None,
+            protocol: self.facts.protocol,
+            security: self.security.get(),
+            status: self.status.get(),
+            grpc_status: self.grpc_status.get(),
+            error: self.error.get(),
+            started: self.started,
+            duration: ended.saturating_duration_since(self.begun),
+            method: &self.method,
+            authority,
+            path: self.uri.path(),
+            bytes_in: self.bytes_in.get(),
+            bytes_out: self.bytes_out.get(),
+            client: Some(self.facts.client),
+            upstream: self.upstream.get(),
+            retries: self.sends.get().saturating_sub(1),
+            trace: self.facts.trace,
+            parent: self.facts.parent,
+        });
+    }
+}

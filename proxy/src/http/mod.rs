@@ -1,0 +1,17 @@
+//! Stages 4 and 8 for HTTP: serve the caller's connection, put heads right, stream bodies.
+
+mod body;
+mod exchange;
+pub mod headers;
+pub mod limits;
+mod relay;
+mod respond;
+mod serve;
+mod upgrade;
+
+pub use body::Body;
+pub use exchange::{Exchange, Facts};
+pub use relay::{refuse, relay};
+pub use respond::{is_grpc, refusal};
+pub use serve::{Local, Version, serve};
+pub use upgrade::{Wish, fulfil};

@@ -1,0 +1,84 @@
+//! One request from the caller's connection to an upstream's, and its response back.
+
+use std::rc::Rc;
+
+use http::{Request, Response, Version as WireVersion};
+use hyper::body::Incoming;
+
+use super::{Body, Exchange, Version, Wish, fulfil, headers, refusal};
+use crate::failure::ErrorCode;
+use crate::observe::Security;
+use crate::upstream::{self, Cluster};
+use crate::worker::Worker;
+
+/// Sends a request whose head has been put right to one of `cluster`'s endpoints. Always answers: where no endpoint
+/// does, the mesh itself.
+pub async fn relay(
+    worker: &Worker,
+    cluster: &Cluster,
+    version: Version,
+    mut request: Request<Incoming>,
+    exchange: Rc<Exchange>,
+    grpc: bool,
+) -> Response<Body> {
+    let wish = Wish::of(&mut request);
+    let request = outgoing(request, version, wish.as_ref(), &exchange);
+    match upstream::send(worker, cluster, version, request, &exchange).await {
+        Ok((response, lease)) => {
+            let mut response = response;
+            if lease.security() == Security::Plaintext {
+                headers::disown(response.headers_mut());
+            }
+            match wish {
+                Some(wish) if wish.is_granted(&response) => switch(worker, wish, response, exchange, lease),
+                Some(_) | None => {
+                    let (mut head, body) = response.into_parts();
+                    headers::strip_hop_by_hop(&mut head.headers, None);
+                    exchange.answered(&head, lease);
+                    Response::from_parts(head, Body::response(body, exchange))
+                }
+            }
+        }
+        Err(code) => refuse(&exchange, code, grpc),
+    }
+}
+
+/// The mesh's own answer.
+pub fn refuse(exchange: &Exchange, code: ErrorCode, grpc: bool) -> Response<Body> {
+    let response = refusal(code, grpc);
+    exchange.refused(response.status().as_u16(), code);
+    response
+}
+
+fn outgoing(
+    request: Request<Incoming>,
+    version: Version,
+    wish: Option<&Wish>,
+    exchange: &Rc<Exchange>,
+) -> Request<Body> {
+    let (mut head, body) = request.into_parts();
+    headers::strip_hop_by_hop(&mut head.headers, wish.and_then(Wish::protocol));
+    head.version = match version {
+        // A caller's HTTP/1.0 is its own; the pooled connection is kept alive (RFC 9110 section 6.2).
+        Version::Http1 => WireVersion::HTTP_11,
+        Version::Http2 => WireVersion::HTTP_2,
+    };
+    Request::from_parts(head, Body::request(body, Rc::clone(exchange)))
+}
+
+/// Answers that the upgrade is granted, and carries bytes once it has happened on both sides.
+fn switch(
+    worker: &Worker,
+    wish: Wish,
+    mut response: Response<Incoming>,
+    exchange: Rc<Exchange>,
+    lease: upstream::Lease,
+) -> Response<Body> {
+    let app = hyper::upgrade::on(&mut response);
+    let (mut head, _) = response.into_parts();
+    let protocol = headers::upgrade(&head.headers);
+    headers::strip_hop_by_hop(&mut head.headers, protocol);
+    exchange.switched(&head);
+    worker.spawn("upgraded", fulfil(wish, app, exchange, lease));
+    Response::from_parts(head, Body::empty())
+}

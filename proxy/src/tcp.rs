@@ -1,0 +1,299 @@
+//! Stage 8, forward, for bytes: both ways at once, half-close each way, a reset passed on as a reset.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use crate::stream::Reset;
+
+/// The size of a buffer. A direction has one only while it has bytes to move.
+const BUFFER: usize = 64 * 1024;
+
+/// Free buffers that a worker keeps.
+const SPARE_BUFFERS: usize = 16;
+
+/// A connection on which nothing has moved for this long is closed.
+pub const IDLE: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// Steps of one direction before others on this worker have their turn.
+const STEPS: u32 = 16;
+
+/// Bytes moved each way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Moved {
+    /// From the first to the second.
+    pub forth: u64,
+    /// From the second to the first.
+    pub back: u64,
+}
+
+/// Moves bytes between two connections until both ways have ended, one breaks, or nothing moves for [`IDLE`].
+///
+/// `progress` is told the bytes of each step. What breaks one side resets the other.
+pub async fn copy<A, B>(mut first: A, mut second: B, mut progress: impl FnMut(Moved)) -> io::Result<()>
+where
+    A: AsyncRead + AsyncWrite + Reset + Unpin,
+    B: AsyncRead + AsyncWrite + Reset + Unpin,
+{
+    let mut forth = Direction::default();
+    let mut back = Direction::default();
+    let mut idle = std::pin::pin!(tokio::time::sleep(IDLE));
+    let mut last_moved = Instant::now();
+    let result = poll_fn(|cx| {
+        let before = Moved { forth: forth.moved, back: back.moved };
+        let forth_ended = forth.poll(cx, &mut first, &mut second)?.is_ready();
+        let back_ended = back.poll(cx, &mut second, &mut first)?.is_ready();
+        let moved = Moved { forth: forth.moved - before.forth, back: back.moved - before.back };
+        if moved != Moved::default() {
+            last_moved = Instant::now();
+            progress(moved);
+        }
+        if forth_ended && back_ended {
+            return Poll::Ready(Ok(()));
+        }
+        poll_idle(cx, idle.as_mut(), last_moved)
+    })
+    .await;
+    if result.is_err() {
+        first.reset();
+        second.reset();
+    }
+    result
+}
+
+/// Ready once nothing has moved for [`IDLE`]. The timer is not touched while bytes move, only looked at when it fires.
+fn poll_idle(cx: &mut Context<'_>, mut idle: Pin<&mut Sleep>, last_moved: Instant) -> Poll<io::Result<()>> {
+    while idle.as_mut().poll(cx).is_ready() {
+        let deadline = last_moved + IDLE;
+        if deadline <= Instant::now() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        idle.as_mut().reset(deadline);
+    }
+    Poll::Pending
+}
+
+/// One of the two ways.
+#[derive(Default)]
+struct Direction {
+    buffer: Option<Buffer>,
+    moved: u64,
+    state: State,
+}
+
+#[derive(Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Moving,
+    /// The reading side has ended; the writing side is to be told.
+    Ending,
+    Ended,
+}
+
+impl Direction {
+    fn poll<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<io::Result<()>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        for _ in 0..STEPS {
+            match self.state {
+                State::Ended => return Poll::Ready(Ok(())),
+                State::Ending => {
+                    ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
+                    self.state = State::Ended;
+                    return Poll::Ready(Ok(()));
+                }
+                State::Moving => {}
+            }
+            let mut buffer = self.buffer.take().unwrap_or_else(Buffer::take);
+            let step = buffer.step(cx, from, to);
+            self.moved += buffer.taken_written();
+            if buffer.is_empty() {
+                buffer.give_back();
+            } else {
+                self.buffer = Some(buffer);
+            }
+            if ready!(step)? == Step::End {
+                self.state = State::Ending;
+            }
+        }
+        // Still more to do: let others have their turn.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Step {
+    Moved,
+    End,
+}
+
+/// Bytes between a read and a write.
+struct Buffer {
+    bytes: Box<[u8]>,
+    start: usize,
+    end: usize,
+    written: u64,
+}
+
+thread_local! {
+    static SPARE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Buffer {
+    fn take() -> Self {
+        let spare = SPARE.with_borrow_mut(Vec::pop);
+        let bytes = spare.unwrap_or_else(|| vec![0; BUFFER].into_boxed_slice());
+        Self { bytes, start: 0, end: 0, written: 0 }
+    }
+
+    fn give_back(self) {
+        SPARE.with_borrow_mut(|spare| {
+            if spare.len() < SPARE_BUFFERS {
+                spare.push(self.bytes);
+            }
+        });
+    }
+
+    fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    fn taken_written(&mut self) -> u64 {
+        std::mem::take(&mut self.written)
+    }
+
+    /// Reads once and writes all of it.
+    fn step<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<io::Result<Step>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        if self.is_empty() {
+            (self.start, self.end) = (0, 0);
+            let mut read = ReadBuf::new(&mut self.bytes);
+            match Pin::new(from).poll_read(cx, &mut read) {
+                Poll::Ready(result) => result?,
+                Poll::Pending => {
+                    // Nothing more to come for now: what TLS holds back must go.
+                    return match Pin::new(to).poll_flush(cx) {
+                        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                        Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+                    };
+                }
+            }
+            self.end = read.filled().len();
+            if self.end == 0 {
+                return Poll::Ready(Ok(Step::End));
+            }
+        }
+        while let Some(bytes) = self.bytes.get(self.start..self.end).filter(|bytes| !bytes.is_empty()) {
+            let count = ready!(Pin::new(&mut *to).poll_write(cx, bytes))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.start += count;
+            self.written += count as u64;
+        }
+        Poll::Ready(Ok(Step::Moved))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::stream::Stream;
+
+    impl Reset for DuplexStream {
+        fn reset(&self) {}
+    }
+
+    async fn tcp_pair() -> (TcpStream, Stream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (client, listener.accept().await.unwrap().0.into())
+    }
+
+    #[tokio::test]
+    async fn each_way_ends_on_its_own() {
+        let ((mut client, a), (mut server, b)) = (duplex(16), duplex(16));
+        let mut total = Moved::default();
+        let exchange = async {
+            client.write_all(b"question").await.unwrap();
+            client.shutdown().await.unwrap();
+            let mut question = String::new();
+            server.read_to_string(&mut question).await.unwrap();
+            server.write_all(b"a longer answer than fits at once").await.unwrap();
+            server.shutdown().await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            (question, answer)
+        };
+        let copied = copy(a, b, |moved| {
+            total.forth += moved.forth;
+            total.back += moved.back;
+        });
+        let (copied, (question, answer)) = tokio::join!(copied, exchange);
+        copied.unwrap();
+        assert_eq!((question.as_str(), answer.as_str()), ("question", "a longer answer than fits at once"));
+        assert_eq!(total, Moved { forth: 8, back: 33 });
+    }
+
+    #[tokio::test]
+    async fn bulk_arrives_whole() {
+        let ((mut client, a), (mut server, b)) = (tcp_pair().await, tcp_pair().await);
+        let sent: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251).try_into().unwrap()).collect();
+        let exchange = async {
+            let read = async {
+                let mut received = Vec::new();
+                server.read_to_end(&mut received).await.unwrap();
+                received
+            };
+            let write = async {
+                client.write_all(&sent).await.unwrap();
+                client.shutdown().await.unwrap();
+            };
+            let (received, ()) = tokio::join!(read, write);
+            drop(server);
+            received
+        };
+        let (copied, received) = tokio::join!(copy(a, b, |_| {}), exchange);
+        copied.unwrap();
+        assert!(received == sent);
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_passed_on_as_a_reset() {
+        let ((client, a), (mut server, b)) = (tcp_pair().await, tcp_pair().await);
+        crate::stream::reset(&client);
+        drop(client);
+        assert!(copy(a, b, |_| {}).await.is_err());
+        let error = server.read(&mut [0; 8]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_on_which_nothing_moves_is_closed_after_hours_only() {
+        let ((mut client, a), (server, b)) = (duplex(16), duplex(16));
+        let begun = Instant::now();
+        let talk = async {
+            tokio::time::sleep(IDLE / 2).await;
+            client.write_all(b"x").await.unwrap();
+        };
+        let (copied, ()) = tokio::join!(copy(a, b, |_| {}), talk);
+        assert_eq!(copied.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(begun.elapsed(), IDLE + IDLE / 2);
+        drop(server);
+    }
+}

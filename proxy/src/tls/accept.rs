@@ -1,0 +1,93 @@
+//! The other sidecar's side: it must prove an identity of the mesh, and says which port of the app it wants.
+
+use std::cell::RefCell;
+use std::io;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use weft_certs::{ClientAuth, peer_identity, sni};
+use weft_core::model::SpiffeId;
+
+use super::{Carries, HANDSHAKE_LIMIT};
+use crate::credentials::CredentialStore;
+use crate::stream::{Peeked, Stream};
+
+/// One worker's TLS settings for what other sidecars send us.
+#[derive(Debug)]
+pub struct TlsServer {
+    credentials: CredentialStore,
+    made: RefCell<Option<(u64, Arc<ServerConfig>)>>,
+}
+
+/// A connection from another sidecar.
+#[derive(Debug)]
+pub struct Secured {
+    /// What it carries is read here.
+    pub stream: Stream,
+    /// Who it proved to be.
+    pub peer: SpiffeId,
+    /// What it carries.
+    pub carries: Carries,
+    /// The app's port that it asks for, where it names one.
+    pub port: Option<u16>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// We cannot prove who we are yet.
+    #[error("there is no certificate yet")]
+    NoCertificate,
+    /// No settings can be made from our credentials.
+    #[error("our credentials make no TLS settings")]
+    Credentials(#[source] weft_certs::CertError),
+    /// The handshake failed.
+    #[error("the handshake failed")]
+    Handshake(#[source] io::Error),
+    /// The handshake took too long.
+    #[error("the handshake took longer than {} s", HANDSHAKE_LIMIT.as_secs())]
+    TimedOut,
+    /// The peer's certificate names no one.
+    #[error("the peer's certificate holds no identity")]
+    NoIdentity,
+}
+
+impl TlsServer {
+    /// Settings made from what is in force.
+    pub fn new(credentials: CredentialStore) -> Self {
+        Self { credentials, made: RefCell::default() }
+    }
+
+    /// Speaks TLS with a client whose ClientHello is ahead.
+    pub async fn accept(&self, client: Peeked) -> Result<Secured, AcceptError> {
+        let config = self.config()?;
+        let handshake = TlsAcceptor::from(config).accept(client);
+        let tls = timeout(HANDSHAKE_LIMIT, handshake)
+            .await
+            .map_err(|_| AcceptError::TimedOut)?
+            .map_err(AcceptError::Handshake)?;
+        let session = tls.get_ref().1;
+        let certificate = session.peer_certificates().and_then(|chain| chain.first());
+        let peer = certificate.and_then(|leaf| peer_identity(leaf).ok()).ok_or(AcceptError::NoIdentity)?;
+        let carries = Carries::of_alpn(session.alpn_protocol());
+        let port = session.server_name().and_then(sni::port_of);
+        Ok(Secured { stream: tls.into(), peer, carries, port })
+    }
+
+    fn config(&self) -> Result<Arc<ServerConfig>, AcceptError> {
+        let (generation, current) = self.credentials.current().ok_or(AcceptError::NoCertificate)?;
+        let mut made = self.made.borrow_mut();
+        if let Some((of, config)) = &*made
+            && *of == generation
+        {
+            return Ok(Arc::clone(config));
+        }
+        let protocols = [Carries::Http2.alpn(), Carries::Http1.alpn(), Carries::Tcp.alpn()];
+        let config =
+            current.server_config(&protocols, ClientAuth::Required).map_err(AcceptError::Credentials)?;
+        *made = Some((generation, Arc::clone(&config)));
+        Ok(config)
+    }
+}

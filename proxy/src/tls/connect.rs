@@ -1,0 +1,88 @@
+//! Our side of a connection to another sidecar: it must prove exactly the identity that its endpoint has.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use weft_core::model::SpiffeId;
+
+use super::{Carries, HANDSHAKE_LIMIT};
+use crate::credentials::CredentialStore;
+use crate::failure::ErrorCode;
+use crate::stream::Stream;
+
+/// One worker's TLS settings towards other sidecars, made once for each identity and protocol.
+#[derive(Debug)]
+pub struct TlsClient {
+    credentials: CredentialStore,
+    made: RefCell<Made>,
+}
+
+#[derive(Debug, Default)]
+struct Made {
+    generation: u64,
+    configs: HashMap<(SpiffeId, Carries), Arc<ClientConfig>>,
+}
+
+impl TlsClient {
+    /// Settings made from what is in force.
+    pub fn new(credentials: CredentialStore) -> Self {
+        Self { credentials, made: RefCell::default() }
+    }
+
+    /// Speaks TLS on `tcp` with a sidecar that must be `expected`; `server_name` says the app's port.
+    pub async fn connect(
+        &self,
+        tcp: TcpStream,
+        expected: &SpiffeId,
+        server_name: ServerName<'static>,
+        carries: Carries,
+    ) -> Result<Stream, ErrorCode> {
+        let config = self.config(expected, carries).ok_or(ErrorCode::TlsFailed)?;
+        let handshake = TlsConnector::from(config).connect(server_name, tcp);
+        match timeout(HANDSHAKE_LIMIT, handshake).await {
+            Ok(Ok(tls)) => Ok(tls.into()),
+            Ok(Err(error)) => {
+                tracing::debug!(%expected, %error, "TLS handshake failed");
+                Err(if is_of_transport(&error) { ErrorCode::ConnectFailed } else { ErrorCode::TlsFailed })
+            }
+            Err(_) => Err(ErrorCode::ConnectTimeout),
+        }
+    }
+
+    fn config(&self, expected: &SpiffeId, carries: Carries) -> Option<Arc<ClientConfig>> {
+        let (generation, current) = self.credentials.current()?;
+        let mut made = self.made.borrow_mut();
+        if made.generation != generation {
+            *made = Made { generation, configs: HashMap::new() };
+        }
+        let key = (expected.clone(), carries);
+        if let Some(config) = made.configs.get(&key) {
+            return Some(Arc::clone(config));
+        }
+        match current.client_config(expected, &[carries.alpn()]) {
+            Ok(config) => {
+                made.configs.insert(key, Arc::clone(&config));
+                Some(config)
+            }
+            Err(error) => {
+                tracing::warn!(%expected, %error, "no TLS settings for this identity");
+                None
+            }
+        }
+    }
+}
+
+/// Whether the connection broke, rather than that the peer was refused or refused us.
+fn is_of_transport(error: &io::Error) -> bool {
+    match error.kind() {
+        io::ErrorKind::InvalidData => false,
+        _ => error.get_ref().is_none_or(|inner| !inner.is::<rustls::Error>()),
+    }
+}

@@ -1,0 +1,141 @@
+//! The attempts that a request is given: another endpoint where one cannot be reached, another connection where a
+//! pooled one turns out to be closed. What an endpoint may have seen is not sent again, except where that is harmless.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+
+use super::pool::{self, Connection, Lease};
+use super::{Cluster, InFlight, Upstream};
+use crate::failure::ErrorCode;
+use crate::http::{Body, Exchange, Version};
+use crate::stream::Stream;
+use crate::tls::Carries;
+use crate::worker::Worker;
+
+/// Endpoints that are tried after the first could not be reached.
+const OTHERS: u32 = 2;
+
+/// Only a connection that lay idle for longer may have been closed in the very moment it was used again.
+const RACE: Duration = Duration::from_millis(100);
+
+/// A connection that carries bytes, and the upstream that is busy with it.
+#[derive(Debug)]
+pub struct Opened {
+    /// The connection.
+    pub stream: Stream,
+    /// Where to.
+    pub flight: InFlight,
+}
+
+/// Opens a connection for bytes to one of `cluster`'s endpoints.
+pub async fn open(worker: &Worker, cluster: &Cluster) -> Result<Opened, ErrorCode> {
+    let mut attempts = Attempts::default();
+    loop {
+        let mut flight = attempts.pick(worker, cluster)?;
+        match flight.upstream.connect(worker, Carries::Tcp).await {
+            Ok(stream) => {
+                flight.answered();
+                return Ok(Opened { stream, flight });
+            }
+            Err(code) => attempts.failed(flight, code)?,
+        }
+    }
+}
+
+/// Sends a request to one of `cluster`'s endpoints; the lease ends with the response.
+pub async fn send(
+    worker: &Worker,
+    cluster: &Cluster,
+    version: Version,
+    mut request: Request<Body>,
+    exchange: &Exchange,
+) -> Result<(Response<Incoming>, Lease), ErrorCode> {
+    let mut attempts = Attempts::default();
+    loop {
+        let mut flight = attempts.pick(worker, cluster)?;
+        let mut connection = match connection(worker, &flight.upstream, version).await {
+            Ok(connection) => connection,
+            Err(code) => {
+                attempts.failed(flight, code)?;
+                continue;
+            }
+        };
+        if let Some(address) = flight.upstream.address() {
+            exchange.sent(address, flight.upstream.security());
+        }
+        let spare = spare(&request, &connection);
+        let is_new = connection.idle.is_none();
+        let mut error = match connection.send(request).await {
+            Ok(response) => {
+                if !response.status().is_server_error() {
+                    flight.answered();
+                }
+                return Ok((response, Lease::new(connection, flight)));
+            }
+            Err(error) => error,
+        };
+        let unsent = error.take_message();
+        let code = code_of(error.error());
+        tracing::debug!(error = %error.error(), unsent = unsent.is_some(), "sending a request failed");
+        match unsent.or(spare) {
+            None => return Err(code),
+            Some(again) => request = again,
+        }
+        // A pool of closed connections is emptied one by one; new ones that fail are counted.
+        if is_new {
+            attempts.failed(flight, code)?;
+        }
+    }
+}
+
+async fn connection(worker: &Worker, upstream: &Upstream, version: Version) -> Result<Connection, ErrorCode> {
+    match upstream.pool.take(version) {
+        Some(connection) => Ok(connection),
+        None => pool::connect(worker, upstream, version).await,
+    }
+}
+
+/// A copy to send again should the connection turn out to have been closed while it was idle. A request may only be
+/// repeated unasked where its method is idempotent (RFC 9110 section 9.2.2); only one without a body can be.
+fn spare(request: &Request<Body>, connection: &Connection) -> Option<Request<Body>> {
+    let raced = connection.idle.is_some_and(|idle| idle > RACE);
+    let idempotent = [Method::GET, Method::HEAD, Method::PUT, Method::DELETE, Method::OPTIONS, Method::TRACE];
+    if !raced || !idempotent.contains(request.method()) || !http_body::Body::is_end_stream(request.body()) {
+        return None;
+    }
+    let mut copy = Request::new(Body::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
+    Some(copy)
+}
+
+fn code_of(error: &hyper::Error) -> ErrorCode {
+    if error.is_parse() { ErrorCode::ProtocolError } else { ErrorCode::UpstreamReset }
+}
+
+/// The endpoints that were tried.
+#[derive(Default)]
+struct Attempts {
+    failed: u32,
+    last: Option<Rc<Upstream>>,
+}
+
+impl Attempts {
+    fn pick(&self, worker: &Worker, cluster: &Cluster) -> Result<InFlight, ErrorCode> {
+        let mut rng = worker.rng.borrow_mut();
+        cluster.pick(&mut rng, self.last.as_ref()).ok_or(ErrorCode::NoEndpoints)
+    }
+
+    fn failed(&mut self, mut flight: InFlight, code: ErrorCode) -> Result<(), ErrorCode> {
+        flight.unreachable();
+        self.failed += 1;
+        self.last = Some(Rc::clone(&flight.upstream));
+        if self.failed > OTHERS { Err(code) } else { Ok(()) }
+    }
+}

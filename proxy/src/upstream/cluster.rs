@@ -1,0 +1,159 @@
+//! The endpoints behind one destination, as a worker sees them: kept in step with the snapshot, drawn from by cost.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use weft_core::balance::{self, PeakEwma, Weights};
+use weft_core::model::{Endpoint, Protocol, QualifiedName};
+
+use super::{InFlight, Upstream};
+use crate::state::{Known, Snapshot};
+
+/// Where a cluster's endpoints come from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// A service's port.
+    Service(QualifiedName, u16),
+    /// A workload called by its own address.
+    Workload(IpAddr, u16),
+    /// The app behind this sidecar.
+    App(SocketAddr),
+}
+
+/// The endpoints behind one destination.
+#[derive(Debug)]
+pub struct Cluster {
+    source: Source,
+    protocol: Cell<Protocol>,
+    /// Whether the server spoke first when it was last found out.
+    pub speaks_first: Cell<bool>,
+    state: RefCell<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The snapshot that this is of. Weak: it is only compared, and must not be kept alive.
+    seen: Weak<Snapshot>,
+    generation: u64,
+    upstreams: Vec<Rc<Upstream>>,
+    weights: Weights,
+}
+
+impl Cluster {
+    /// The endpoints behind `source`, as `snapshot` has them.
+    pub fn new(source: Source, snapshot: &Arc<Snapshot>) -> Self {
+        let cluster = Self {
+            source,
+            protocol: Cell::default(),
+            speaks_first: Cell::default(),
+            state: RefCell::new(State {
+                seen: Weak::new(),
+                generation: 0,
+                upstreams: Vec::new(),
+                weights: Weights::new([]),
+            }),
+        };
+        if let Source::App(address) = &cluster.source {
+            let upstreams = vec![Rc::new(Upstream::of_app(*address, Instant::now()))];
+            cluster.state.borrow_mut().replace(upstreams);
+        }
+        cluster.refresh(snapshot);
+        cluster
+    }
+
+    /// What is spoken there, as far as it was declared.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol.get()
+    }
+
+    /// Takes over what has changed since the last snapshot. What has not keeps its connections and measurements.
+    pub fn refresh(&self, snapshot: &Arc<Snapshot>) {
+        let mut state = self.state.borrow_mut();
+        if std::ptr::eq(state.seen.as_ptr(), Arc::as_ptr(snapshot)) {
+            return;
+        }
+        state.seen = Arc::downgrade(snapshot);
+        match &self.source {
+            Source::App(_) => {}
+            Source::Service(name, port) => {
+                let Some(known) = snapshot.services.get(name) else {
+                    state.generation = 0;
+                    return state.replace(Vec::new());
+                };
+                if state.generation == known.generation {
+                    return;
+                }
+                state.generation = known.generation;
+                let declared = known.service.ports.iter().find(|declared| declared.port == *port);
+                self.protocol.set(declared.map_or(Protocol::Detect, |declared| declared.protocol));
+                let places = known.endpoints.iter().filter_map(|e| Some((e, e.target_port(*port)?)));
+                state.rebuild(places);
+            }
+            Source::Workload(address, port) => {
+                let Some(Known::Workload(known)) = snapshot.addresses.get(address) else {
+                    return state.replace(Vec::new());
+                };
+                let declared = known.target_ports.iter().find(|declared| declared.port == *port);
+                self.protocol.set(declared.map_or(Protocol::Detect, |declared| declared.protocol));
+                state.rebuild([(&known.endpoint, *port)].into_iter());
+            }
+        }
+    }
+
+    /// The upstream for the next request, preferably not `avoid`; none where there is no endpoint.
+    pub fn pick(&self, rng: &mut fastrand::Rng, avoid: Option<&Rc<Upstream>>) -> Option<InFlight> {
+        let state = self.state.borrow();
+        let now = Instant::now();
+        let cost = |index: usize| match state.upstreams.get(index) {
+            Some(upstream) if avoid.is_some_and(|avoid| Rc::ptr_eq(avoid, upstream)) => f64::INFINITY,
+            Some(upstream) => upstream.load.borrow().cost(now, upstream.weight),
+            None => f64::INFINITY,
+        };
+        let index = match state.upstreams.len() {
+            1 => 0,
+            _ => balance::two_choices(&state.weights, rng, cost)?,
+        };
+        let upstream = state.upstreams.get(index).filter(|upstream| upstream.weight > 0)?;
+        Some(InFlight::begin(Rc::clone(upstream), now))
+    }
+
+    /// Closes connections that have been idle for too long.
+    pub fn sweep(&self, now: Instant) {
+        for upstream in &self.state.borrow().upstreams {
+            upstream.pool.sweep(now);
+        }
+    }
+}
+
+impl State {
+    fn rebuild<'a>(&mut self, places: impl Iterator<Item = (&'a Arc<Endpoint>, u16)>) {
+        let now = Instant::now();
+        let typical = PeakEwma::typical(
+            self.upstreams.iter().map(|u| u.load.borrow().clone()).collect::<Vec<_>>().iter(),
+            now,
+        );
+        let mut before: HashMap<QualifiedName, Rc<Upstream>> = self
+            .upstreams
+            .drain(..)
+            .filter_map(|upstream| Some((upstream.endpoint.as_ref()?.workload.clone(), upstream)))
+            .collect();
+        let upstreams = places.map(|(endpoint, port)| {
+            let new = || Rc::new(Upstream::of_endpoint(endpoint, port, typical, now));
+            match before.remove(&endpoint.workload) {
+                Some(kept) if kept.endpoint.as_ref() == Some(endpoint) => kept,
+                _ => new(),
+            }
+        });
+        let upstreams = upstreams.collect();
+        self.replace(upstreams);
+    }
+
+    fn replace(&mut self, upstreams: Vec<Rc<Upstream>>) {
+        self.weights = Weights::new(upstreams.iter().map(|upstream| upstream.weight));
+        self.upstreams = upstreams;
+    }
+}

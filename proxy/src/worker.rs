@@ -1,0 +1,363 @@
+//! A worker: one thread, one runtime, its own listeners, pools, measurements and TLS settings. Nothing here is shared
+//! with other workers but snapshots, credentials and counters.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{Notify, oneshot};
+use weft_core::model::Name;
+use weft_runtime::drain::DrainWatch;
+use weft_runtime::task;
+
+use crate::credentials::CredentialStore;
+use crate::listen::{self, Accepted};
+use crate::observe::{Observe, Observer, Party};
+use crate::state::{Discovery, Snapshot};
+use crate::tls::{TlsClient, TlsServer};
+use crate::upstream::{Cluster, Dialer, Source};
+use crate::{inbound, outbound};
+
+/// Connections from apps and peers that a worker has open at once; further ones wait in the kernel.
+pub const MAX_CONNECTIONS: usize = 32 * 1024;
+
+/// How long no connection is taken after the machine had no room for one.
+const NO_ROOM: Duration = Duration::from_millis(50);
+
+/// How often idle connections and unused clusters are looked for.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// Clusters that a worker keeps without anyone using them.
+const SPARE_CLUSTERS: usize = 256;
+
+/// Where workers listen, and how they dial.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Threads.
+    pub workers: usize,
+    /// What the app sends is redirected here.
+    pub outbound: SocketAddr,
+    /// What is sent to the pod is redirected here, and mesh traffic comes here.
+    pub inbound: SocketAddr,
+    /// Explicit listeners, each for one service's port.
+    pub upstreams: Vec<Explicit>,
+    /// Set on every socket that is opened (`SO_MARK`).
+    pub mark: Option<u32>,
+}
+
+/// A listener for one service's port, for use without interception.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explicit {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The service.
+    pub service: Name,
+    /// Its namespace; none: our own.
+    pub namespace: Option<Name>,
+    /// Its port.
+    pub port: u16,
+}
+
+/// What all workers look at.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// What is known of the mesh.
+    pub discovery: Discovery,
+    /// Our certificate.
+    pub credentials: CredentialStore,
+    /// Where it is told what happens.
+    pub observe: Observe,
+}
+
+/// The running workers.
+#[derive(Debug)]
+pub struct Workers {
+    threads: Vec<JoinHandle<()>>,
+    ended: Vec<oneshot::Receiver<()>>,
+    outbound: SocketAddr,
+    inbound: SocketAddr,
+}
+
+/// The listeners of one worker.
+#[derive(Debug)]
+struct Listeners {
+    outbound: std::net::TcpListener,
+    inbound: std::net::TcpListener,
+    explicit: Vec<(std::net::TcpListener, Explicit)>,
+}
+
+/// Starts the workers; they listen when this returns. They end when the drain does.
+pub fn start(settings: &Settings, shared: &Shared, drain: &DrainWatch) -> io::Result<Workers> {
+    let first = Listeners::bind(settings)?;
+    // Where a port was left to the kernel, the others join the first.
+    let (outbound, inbound) = (first.outbound.local_addr()?, first.inbound.local_addr()?);
+    let mut joined = Settings { outbound, inbound, ..settings.clone() };
+    for (explicit, (listener, _)) in joined.upstreams.iter_mut().zip(&first.explicit) {
+        explicit.address = listener.local_addr()?;
+    }
+    let mut listeners = vec![first];
+    for _ in 1..settings.workers {
+        listeners.push(Listeners::bind(&joined)?);
+    }
+    let mut workers = Workers { threads: Vec::new(), ended: Vec::new(), outbound, inbound };
+    for (number, listeners) in listeners.into_iter().enumerate() {
+        let (shared, drain, mark) = (shared.clone(), drain.clone(), settings.mark);
+        let (end, ended) = oneshot::channel();
+        let thread = std::thread::Builder::new().name(format!("worker-{number}"));
+        let mut runtime = Builder::new_current_thread();
+        runtime.enable_all();
+        let run = move || {
+            let served = runtime
+                .build_local(LocalOptions::default())
+                .and_then(|runtime| runtime.block_on(run(listeners, shared, mark, drain)));
+            if let Err(error) = served {
+                tracing::error!(%error, "a worker could not start");
+            }
+            let _ = end.send(()); // whoever waited may have gone
+        };
+        workers.threads.push(thread.spawn(run)?);
+        workers.ended.push(ended);
+    }
+    Ok(workers)
+}
+
+impl Workers {
+    /// Where the outbound listener is.
+    pub fn outbound(&self) -> SocketAddr {
+        self.outbound
+    }
+
+    /// Where the inbound listener is.
+    pub fn inbound(&self) -> SocketAddr {
+        self.inbound
+    }
+
+    /// Waits until all workers have ended.
+    pub async fn ended(self) {
+        for ended in self.ended {
+            drop(ended.await);
+        }
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker panicked");
+            }
+        }
+    }
+}
+
+impl Listeners {
+    fn bind(settings: &Settings) -> io::Result<Self> {
+        let explicit =
+            settings.upstreams.iter().map(|explicit| Ok((listen::bind(explicit.address)?, explicit.clone())));
+        Ok(Self {
+            outbound: listen::bind(settings.outbound)?,
+            inbound: listen::bind(settings.inbound)?,
+            explicit: explicit.collect::<io::Result<_>>()?,
+        })
+    }
+}
+
+async fn run(listeners: Listeners, shared: Shared, mark: Option<u32>, drain: DrainWatch) -> io::Result<()> {
+    let own_ports = [listeners.outbound.local_addr()?.port(), listeners.inbound.local_addr()?.port()];
+    let worker = Rc::new(Worker {
+        observer: shared.observe.observer(),
+        tls_client: TlsClient::new(shared.credentials.clone()),
+        tls_server: TlsServer::new(shared.credentials.clone()),
+        credentials: shared.credentials,
+        discovery: shared.discovery,
+        dialer: Dialer::new(mark),
+        rng: RefCell::new(fastrand::Rng::new()),
+        own_ports,
+        clusters: RefCell::default(),
+        open: Rc::default(),
+        drain: drain.clone(),
+    });
+    worker.accept(TcpListener::from_std(listeners.outbound)?, outbound::redirected);
+    worker.accept(TcpListener::from_std(listeners.inbound)?, inbound::connection);
+    for (listener, explicit) in listeners.explicit {
+        worker.accept(TcpListener::from_std(listener)?, move |worker, accepted| {
+            outbound::explicit(worker, accepted, explicit.clone())
+        });
+    }
+    task::spawn_local("sweep", sweep(Rc::clone(&worker)));
+    let mut drain = drain;
+    drain.draining().await;
+    // What is under way may end; what has not by the deadline goes with the runtime.
+    let open = Rc::clone(&worker.open);
+    tokio::select! {
+        () = open.closed() => {}
+        () = drain.stopped() => {}
+    }
+    Ok(())
+}
+
+/// One worker's state. Everything on its thread shares it.
+#[derive(Debug)]
+pub struct Worker {
+    /// What is known of the mesh.
+    pub discovery: Discovery,
+    /// Where it is told what happens.
+    pub observer: Observer,
+    /// Opens connections.
+    pub dialer: Dialer,
+    /// TLS towards other sidecars.
+    pub tls_client: TlsClient,
+    /// TLS from other sidecars.
+    pub tls_server: TlsServer,
+    /// The source of chance.
+    pub rng: RefCell<fastrand::Rng>,
+    /// The ports of our own listeners, which are nobody's app.
+    pub own_ports: [u16; 2],
+    /// Hears of the drain.
+    pub drain: DrainWatch,
+    credentials: CredentialStore,
+    clusters: RefCell<HashMap<Source, Rc<Cluster>>>,
+    open: Rc<Open>,
+}
+
+impl Worker {
+    /// Starts a task on this worker.
+    pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + 'static) {
+        task::spawn_local(name, future);
+    }
+
+    /// The endpoints behind a destination, with what this worker measured of them.
+    pub fn cluster(&self, source: Source, snapshot: &Arc<Snapshot>) -> Rc<Cluster> {
+        let mut clusters = self.clusters.borrow_mut();
+        match clusters.get(&source) {
+            Some(cluster) => {
+                cluster.refresh(snapshot);
+                Rc::clone(cluster)
+            }
+            None => {
+                let cluster = Rc::new(Cluster::new(source.clone(), snapshot));
+                clusters.insert(source, Rc::clone(&cluster));
+                cluster
+            }
+        }
+    }
+
+    /// The namespace that we are in; none before the first certificate.
+    pub fn own_namespace(&self) -> Option<Name> {
+        let (_, credentials) = self.credentials.current()?;
+        credentials.identity().service_account().map(|(namespace, _)| namespace)
+    }
+
+    /// How metrics and spans name the app that this sidecar serves: by the service on `port`, else by its first one,
+    /// else by the workload.
+    pub fn own_party(&self, snapshot: &Snapshot, port: Option<u16>) -> Party {
+        let Some(workload) = &snapshot.workload else { return Party::Unknown };
+        let on_port = workload.ports.iter().find(|offered| Some(offered.port) == port);
+        let offered = on_port.or_else(|| workload.ports.first()).map(|offered| &offered.service);
+        Party::Named(offered.unwrap_or(&workload.name).clone())
+    }
+
+    /// Takes connections and starts a task for each, until the drain.
+    fn accept<F, Fut>(self: &Rc<Self>, listener: TcpListener, serve: F)
+    where
+        F: Fn(Rc<Self>, Accepted) -> Fut + 'static,
+        Fut: Future<Output = ()> + 'static,
+    {
+        let worker = Rc::clone(self);
+        let mut drain = self.drain.clone();
+        let accepting = async move {
+            loop {
+                worker.open.room().await;
+                match listen::accept(&listener).await {
+                    Ok(accepted) => {
+                        let guard = worker.open.enter();
+                        let served = serve(Rc::clone(&worker), accepted);
+                        task::spawn_local("connection", async move {
+                            served.await;
+                            drop(guard);
+                        });
+                    }
+                    Err(error) => pause(&error).await,
+                }
+            }
+        };
+        task::spawn_local("accept", async move {
+            tokio::select! {
+                () = accepting => {}
+                () = drain.draining() => {}
+            }
+        });
+    }
+}
+
+/// After an error of `accept`: where the machine has no room, waits for some.
+async fn pause(error: &io::Error) {
+    let gone =
+        [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset, io::ErrorKind::NotConnected];
+    if gone.contains(&error.kind()) {
+        return; // the client did not wait for us
+    }
+    tracing::warn!(%error, "no connection can be taken for now");
+    tokio::time::sleep(NO_ROOM).await;
+}
+
+/// Closes what has been idle for long, and forgets destinations that nobody calls any more.
+async fn sweep(worker: Rc<Worker>) {
+    let mut drain = worker.drain.clone();
+    loop {
+        let rest = tokio::time::sleep(SWEEP);
+        tokio::select! {
+            () = rest => {}
+            () = drain.draining() => return,
+        }
+        let now = Instant::now();
+        let mut clusters = worker.clusters.borrow_mut();
+        let too_many = clusters.len() > SPARE_CLUSTERS;
+        clusters.retain(|_, cluster| {
+            cluster.sweep(now);
+            !too_many || Rc::strong_count(cluster) > 1
+        });
+    }
+}
+
+/// Connections that are open, and who waits for there to be fewer.
+#[derive(Debug, Default)]
+struct Open {
+    count: Cell<usize>,
+    fewer: Notify,
+}
+
+/// One open connection.
+#[derive(Debug)]
+struct OpenGuard(Rc<Open>);
+
+impl Open {
+    fn enter(self: &Rc<Self>) -> OpenGuard {
+        self.count.set(self.count.get() + 1);
+        OpenGuard(Rc::clone(self))
+    }
+
+    /// Waits until one more may be opened.
+    async fn room(&self) {
+        while self.count.get() >= MAX_CONNECTIONS {
+            self.fewer.notified().await;
+        }
+    }
+
+    /// Waits until none is open.
+    async fn closed(&self) {
+        while self.count.get() > 0 {
+            self.fewer.notified().await;
+        }
+    }
+}
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        self.0.count.set(self.0.count.get().saturating_sub(1));
+        self.0.fewer.notify_waiters();
+    }
+}
