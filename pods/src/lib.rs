@@ -1,1 +1,21 @@
 //! Pods on one Linux machine: namespaces, links and interception.
+//!
+//! A [`Hub`] is a network namespace with a bridge; a [`Pod`] is one with a link into it. [`intercept`] redirects a pod's
+//! traffic to its sidecar, [`userns`] gives an ordinary user the rights for all of that, and [`Snapshot`] shows that
+//! nothing stayed behind. Everything is asked of the kernel directly, by netlink: no helper programs. Nothing is ever
+//! created in the host's own namespace, so the kernel cleans up whatever way the owner ends.
+
+mod error;
+mod hub;
+pub mod intercept;
+mod link;
+mod namespace;
+mod netlink;
+mod pod;
+mod snapshot;
+pub mod userns;
+
+pub use error::{Error, Result};
+pub use hub::Hub;
+pub use pod::{Exemption, Pod, SIDECAR_MARK, SIDECAR_UID};
+pub use snapshot::{Diff, Snapshot, adopt_orphans};

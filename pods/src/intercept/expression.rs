@@ -1,0 +1,284 @@
+//! Rules as nftables expressions, and back.
+
+use netlink_packet_core::{DefaultNla, Nla as _, parse_u32_be};
+use netlink_packet_netfilter::nftables::{
+    Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta, MetaKey,
+    Operator, Payload, Register, Verdict, VerdictAttribute,
+};
+
+use super::ruleset::{Action, Family, Match, Rule, Transport};
+
+/// One element of a rule's expression list.
+pub(super) type Expression = ListAttribute<ExpressionAttribute>;
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+/// `NFPROTO_IPV4` and `NFPROTO_IPV6`.
+const IPV4: u8 = 2;
+const IPV6: u8 = 10;
+/// `NFTA_REDIR_REG_PROTO_MIN`: the register with the port to redirect to.
+const REDIR_PORT: u16 = 1;
+
+/// A part of a packet that is loaded into a register, to be compared or looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Field {
+    /// `NFT_PAYLOAD_NETWORK_HEADER` or `NFT_PAYLOAD_TRANSPORT_HEADER`.
+    base: u32,
+    offset: u32,
+    len: u32,
+}
+
+const DESTINATION_PORT: Field = Field { base: 2, offset: 2, len: 2 };
+const DESTINATION_V4: Field = Field { base: 1, offset: 16, len: 4 };
+const DESTINATION_V6: Field = Field { base: 1, offset: 24, len: 16 };
+
+/// The kernel's form of a rule.
+pub(super) fn encode(rule: &Rule) -> Vec<Expression> {
+    let mut expressions = Vec::new();
+    for found in &rule.matches {
+        match found {
+            Match::User(id) => expressions.extend(meta_is(MetaKey::SocketUserId, &id.to_ne_bytes())),
+            Match::Mark(mark) => expressions.extend(meta_is(MetaKey::Mark, &mark.to_ne_bytes())),
+            Match::Input(index) => expressions.extend(meta_is(MetaKey::Iif, &index.to_ne_bytes())),
+            Match::Output(index) => expressions.extend(meta_is(MetaKey::Oif, &index.to_ne_bytes())),
+            Match::Protocol(Transport::Tcp) => expressions.extend(meta_is(MetaKey::L4Proto, &[TCP])),
+            Match::Protocol(Transport::Udp) => expressions.extend(meta_is(MetaKey::L4Proto, &[UDP])),
+            Match::Port(port) => expressions.extend([load(DESTINATION_PORT), is(&port.to_be_bytes())]),
+            Match::PortIn(set) => expressions.extend([load(DESTINATION_PORT), is_in(set)]),
+            Match::AddressIn(Family::V4, set) => {
+                expressions.extend(meta_is(MetaKey::Nfproto, &[IPV4]));
+                expressions.extend([load(DESTINATION_V4), is_in(set)]);
+            }
+            Match::AddressIn(Family::V6, set) => {
+                expressions.extend(meta_is(MetaKey::Nfproto, &[IPV6]));
+                expressions.extend([load(DESTINATION_V6), is_in(set)]);
+            }
+            Match::Foreign(_) => {}
+        }
+    }
+    match rule.action {
+        Action::Return => {
+            let verdict = DataAttribute::Verdict(vec![VerdictAttribute::Code(Verdict::Return)]);
+            expressions.push(set_register(Register::Verdict, verdict));
+        }
+        Action::Redirect(port) => {
+            expressions.push(set_register(Register::Reg1, DataAttribute::Value(port.to_be_bytes().to_vec())));
+            expressions.push(redirect(Register::Reg1));
+        }
+        Action::Foreign => {}
+    }
+    expressions
+}
+
+fn meta_is(key: MetaKey, value: &[u8]) -> [Expression; 2] {
+    let meta = Expressions::Meta(vec![Meta::DestinationRegister(Register::Reg1), Meta::Key(key)]);
+    [meta.into(), is(value)]
+}
+
+fn load(field: Field) -> Expression {
+    Expressions::Payload(vec![
+        Payload::DestinationRegister(Register::Reg1),
+        Payload::Base(field.base),
+        Payload::Offset(field.offset),
+        Payload::Len(field.len),
+    ])
+    .into()
+}
+
+fn is(value: &[u8]) -> Expression {
+    Expressions::Cmp(vec![
+        Cmp::SourceRegister(Register::Reg1),
+        Cmp::Op(Operator::Equal),
+        Cmp::Data(DataAttribute::Value(value.to_vec())),
+    ])
+    .into()
+}
+
+fn is_in(set: &str) -> Expression {
+    Expressions::Lookup(vec![Lookup::Set(set.to_owned()), Lookup::SourceRegister(Register::Reg1)]).into()
+}
+
+fn set_register(register: Register, data: DataAttribute) -> Expression {
+    Expressions::Immediate(vec![Immediate::DestinationRegister(register), Immediate::Data(data)]).into()
+}
+
+/// `redir`, which the netlink crate has no form of its own for.
+fn redirect(port: Register) -> Expression {
+    let attributes = vec![DefaultNla::new(REDIR_PORT, u32::from(port).to_be_bytes().to_vec())];
+    Expressions::Other { expression_type: "redir".to_owned(), attributes }.into()
+}
+
+/// What a register holds while a rule is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Loaded {
+    Nothing,
+    Meta(MetaKey),
+    Field(Field),
+    Value(Vec<u8>),
+}
+
+/// Reads a rule back. What we never ask for is kept as foreign, so that it differs from anything we asked for.
+pub(super) fn decode(expressions: &[Expression]) -> Rule {
+    let mut rule = Rule { matches: Vec::new(), action: Action::Foreign };
+    let mut loaded = Loaded::Nothing;
+    // The family that the packet was found to have: it goes with the address that follows.
+    let mut family = None;
+    for expression in expressions.iter().filter_map(data) {
+        match expression {
+            Expressions::Meta(meta) => loaded = meta_key(meta).map_or(Loaded::Nothing, Loaded::Meta),
+            Expressions::Payload(payload) => loaded = Loaded::Field(field(payload)),
+            Expressions::Immediate(immediate) => match value(immediate) {
+                Some(bytes) => loaded = Loaded::Value(bytes.to_vec()),
+                None if returns(immediate) => rule.action = Action::Return,
+                None => {}
+            },
+            Expressions::Cmp(cmp) => match (equals(cmp), &loaded) {
+                (Some([IPV4]), Loaded::Meta(MetaKey::Nfproto)) => family = Some(Family::V4),
+                (Some([IPV6]), Loaded::Meta(MetaKey::Nfproto)) => family = Some(Family::V6),
+                (bytes, _) => rule.matches.push(compared(&loaded, bytes)),
+            },
+            Expressions::Lookup(lookup) => rule.matches.push(looked_up(&loaded, lookup, family)),
+            Expressions::Other { expression_type, attributes } if expression_type == "redir" => {
+                rule.action = redirected(attributes, &loaded);
+            }
+            Expressions::Other { expression_type, .. } => {
+                rule.matches.push(Match::Foreign(expression_type.clone()))
+            }
+            other => rule.matches.push(Match::Foreign(format!("{other:?}"))),
+        }
+    }
+    rule
+}
+
+fn data(expression: &Expression) -> Option<&Expressions> {
+    let ListAttribute::Element(attributes) = expression else { return None };
+    attributes.iter().find_map(|attribute| match attribute {
+        ExpressionAttribute::Data(data) => Some(data),
+        _ => None,
+    })
+}
+
+fn meta_key(meta: &[Meta]) -> Option<MetaKey> {
+    meta.iter().find_map(|attribute| match attribute {
+        Meta::Key(key) => Some(*key),
+        _ => None,
+    })
+}
+
+fn field(payload: &[Payload]) -> Field {
+    let mut field = Field { base: 0, offset: 0, len: 0 };
+    for attribute in payload {
+        match attribute {
+            Payload::Base(base) => field.base = *base,
+            Payload::Offset(offset) => field.offset = *offset,
+            Payload::Len(len) => field.len = *len,
+            _ => {}
+        }
+    }
+    field
+}
+
+fn value(immediate: &[Immediate]) -> Option<&[u8]> {
+    immediate.iter().find_map(|attribute| match attribute {
+        Immediate::Data(DataAttribute::Value(bytes)) => Some(bytes.as_slice()),
+        _ => None,
+    })
+}
+
+fn returns(immediate: &[Immediate]) -> bool {
+    immediate.iter().any(|attribute| match attribute {
+        Immediate::Data(DataAttribute::Verdict(verdict)) => {
+            verdict.contains(&VerdictAttribute::Code(Verdict::Return))
+        }
+        _ => false,
+    })
+}
+
+/// What a comparison for equality compares with.
+fn equals(cmp: &[Cmp]) -> Option<&[u8]> {
+    if !cmp.contains(&Cmp::Op(Operator::Equal)) {
+        return None;
+    }
+    cmp.iter().find_map(|attribute| match attribute {
+        Cmp::Data(DataAttribute::Value(bytes)) => Some(bytes.as_slice()),
+        _ => None,
+    })
+}
+
+fn compared(loaded: &Loaded, bytes: Option<&[u8]>) -> Match {
+    let number = bytes.and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
+    let port = bytes.and_then(|bytes| bytes.try_into().ok()).map(u16::from_be_bytes);
+    match (loaded, bytes, number, port) {
+        (Loaded::Meta(MetaKey::SocketUserId), _, Some(id), _) => Match::User(id),
+        (Loaded::Meta(MetaKey::Mark), _, Some(mark), _) => Match::Mark(mark),
+        (Loaded::Meta(MetaKey::Iif), _, Some(index), _) => Match::Input(index),
+        (Loaded::Meta(MetaKey::Oif), _, Some(index), _) => Match::Output(index),
+        (Loaded::Meta(MetaKey::L4Proto), Some([TCP]), ..) => Match::Protocol(Transport::Tcp),
+        (Loaded::Meta(MetaKey::L4Proto), Some([UDP]), ..) => Match::Protocol(Transport::Udp),
+        (Loaded::Field(DESTINATION_PORT), _, _, Some(port)) => Match::Port(port),
+        _ => Match::Foreign(format!("{loaded:?} compared with {bytes:?}")),
+    }
+}
+
+fn looked_up(loaded: &Loaded, lookup: &[Lookup], family: Option<Family>) -> Match {
+    let set = lookup.iter().find_map(|attribute| match attribute {
+        Lookup::Set(set) => Some(set.clone()),
+        _ => None,
+    });
+    let inverted = lookup.iter().any(|attribute| matches!(attribute, Lookup::Flags(1..)));
+    match (loaded, set, family) {
+        (Loaded::Field(DESTINATION_PORT), Some(set), _) if !inverted => Match::PortIn(set),
+        (Loaded::Field(DESTINATION_V4), Some(set), Some(Family::V4)) if !inverted => {
+            Match::AddressIn(Family::V4, set)
+        }
+        (Loaded::Field(DESTINATION_V6), Some(set), Some(Family::V6)) if !inverted => {
+            Match::AddressIn(Family::V6, set)
+        }
+        (_, set, _) => Match::Foreign(format!("{loaded:?} looked up in {set:?}")),
+    }
+}
+
+fn redirected(attributes: &[DefaultNla], loaded: &Loaded) -> Action {
+    let from = attributes.iter().find(|attribute| attribute.kind() == REDIR_PORT).and_then(number);
+    let port = match loaded {
+        Loaded::Value(bytes) => bytes.as_slice().try_into().ok().map(u16::from_be_bytes),
+        _ => None,
+    };
+    match (from, port) {
+        (Some(register), Some(port)) if register == u32::from(Register::Reg1) => Action::Redirect(port),
+        _ => Action::Foreign,
+    }
+}
+
+fn number(attribute: &DefaultNla) -> Option<u32> {
+    let mut bytes = vec![0; attribute.value_len()];
+    attribute.emit_value(&mut bytes);
+    parse_u32_be(&bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::intercept::Rules;
+
+    #[test]
+    fn every_rule_reads_back_as_it_was_asked_for() {
+        let rules = Rules { proxy_mark: Some(0x5745), ..Rules::default() }.ruleset();
+        let mut read = 0;
+        for rule in rules.chains.iter().flat_map(|chain| &chain.rules) {
+            assert_eq!(&decode(&encode(rule)), rule);
+            read += 1;
+        }
+        assert!(read > 10);
+    }
+
+    #[test]
+    fn a_rule_that_we_never_ask_for_is_foreign() {
+        let counter = Expressions::Other { expression_type: "counter".to_owned(), attributes: Vec::new() };
+        let rule = decode(&[counter.into()]);
+        assert_eq!(rule.to_string(), "?counter ?");
+        let negated =
+            Expressions::Cmp(vec![Cmp::Op(Operator::NotEqual), Cmp::Data(DataAttribute::Value(vec![TCP]))]);
+        assert!(matches!(decode(&[negated.into()]).matches.as_slice(), [Match::Foreign(_)]));
+    }
+}

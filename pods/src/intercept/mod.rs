@@ -1,0 +1,87 @@
+//! Interception: the nftables rules that redirect a pod's traffic to its sidecar.
+//!
+//! They act on the calling thread's network namespace. [`up`] replaces whatever table of ours is there, in one transaction:
+//! no packet ever meets half of the rules. [`show`] reads the rules back from the kernel.
+
+mod expression;
+mod intervals;
+mod message;
+mod rules;
+mod ruleset;
+
+use std::collections::BTreeSet;
+use std::io;
+
+use netlink_packet_core::NLM_F_ACK;
+use netlink_packet_netfilter::NetfilterMessage;
+use netlink_sys::protocols::NETLINK_NETFILTER;
+
+use crate::error::Result;
+use crate::netlink::{Netlink, Request};
+
+pub use rules::{Cidr, ParseError, PortRange, Rules};
+pub use ruleset::Ruleset;
+
+/// How often a reading is repeated when somebody changes the rules meanwhile.
+const READINGS: usize = 16;
+
+type Tables = Netlink<NetfilterMessage>;
+
+/// Puts the rules in force, in place of any that were there.
+///
+/// # Errors
+/// When the kernel refuses, with its reason; then the former rules stay.
+pub fn up(rules: &Rules) -> Result<()> {
+    rules.check()?;
+    let mut batch = removal();
+    batch.extend(message::additions(&rules.ruleset()));
+    commit(batch)
+}
+
+/// Removes the rules without a trace. There may be none.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn down() -> Result<()> {
+    commit(removal())
+}
+
+/// The rules in force, read from the kernel; `None` where there are none.
+///
+/// They are as asked for where this equals [`Rules::ruleset`].
+///
+/// # Errors
+/// When the kernel refuses or its answer cannot be read.
+pub fn show() -> Result<Option<Ruleset>> {
+    let kernel = Tables::open(NETLINK_NETFILTER)?;
+    let mut reading = Ok(None);
+    for _ in 0..READINGS {
+        let before = message::generation(&kernel)?;
+        reading = message::read(&kernel);
+        if before == message::generation(&kernel)? {
+            break;
+        }
+    }
+    reading
+}
+
+/// The names of all tables, whoever's; empty for a process that may not see them.
+pub(crate) fn tables() -> Result<BTreeSet<String>> {
+    let names = Tables::open(NETLINK_NETFILTER).and_then(|kernel| message::tables(&kernel));
+    match names {
+        Err(error) if error.kind() == Some(io::ErrorKind::PermissionDenied) => Ok(BTreeSet::new()),
+        names => names,
+    }
+}
+
+/// Removes the table whether or not it exists: adding one that exists changes nothing.
+fn removal() -> Vec<Request<NetfilterMessage>> {
+    vec![message::add_table(), message::delete_table()]
+}
+
+fn commit(changes: Vec<Request<NetfilterMessage>>) -> Result<()> {
+    let mut batch = vec![message::begin()];
+    batch.extend(changes.into_iter().map(|change| Request { flags: change.flags | NLM_F_ACK, ..change }));
+    batch.push(message::end());
+    Tables::open(NETLINK_NETFILTER)?.batch(batch)
+}
