@@ -35,7 +35,7 @@ pub struct Limits {
     pub connection: Duration,
     /// For what a connection has begun, once it is to close.
     pub grace: Duration,
-    /// A request's head, in bytes.
+    /// A request's head, in bytes; 8 KiB at least.
     pub head: usize,
     /// A request's body, in bytes.
     pub body: usize,

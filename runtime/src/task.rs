@@ -245,6 +245,19 @@ mod tests {
         assert_eq!(count("test-supervised"), Some((1, 0, 3)));
     }
 
+    #[tokio::test]
+    async fn those_that_outlive_the_deadline_are_named_and_their_end_is_awaited() {
+        let task = spawn("test-lingers", std::future::pending::<()>());
+        let lingering = idle(Duration::from_millis(1)).await.unwrap_err();
+        assert!(
+            lingering.iter().any(|count| count.name == "test-lingers" && count.live == 1),
+            "{lingering:?}"
+        );
+        task.abort();
+        // Tests that run beside this one have tasks of their own, which end soon.
+        idle(Duration::from_secs(60)).await.unwrap();
+    }
+
     #[test]
     fn futures_that_must_stay_on_their_thread_do() {
         let runtime = tokio::runtime::Builder::new_current_thread().build_local(Default::default()).unwrap();

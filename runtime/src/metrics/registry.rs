@@ -1,7 +1,7 @@
 //! Where families and shards meet.
 
 use std::any::Any;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, btree_map};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +13,9 @@ const OVERFLOW: &str = "_overflow";
 /// Ends each label's value in a series' key: a byte that UTF-8 never holds.
 const END: u8 = 0xff;
 
-/// All the metrics of a process. Cheap to clone.
+/// All the metrics of a process. Cheap to clone. The default is an empty one.
+///
+/// A name belongs to what uses it first; what comes second under that name is counted, reported once and not shown.
 #[derive(Clone, Default)]
 pub struct Registry(Arc<Mutex<BTreeMap<&'static str, Entry>>>);
 
@@ -158,7 +160,12 @@ impl Registry {
             let samples = samples().into_iter();
             samples.map(|(values, value)| (values.to_vec(), Total::from(value))).collect()
         });
-        self.entries().insert(name, Entry { about, source: Source::Callback(callback) });
+        match self.entries().entry(name) {
+            btree_map::Entry::Vacant(free) => {
+                free.insert(Entry { about, source: Source::Callback(callback) });
+            }
+            btree_map::Entry::Occupied(_) => taken(name),
+        }
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<&'static str, Entry>> {
@@ -185,8 +192,7 @@ impl Shard {
 }
 
 impl Registry {
-    /// A new table for a family, known to the scrape. A name belongs to the family that uses it first; what another of
-    /// that name counts is not shown.
+    /// A new table for a family, known to the scrape unless the name is taken.
     fn table<M: Metric, const N: usize>(&self, family: &Family<M, N>) -> Arc<Table<M>> {
         let mut entries = self.entries();
         let entry = entries.entry(family.name).or_insert_with(|| Entry {
@@ -209,7 +215,7 @@ impl Registry {
                 table
             }
             Source::Shards { .. } | Source::Callback(_) => {
-                tracing::error!(metric = family.name, "two metrics have this name; one is not shown");
+                taken(family.name);
                 Arc::new(Table::new(Arc::new(Keys::new(family.series, N))))
             }
         }
@@ -258,6 +264,10 @@ impl<M: Metric> Scrape for Table<M> {
             metric.add_to(totals.entry(key.clone()).or_default());
         }
     }
+}
+
+fn taken(name: &str) {
+    tracing::error!(metric = name, "two metrics have this name; the second is not shown");
 }
 
 fn write_key(key: &mut Vec<u8>, values: &[&str]) {

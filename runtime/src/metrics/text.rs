@@ -48,13 +48,14 @@ impl Writer {
             Kind::Histogram => "histogram",
         };
         // OpenMetrics names a counter's family without the suffix of its samples.
-        let name = match self.format {
-            Format::OpenMetrics => base_name(about),
-            Format::Prometheus => about.name,
+        let suffix = match (about.kind, self.format) {
+            (Kind::Counter, Format::Prometheus) => "_total",
+            (Kind::Counter | Kind::Gauge | Kind::Histogram, _) => "",
         };
-        let _ = write!(self.text, "# HELP {name} ");
+        let name = base_name(about);
+        let _ = write!(self.text, "# HELP {name}{suffix} ");
         self.escape(about.help, self.format == Format::OpenMetrics);
-        let _ = write!(self.text, "\n# TYPE {name} {kind}\n");
+        let _ = write!(self.text, "\n# TYPE {name}{suffix} {kind}\n");
         let unit = UNITS.iter().find(|unit| name.strip_suffix(*unit).is_some_and(|rest| rest.ends_with('_')));
         if let (Format::OpenMetrics, Some(unit)) = (self.format, unit) {
             let _ = writeln!(self.text, "# UNIT {name} {unit}");

@@ -179,10 +179,23 @@ fn a_name_belongs_to_the_family_that_came_first() {
     let registry = Registry::default();
     registry.shard().series(&OPEN, &[]).set(-5);
     registry.shard().series(&OTHER, &["x"]).set(7);
+    registry.gauge_from("weft_connections", "Other.", [], || vec![([], 8.0)]);
     check(
         &registry,
         Format::Prometheus,
         "# HELP weft_connections Connections.\n# TYPE weft_connections gauge\nweft_connections -5\n",
+    );
+}
+
+#[test]
+fn a_counter_s_samples_end_in_total_whatever_its_name() {
+    const SHORT: Family<Counter, 0> = Family::counter("weft_short", "Short.", []);
+    let registry = Registry::default();
+    registry.declare(&SHORT);
+    check(
+        &registry,
+        Format::Prometheus,
+        "# HELP weft_short_total Short.\n# TYPE weft_short_total counter\nweft_short_total 0\n",
     );
 }
 
