@@ -1,0 +1,14 @@
+//! What the command does, one file a command.
+
+pub(crate) mod apply;
+pub(crate) mod completions;
+pub(crate) mod delete;
+pub(crate) mod diff;
+pub(crate) mod get;
+pub(crate) mod history;
+pub(crate) mod identity;
+pub(crate) mod rollback;
+pub(crate) mod status;
+pub(crate) mod token;
+pub(crate) mod trace;
+pub(crate) mod traces;

@@ -1,0 +1,237 @@
+//! `weft apply`: makes resources what the files say.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use serde::Serialize;
+use weft_proto::v1;
+
+use crate::args::Common;
+use crate::client::{self, answer};
+use crate::output::{self, Format};
+use crate::target::Target;
+
+/// Make resources what the files say; all of them or, where one is wrong, none
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  weft apply -f orders.yaml
+  weft apply -f mesh/ --dry-run
+  cat orders.yaml | weft apply -f -")]
+pub(crate) struct Arguments {
+    /// A YAML file, a folder of them, or - for standard input
+    #[arg(short, long = "file", required = true, value_name = "FILE|DIR|-")]
+    pub(super) file: Vec<PathBuf>,
+    /// Check everything and say what would happen, but change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let applied = send(common, &arguments.file, arguments.dry_run).await?;
+    report(common.output, &applied, arguments.dry_run)
+}
+
+/// Sends files to the control plane.
+pub(super) async fn send(common: &Common, files: &[PathBuf], dry_run: bool) -> anyhow::Result<Applied> {
+    let files = read_all(files)?;
+    let mut admin = client::connect(&Target::find(&common.target)?).await?;
+    let request =
+        v1::ApplyRequest { files, dry_run, author: author(), namespace: common.namespace.to_string() };
+    answer(admin.apply(request).await).map(Applied::from)
+}
+
+/// Tells what was done, or the problems for which nothing was.
+pub(super) fn report(format: Format, applied: &Applied, dry_run: bool) -> anyhow::Result<ExitCode> {
+    output::object(format, applied, &summary(applied, dry_run))?;
+    for note in &applied.notes {
+        output::note(note)?;
+    }
+    for problem in &applied.problems {
+        output::note(&problem.to_string())?;
+    }
+    Ok(if applied.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn summary(applied: &Applied, dry_run: bool) -> String {
+    let suffix = if dry_run { " (dry run)" } else { "" };
+    let mut text = String::new();
+    for change in &applied.changes {
+        text.push_str(&format!("{} {}{suffix}\n", change.title(), change.action));
+    }
+    let changed = applied.changes.iter().any(|change| change.action != "unchanged");
+    if changed && !dry_run {
+        text.push_str(&format!("revision {}\n", applied.revision));
+    }
+    text
+}
+
+/// Who changes the mesh, for its history.
+pub(super) fn author() -> String {
+    let named = ["WEFT_AUTHOR", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    named.unwrap_or_else(|| format!("uid {}", rustix::process::getuid()))
+}
+
+/// What became of a request to change resources.
+#[derive(Debug, Serialize)]
+pub(super) struct Applied {
+    revision: u64,
+    pub(super) changes: Vec<Change>,
+    pub(super) problems: Vec<Problem>,
+    notes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Change {
+    kind: String,
+    namespace: String,
+    name: String,
+    action: String,
+    pub(super) diff: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Problem {
+    file: String,
+    line: u32,
+    message: String,
+    hint: String,
+}
+
+impl Change {
+    /// As kubectl names a resource.
+    fn title(&self) -> String {
+        format!("{}/{}", self.kind.to_ascii_lowercase(), self.name)
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}: {}", self.file, self.line, self.message)?;
+        if self.hint.is_empty() { Ok(()) } else { write!(f, " ({})", self.hint) }
+    }
+}
+
+impl From<v1::ApplyResponse> for Applied {
+    fn from(response: v1::ApplyResponse) -> Self {
+        let change = |change: v1::Change| Change {
+            kind: change.kind,
+            namespace: change.namespace,
+            name: change.name,
+            action: change.action,
+            diff: change.diff,
+        };
+        let problem = |problem: v1::Problem| Problem {
+            file: problem.file,
+            line: problem.line,
+            message: problem.message,
+            hint: problem.hint,
+        };
+        Self {
+            revision: response.revision,
+            changes: response.changes.into_iter().map(change).collect(),
+            problems: response.problems.into_iter().map(problem).collect(),
+            notes: response.notes,
+        }
+    }
+}
+
+fn read_all(files: &[PathBuf]) -> anyhow::Result<Vec<v1::SourceFile>> {
+    let mut read = Vec::new();
+    for file in files {
+        if file.as_os_str() == "-" {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).context("reading standard input")?;
+            read.push(v1::SourceFile { name: "-".into(), text });
+        } else if file.is_dir() {
+            for file in folder(file)? {
+                read.push(read_file(&file)?);
+            }
+        } else {
+            read.push(read_file(file)?);
+        }
+    }
+    Ok(read)
+}
+
+fn read_file(path: &Path) -> anyhow::Result<v1::SourceFile> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(v1::SourceFile { name: path.display().to_string(), text })
+}
+
+/// A folder's YAML and JSON files, in the order of their names.
+fn folder(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))? {
+        let file = entry?.path();
+        let extension = file.extension().and_then(OsStr::to_str).unwrap_or_default();
+        if file.is_file() && matches!(extension, "yaml" | "yml" | "json") {
+            files.push(file);
+        }
+    }
+    if files.is_empty() {
+        bail!("{}: no .yaml, .yml or .json file", path.display());
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn applied() -> Applied {
+        let change = |name: &str, action: &str| v1::Change {
+            kind: "HTTPRoute".into(),
+            namespace: "default".into(),
+            name: name.into(),
+            action: action.into(),
+            diff: String::new(),
+        };
+        let problem = v1::Problem {
+            file: "a.yaml".into(),
+            line: 7,
+            message: "unknown field \"prot\"".into(),
+            hint: "did you mean port?".into(),
+        };
+        Applied::from(v1::ApplyResponse {
+            revision: 5,
+            changes: vec![change("a", "created"), change("b", "unchanged")],
+            problems: vec![problem],
+            notes: vec!["1 Deployment was skipped".into()],
+        })
+    }
+
+    #[test]
+    fn changes_are_told_as_kubectl_tells_them() {
+        assert_eq!(summary(&applied(), false), "httproute/a created\nhttproute/b unchanged\nrevision 5\n");
+        assert_eq!(
+            summary(&applied(), true),
+            "httproute/a created (dry run)\nhttproute/b unchanged (dry run)\n"
+        );
+    }
+
+    #[test]
+    fn problems_say_where_and_what_to_do() {
+        let said = applied().problems.iter().map(ToString::to_string).collect::<String>();
+        assert_eq!(said, "a.yaml:7: unknown field \"prot\" (did you mean port?)");
+    }
+
+    #[test]
+    fn a_folder_gives_its_yaml_files_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["b.yaml", "a.yml", "c.json", "notes.txt"] {
+            fs::write(folder.path().join(name), name).unwrap();
+        }
+        let files = read_all(&[folder.path().to_owned()]).unwrap();
+        let texts: Vec<&str> = files.iter().map(|file| file.text.as_str()).collect();
+        assert_eq!(texts, ["a.yml", "b.yaml", "c.json"]);
+
+        let empty = tempfile::tempdir().unwrap();
+        assert!(read_all(&[empty.path().to_owned()]).is_err());
+        assert!(read_all(&[folder.path().join("missing.yaml")]).is_err());
+    }
+}

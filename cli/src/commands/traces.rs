@@ -1,0 +1,110 @@
+//! `weft traces`: recent traces.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde::Serialize;
+use weft_proto::v1;
+
+use crate::args::{Common, duration};
+use crate::client::{self, answer};
+use crate::output::{self, Row};
+use crate::target::Target;
+use crate::time::milliseconds;
+
+/// Show recent traces, newest first
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  weft traces
+  weft traces --service orders --errors
+  weft traces --slower-than 100ms --limit 5 -o json")]
+pub(crate) struct Arguments {
+    /// Only traces that this service took part in
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
+    /// Only traces with an error
+    #[arg(long)]
+    errors: bool,
+    /// Only traces that took longer
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    slower_than: Option<Duration>,
+    /// How many at most
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    limit: u32,
+}
+
+pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let mut admin = client::connect(&Target::find(&common.target)?).await?;
+    let request = v1::TracesRequest {
+        service: arguments.service.unwrap_or_default(),
+        errors: arguments.errors,
+        slower_than_ms: arguments.slower_than.unwrap_or_default().as_secs_f64() * 1000.0,
+        limit: arguments.limit,
+    };
+    let traces = answer(admin.traces(request).await)?.traces;
+    output::list(common.output, &traces.into_iter().map(Trace::from).collect::<Vec<_>>())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Debug, Serialize)]
+struct Trace {
+    trace_id: String,
+    root: String,
+    service: String,
+    start: String,
+    duration_ms: f64,
+    spans: u32,
+    services: Vec<String>,
+    errors: u32,
+}
+
+impl From<v1::TraceSummary> for Trace {
+    fn from(trace: v1::TraceSummary) -> Self {
+        let v1::TraceSummary { trace_id, root, service, start, duration_ms, spans, services, errors } = trace;
+        Self { trace_id, root, service, start, duration_ms, spans, services, errors }
+    }
+}
+
+impl Row for Trace {
+    const COLUMNS: &'static [&'static str] =
+        &["TRACE", "START", "SERVICE", "ROOT", "DURATION", "SPANS", "ERRORS", "SERVICES"];
+    const WIDE_ONLY: usize = 1;
+    const PLURAL: &'static str = "traces";
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.trace_id.clone(),
+            self.start.clone(),
+            self.service.clone(),
+            self.root.clone(),
+            milliseconds(self.duration_ms),
+            self.spans.to_string(),
+            self.errors.to_string(),
+            self.services.join(","),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_json_is_as_scripts_rely_on() {
+        let trace = Trace::from(v1::TraceSummary {
+            trace_id: "4bf92f3577b34da6a3ce929d0e0e4736".into(),
+            root: "GET /".into(),
+            service: "web".into(),
+            start: "2026-01-02T03:04:05Z".into(),
+            duration_ms: 1.5,
+            spans: 8,
+            services: vec!["orders".into(), "web".into()],
+            errors: 0,
+        });
+        assert_eq!(
+            serde_json::to_string(&trace).unwrap(),
+            r#"{"trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","root":"GET /","service":"web","start":"2026-01-02T03:04:05Z","duration_ms":1.5,"spans":8,"services":["orders","web"],"errors":0}"#
+        );
+        assert_eq!(trace.cells().len(), Trace::COLUMNS.len());
+    }
+}
