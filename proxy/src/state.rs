@@ -152,6 +152,14 @@ impl Discovery {
         self.changes.borrow().connected
     }
 
+    /// Waits until something has changed since the last call, or since this handle was cloned.
+    pub async fn changed(&mut self) {
+        // The publisher is gone only when the process ends; nothing changes then.
+        if self.changes.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// A snapshot that says who answers at `address`, if that can be found out soon.
     ///
     /// Returns at once when it is known already, one way or the other, and when there is no one to ask.

@@ -30,10 +30,15 @@ impl Machine {
         }
     }
 
-    /// One listener for each family that can be used.
-    pub(super) fn listeners(&self, addresses: [IpAddr; 2], port: u16) -> Vec<SocketAddr> {
-        let usable = addresses.into_iter().filter(|address| address.is_ipv4() || self.ipv6);
-        usable.map(|address| SocketAddr::new(address, port)).collect()
+    /// Every address; that of IPv6 takes IPv4 too.
+    pub(super) fn any(&self, port: u16) -> SocketAddr {
+        if self.ipv6 { (Ipv6Addr::UNSPECIFIED, port).into() } else { (Ipv4Addr::UNSPECIFIED, port).into() }
+    }
+
+    /// Loopback, of each family that can be used.
+    pub(super) fn loopback(&self, port: u16) -> Vec<SocketAddr> {
+        let v6 = self.ipv6.then(|| (Ipv6Addr::LOCALHOST, port).into());
+        std::iter::once((Ipv4Addr::LOCALHOST, port).into()).chain(v6).collect()
     }
 }
 

@@ -84,19 +84,19 @@ pub enum InterceptAction {
 /// What is intercepted and what is not.
 #[derive(Debug, Args)]
 pub struct InterceptArgs {
-    /// Ports of the app that are not intercepted, e.g. 22,9100
+    /// Ports of the app that are not intercepted, e.g. 22,9100-9110
     #[arg(long, env = "WEFT_SKIP_INBOUND_PORTS", value_name = "PORTS", value_delimiter = ',')]
-    pub skip_inbound_ports: Vec<u16>,
+    pub skip_inbound_ports: Vec<String>,
     /// Destination ports that are not intercepted, e.g. 25,465
     #[arg(long, env = "WEFT_SKIP_OUTBOUND_PORTS", value_name = "PORTS", value_delimiter = ',')]
-    pub skip_outbound_ports: Vec<u16>,
+    pub skip_outbound_ports: Vec<String>,
     /// Destination networks that are not intercepted, e.g. 10.96.0.0/16,fd00::/8
     #[arg(long, env = "WEFT_SKIP_OUTBOUND_CIDRS", value_name = "CIDRS", value_delimiter = ',')]
     pub skip_outbound_cidrs: Vec<String>,
-    /// Let through connections of the user with this id
+    /// The sidecar's user, whose connections are let through
     #[arg(long, value_name = "UID", default_value_t = 2102)]
     pub uid: u32,
-    /// Let through sockets that carry this mark, too
+    /// Let through sockets that carry this mark, in place of a user's: 0x5745
     #[arg(long, env = "WEFT_MARK", value_name = "MARK", value_parser = grammar::mark)]
     pub mark: Option<u32>,
 }
@@ -128,14 +128,14 @@ pub struct RunArgs {
     /// The addresses others reach us at, at most one IPv4 and one IPv6 [default: found]
     #[arg(long, env = "WEFT_POD_IP", value_name = "IPS")]
     pub pod_ip: Option<String>,
-    /// Where the app's connections are redirected to [default: 0.0.0.0:4140,[::]:4140]
-    #[arg(long, env = "WEFT_OUTBOUND_ADDR", value_name = "ADDRS")]
+    /// Where the app's connections are redirected to; [::] takes IPv4 too [default: [::]:4140]
+    #[arg(long, env = "WEFT_OUTBOUND_ADDR", value_name = "ADDR")]
     pub outbound_addr: Option<String>,
-    /// Where connections to the pod are redirected to [default: 0.0.0.0:4143,[::]:4143]
-    #[arg(long, env = "WEFT_INBOUND_ADDR", value_name = "ADDRS")]
+    /// Where connections to the pod are redirected to; [::] takes IPv4 too [default: [::]:4143]
+    #[arg(long, env = "WEFT_INBOUND_ADDR", value_name = "ADDR")]
     pub inbound_addr: Option<String>,
     /// Where the admin pages are; only /live, /ready and /metrics answer others than loopback
-    /// [default: 0.0.0.0:4191,[::]:4191]
+    /// [default: [::]:4191]
     #[arg(long, env = "WEFT_ADMIN_ADDR", value_name = "ADDRS")]
     pub admin_addr: Option<String>,
     /// Where names are resolved [default: 127.0.0.1:4153,[::1]:4153]
@@ -186,10 +186,10 @@ pub struct Settings {
     pub zone: String,
     /// Where others reach it; empty: to be found.
     pub pod_ips: Vec<IpAddr>,
-    /// Listeners for what the app sends.
-    pub outbound: Vec<SocketAddr>,
-    /// Listeners for what is sent to the pod.
-    pub inbound: Vec<SocketAddr>,
+    /// The listener for what the app sends.
+    pub outbound: SocketAddr,
+    /// The listener for what is sent to the pod; its port is the sidecar's own port for mesh traffic.
+    pub inbound: SocketAddr,
     /// Listeners of the admin pages.
     pub admin: Vec<SocketAddr>,
     /// Listeners of the resolver.
@@ -206,13 +206,6 @@ pub struct Settings {
     pub minimum_drain: Duration,
     /// Mark of every socket the sidecar opens.
     pub mark: Option<u32>,
-}
-
-impl Settings {
-    /// The sidecar's own port for mesh traffic.
-    pub fn inbound_port(&self) -> u16 {
-        self.inbound.first().map_or(0, SocketAddr::port)
-    }
 }
 
 /// Something that is wrong with the settings.
@@ -249,18 +242,10 @@ impl RunArgs {
         let labels = mistakes.list("--labels", self.labels.as_deref(), grammar::label);
         mistakes.repeated("--labels", &labels, |(key, _)| key.clone());
         let pod_ips = mistakes.list("--pod-ip", self.pod_ip.as_deref(), grammar::pod_ip);
-        let both = |port| machine.listeners([[0, 0, 0, 0].into(), [0u16; 8].into()], port);
-        let loopback = machine.listeners([[127, 0, 0, 1].into(), [0, 0, 0, 0, 0, 0, 0, 1u16].into()], 4153);
-        let outbound = mistakes.listeners("--outbound-addr", self.outbound_addr.as_deref(), || both(4140));
-        let inbound = mistakes.listeners("--inbound-addr", self.inbound_addr.as_deref(), || both(4143));
-        if inbound.windows(2).any(|pair| matches!(pair, [a, b] if a.port() != b.port())) {
-            mistakes.add(
-                "--inbound-addr",
-                "every address must have the same port: it is the one others are told",
-            );
-        }
-        let admin = mistakes.listeners("--admin-addr", self.admin_addr.as_deref(), || both(4191));
-        let dns = mistakes.listeners("--dns-addr", self.dns_addr.as_deref(), || loopback);
+        let outbound = mistakes.listener("--outbound-addr", self.outbound_addr.as_deref(), machine.any(4140));
+        let inbound = mistakes.listener("--inbound-addr", self.inbound_addr.as_deref(), machine.any(4143));
+        let admin = mistakes.listeners("--admin-addr", self.admin_addr.as_deref(), vec![machine.any(4191)]);
+        let dns = mistakes.listeners("--dns-addr", self.dns_addr.as_deref(), machine.loopback(4153));
         let upstreams = mistakes.list("--upstreams", self.upstreams.as_deref(), grammar::upstream);
         mistakes.repeated("--upstreams", &upstreams, |upstream| upstream.listen.to_string());
         let workers = self.workers.map(|text| mistakes.one("--workers", &text, grammar::workers));
@@ -327,13 +312,17 @@ impl Mistakes {
         items.filter_map(|item| self.one(flag, item, &read)).collect()
     }
 
+    fn listener(&mut self, flag: &'static str, text: Option<&str>, otherwise: SocketAddr) -> SocketAddr {
+        text.and_then(|text| self.one(flag, text, grammar::listener)).unwrap_or(otherwise)
+    }
+
     fn listeners(
         &mut self,
         flag: &'static str,
         text: Option<&str>,
-        otherwise: impl FnOnce() -> Vec<SocketAddr>,
+        otherwise: Vec<SocketAddr>,
     ) -> Vec<SocketAddr> {
-        if text.is_some() { self.list(flag, text, grammar::listener) } else { otherwise() }
+        if text.is_some() { self.list(flag, text, grammar::listener) } else { otherwise }
     }
 
     fn duration(&mut self, flag: &'static str, text: Option<&str>, otherwise_seconds: u64) -> Duration {
@@ -384,8 +373,8 @@ mod tests {
     fn what_is_not_said_has_the_contracts_defaults() {
         let settings = enough().settle(&machine()).unwrap();
         assert_eq!(settings.workload.as_str(), "box");
-        assert_eq!(settings.outbound, ["0.0.0.0:4140".parse().unwrap(), "[::]:4140".parse().unwrap()]);
-        assert_eq!(settings.inbound_port(), 4143);
+        assert_eq!(settings.outbound, "[::]:4140".parse().unwrap());
+        assert_eq!(settings.inbound.port(), 4143);
         assert_eq!(settings.dns, ["127.0.0.1:4153".parse().unwrap(), "[::1]:4153".parse().unwrap()]);
         assert_eq!(settings.drain_timeout, Duration::from_secs(30));
         assert_eq!(settings.minimum_drain, Duration::ZERO);
@@ -435,7 +424,7 @@ mod tests {
         let cli =
             Cli::try_parse_from(["weft-proxy", "intercept", "up", "--skip-inbound-ports", "22,80"]).unwrap();
         let Some(Command::Intercept { action: InterceptAction::Up(args) }) = cli.command else { panic!() };
-        assert_eq!(args.skip_inbound_ports, [22, 80]);
+        assert_eq!(args.skip_inbound_ports, ["22", "80"]);
         assert!(Cli::try_parse_from(["weft-proxy", "--ca", "x", "run"]).is_err());
     }
 }

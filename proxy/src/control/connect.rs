@@ -1,0 +1,109 @@
+//! Connections to the control plane: our own TLS, which demands the control plane's SPIFFE identity whatever the host
+//! is called, and our own sockets, which carry the mark that interception lets through.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
+use weft_core::model::{IdentityError, SpiffeId, TrustDomain};
+
+use crate::config::ControlPlane;
+
+/// How long a connection may take to be made, names and handshake included.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// A silent connection is asked for a sign of life after this.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// Why the control plane cannot be reached.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    /// The trust domain makes no identity.
+    #[error("the trust domain names no control plane")]
+    Identity(#[source] IdentityError),
+    /// No TLS settings.
+    #[error("cannot make TLS settings")]
+    Tls(#[source] weft_certs::CertError),
+    /// No connection.
+    #[error("cannot connect to {0}")]
+    Connect(String, #[source] tonic::transport::Error),
+}
+
+/// The identity that a control plane must prove.
+pub(super) fn control_plane_identity(domain: &TrustDomain) -> Result<SpiffeId, ConnectError> {
+    format!("spiffe://{domain}/ns/weft/sa/control-plane").parse().map_err(ConnectError::Identity)
+}
+
+/// A connection to this control plane; it is made before this returns.
+pub(super) async fn connect(
+    target: &ControlPlane,
+    tls: Arc<ClientConfig>,
+    mark: Option<u32>,
+) -> Result<Channel, ConnectError> {
+    let connector = service_fn({
+        let target = target.clone();
+        move |_| {
+            let (target, tls) = (target.clone(), Arc::clone(&tls));
+            async move { dial(&target, tls, mark).await.map(TokioIo::new) }
+        }
+    });
+    // TLS is the connector's business, so to tonic the address is plain.
+    let endpoint = Endpoint::from_static("http://control-plane.weft.internal")
+        .connect_timeout(CONNECT_LIMIT)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE / 2)
+        .keep_alive_while_idle(true);
+    let channel = endpoint.connect_with_connector(connector).await;
+    channel.map_err(|error| ConnectError::Connect(target.to_string(), error))
+}
+
+/// A TCP socket towards an address, with the mark where interception goes by marks.
+pub(crate) fn tcp_socket(to: IpAddr, mark: Option<u32>) -> io::Result<TcpSocket> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(mark) = mark {
+        socket2::SockRef::from(&socket).set_mark(mark)?;
+    }
+    Ok(socket)
+}
+
+async fn dial(
+    target: &ControlPlane,
+    tls: Arc<ClientConfig>,
+    mark: Option<u32>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let name = ServerName::try_from(target.host.clone())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the host is no DNS name"))?;
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    for address in addresses(&target.host).await? {
+        let connected = tcp_socket(address, mark)?.connect(SocketAddr::new(address, target.port)).await;
+        match connected {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return TlsConnector::from(tls).connect(name, stream).await;
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// The resolver lives no longer than the question: it is rare, and the memory is wanted elsewhere.
+async fn addresses(host: &str) -> io::Result<Vec<IpAddr>> {
+    if let Ok(address) = host.parse() {
+        return Ok(vec![address]);
+    }
+    let resolver = TokioResolver::builder_tokio().and_then(hickory_resolver::ResolverBuilder::build);
+    let resolver = resolver.map_err(io::Error::other)?;
+    let found = resolver.lookup_ip(host).await.map_err(io::Error::other)?;
+    Ok(found.iter().collect())
+}

@@ -1,0 +1,256 @@
+//! The discovery stream: says who we are and what we hold, asks for what workers want to know, applies what is pushed.
+//!
+//! Whatever happens to the stream, the last good state stays in force.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic::transport::Channel;
+use weft_certs::{Credentials, alpn};
+use weft_core::model::Protocol;
+use weft_proto::convert;
+use weft_proto::v1::discovery_client::DiscoveryClient;
+use weft_proto::v1::{self, sidecar_message::Message};
+
+use super::backoff::Backoff;
+use super::cache::Cache;
+use super::connect::{ConnectError, connect, control_plane_identity};
+use super::table::{Table, with_causes};
+use crate::config::Settings;
+use crate::credentials::CredentialStore;
+use crate::observe::Observe;
+use crate::state::{Publisher, Wanted};
+
+/// Messages that may wait to be sent.
+const OUTBOX: usize = 64;
+
+/// How long the stream may take to open and to bring its first push.
+const OPEN_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long changes gather before they are written to disk.
+const DEBOUNCE: Duration = Duration::from_millis(500);
+
+/// Keeps the snapshot current.
+#[derive(Debug)]
+pub(super) struct SyncLoop {
+    pub(super) settings: Arc<Settings>,
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) store: CredentialStore,
+    pub(super) cache: Option<Cache>,
+    pub(super) table: Table,
+    pub(super) publisher: Publisher,
+    pub(super) asked: mpsc::Receiver<Wanted>,
+    pub(super) ready: watch::Receiver<bool>,
+    pub(super) anchors: watch::Sender<Vec<Vec<u8>>>,
+    pub(super) collector: watch::Sender<Option<Channel>>,
+    pub(super) observe: Observe,
+    pub(super) instance: String,
+    pub(super) rng: fastrand::Rng,
+}
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum SyncError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("{0} ({1:?})")]
+    Status(String, tonic::Code),
+    #[error("the control plane ended the stream")]
+    Ended,
+    #[error("the control plane did not answer in time")]
+    Timeout,
+}
+
+impl From<tonic::Status> for SyncError {
+    fn from(status: tonic::Status) -> Self {
+        Self::Status(status.message().to_owned(), status.code())
+    }
+}
+
+impl SyncLoop {
+    /// Works for ever, one control plane after another.
+    pub(super) async fn run(mut self) {
+        self.restore();
+        let mut generation = self.store.changes();
+        // The sender lives in the store that we hold.
+        let _ = generation.wait_for(|generation| *generation > 0).await;
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        let settings = Arc::clone(&self.settings);
+        for target in settings.control_planes.iter().cycle() {
+            let Some((_, credentials)) = self.store.current() else { continue };
+            let begun = Instant::now();
+            let ended = self.stream(target, &credentials).await;
+            self.publisher.set_connected(false);
+            self.collector.send_replace(None);
+            if begun.elapsed() > OPEN_LIMIT {
+                backoff.reset();
+            }
+            let wait = backoff.next(&mut self.rng);
+            match ended {
+                Ok(never) => match never {},
+                Err(error) => {
+                    tracing::warn!(control_plane = %target, error = with_causes(&error), retry = ?wait, "not in sync");
+                }
+            }
+            self.pause(wait).await;
+        }
+    }
+
+    /// Takes over what is on disk, so that traffic need not wait for the control plane.
+    fn restore(&mut self) {
+        let Some((push, same_version)) = self.cache.as_ref().and_then(Cache::load_state) else { return };
+        self.table.restore(push, same_version);
+        self.publish();
+        tracing::info!(
+            revision = self.publisher.snapshot().revision,
+            "serving with the configuration from disk"
+        );
+    }
+
+    async fn stream(
+        &mut self,
+        target: &crate::config::ControlPlane,
+        credentials: &Credentials,
+    ) -> Result<std::convert::Infallible, SyncError> {
+        let expected = control_plane_identity(credentials.trust_domain())?;
+        let tls = credentials.client_config(&expected, &[alpn::H2]).map_err(ConnectError::Tls)?;
+        let channel = connect(target, tls, self.settings.mark).await?;
+        let (outbox, messages) = mpsc::channel(OUTBOX);
+        let say = |message| v1::SidecarMessage { message: Some(message) };
+        let greeting = [Message::Hello(self.hello()), Message::Readiness(self.readiness())];
+        for message in greeting {
+            outbox.send(say(message)).await.map_err(|_| SyncError::Ended)?;
+        }
+        let opening = async {
+            let mut client = DiscoveryClient::new(channel.clone());
+            let mut inbox = client.sync(ReceiverStream::new(messages)).await?.into_inner();
+            let first = inbox.message().await?.ok_or(SyncError::Ended)?;
+            Ok::<_, SyncError>((inbox, first))
+        };
+        let (inbox, first) =
+            tokio::time::timeout(OPEN_LIMIT, opening).await.map_err(|_| SyncError::Timeout)??;
+        if let Some(ack) = self.take(first) {
+            outbox.send(say(ack)).await.map_err(|_| SyncError::Ended)?;
+        }
+        self.save().await;
+        self.publisher.set_connected(true);
+        self.collector.send_replace(Some(channel));
+        tracing::info!(control_plane = %target, revision = self.publisher.snapshot().revision, "in sync");
+        self.converse(inbox, &outbox).await
+    }
+
+    async fn converse(
+        &mut self,
+        mut inbox: Streaming<v1::ControlMessage>,
+        outbox: &mpsc::Sender<v1::SidecarMessage>,
+    ) -> Result<std::convert::Infallible, SyncError> {
+        let mut save_at: Option<Instant> = None;
+        loop {
+            let answer = tokio::select! {
+                message = inbox.message() => {
+                    let message = message?.ok_or(SyncError::Ended)?;
+                    save_at = save_at.or_else(|| Some(Instant::now() + DEBOUNCE));
+                    self.take(message)
+                }
+                Some(wanted) = self.asked.recv() => self.table.want(&wanted).map(Message::Subscribe),
+                Ok(()) = self.ready.changed() => Some(Message::Readiness(self.readiness())),
+                () = sleep_until(save_at) => {
+                    save_at = None;
+                    self.save().await;
+                    None
+                }
+            };
+            if let Some(message) = answer {
+                let message = v1::SidecarMessage { message: Some(message) };
+                outbox.send(message).await.map_err(|_| SyncError::Ended)?;
+            }
+        }
+    }
+
+    /// Applies what the control plane said; returns what to answer.
+    fn take(&mut self, message: v1::ControlMessage) -> Option<Message> {
+        let v1::control_message::Message::Push(push) = message.message?;
+        let epoch = push.epoch;
+        let rejected = self.table.apply(push);
+        for rejection in &rejected {
+            tracing::error!(name = ?rejection.name, reason = rejection.reason, "refused a resource");
+        }
+        self.publish();
+        Some(Message::Ack(v1::Ack { epoch, rejected }))
+    }
+
+    fn publish(&mut self) {
+        let snapshot = self.table.snapshot(&self.publisher.snapshot());
+        if let Some(mesh) = &snapshot.mesh {
+            self.observe.set_access_log(mesh.access_log);
+        }
+        self.publisher.publish(snapshot);
+        if let Some(anchors) = self.table.anchors() {
+            self.anchors.send_if_modified(|known| {
+                let differ = known.as_slice() != anchors;
+                if differ {
+                    *known = anchors.to_vec();
+                }
+                differ
+            });
+        }
+    }
+
+    async fn save(&self) {
+        let Some(cache) = self.cache.clone() else { return };
+        let push = self.table.as_push();
+        let stored = tokio::task::spawn_blocking(move || cache.store_state(&push)).await;
+        if let Ok(Err(error)) = stored {
+            tracing::warn!(%error, "cannot keep the configuration on disk");
+        }
+    }
+
+    /// Waits; what is asked meanwhile goes into the next greeting.
+    async fn pause(&mut self, wait: Duration) {
+        let until = Instant::now() + wait;
+        while let Ok(Some(wanted)) = tokio::time::timeout_at(until, self.asked.recv()).await {
+            self.table.want(&wanted);
+        }
+    }
+
+    fn readiness(&mut self) -> v1::Readiness {
+        v1::Readiness { ready: *self.ready.borrow_and_update() }
+    }
+
+    fn hello(&self) -> v1::Hello {
+        let settings = &self.settings;
+        let offer = |offer: &crate::config::Offer| v1::Offer {
+            service: offer.service.to_string(),
+            port: offer.port.into(),
+            target_port: offer.target_port.into(),
+            protocol: protocol(offer.protocol).into(),
+        };
+        v1::Hello {
+            workload: settings.workload.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: self.instance.clone(),
+            addresses: self.addresses.iter().map(convert::address_to_wire).collect(),
+            inbound_port: settings.inbound.port().into(),
+            offers: settings.offers.iter().map(offer).collect(),
+            labels: settings.labels.clone().into_iter().collect(),
+            zone: settings.zone.clone(),
+            held: self.table.held(),
+        }
+    }
+}
+
+fn protocol(protocol: Protocol) -> v1::Protocol {
+    convert::protocol_to_wire(protocol)
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
