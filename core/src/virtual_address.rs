@@ -69,8 +69,8 @@ mod tests {
             assert_eq!(allocate(&name(name_), &range("240.64.0.0/12"), &free).unwrap().to_string(), v4);
             assert_eq!(allocate(&name(name_), &range("fd57:eff7::/64"), &free).unwrap().to_string(), v6);
         };
-        check("default/orders", "240.64.0.1", "fd57:eff7::1");
-        check("default/web", "240.64.0.1", "fd57:eff7::1");
+        check("default/orders", "240.74.149.211", "fd57:eff7::b641:2bc5:35da:95d3");
+        check("default/web", "240.78.178.33", "fd57:eff7::ec2c:6ca4:199e:b221");
     }
 
     #[test]

@@ -99,6 +99,12 @@ impl<'a> Field<'a> {
         self.mistake(format!("expected {what}, found {}", self.node.value), hint);
     }
 
+    /// The value of a key, where this is a mapping that has it.
+    pub(super) fn at(&self, key: &str) -> Option<Self> {
+        let node = self.node.get(key)?;
+        Some(Self { node, path: self.child(key), sink: self.sink })
+    }
+
     /// A mapping with these keys and no others.
     pub(super) fn object(&self, allowed: &[&str]) -> Option<Object<'a>> {
         let Value::Map(entries) = &self.node.value else {
@@ -209,10 +215,14 @@ impl<'a> Field<'a> {
         None
     }
 
-    /// A mapping of texts to texts.
-    pub(super) fn texts(&self) -> Option<BTreeMap<String, String>> {
-        let read = |(key, field): (&str, Self)| Some((key.to_owned(), field.text()?.to_owned()));
-        Some(self.entries()?.into_iter().filter_map(read).collect())
+    /// A mapping of texts to texts, each looked at by `check` as well.
+    pub(super) fn texts(&self, check: impl Fn(&str, &Self)) -> Option<BTreeMap<String, String>> {
+        let mut texts = BTreeMap::new();
+        for (key, field) in self.entries()? {
+            check(key, &field);
+            texts.extend(field.text().map(|text| (key.to_owned(), text.to_owned())));
+        }
+        Some(texts)
     }
 
     /// A number's or text's own spelling, where it is one.
@@ -237,9 +247,7 @@ impl<'a> Field<'a> {
 impl<'a> Object<'a> {
     /// A field, where it is there and not null.
     pub(super) fn field(&self, key: &str) -> Option<Field<'a>> {
-        let node = self.at.node.get(key)?;
-        let path = self.at.child(key);
-        (node.value != Value::Null).then_some(Field { node, path, sink: self.at.sink })
+        self.at.at(key).filter(|field| field.node.value != Value::Null)
     }
 
     /// A field that must be there.

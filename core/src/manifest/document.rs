@@ -40,8 +40,7 @@ pub(super) fn read(node: &Node, default_namespace: &Name, sink: &Sink<'_>, resou
         let message = format!("expected a resource, found {}", node.value);
         return root.mistake(message, "a resource begins with apiVersion, kind and metadata");
     };
-    let (Some(api_version), Some(kind)) = (named(&root, node, "apiVersion"), named(&root, node, "kind"))
-    else {
+    let (Some(api_version), Some(kind)) = (named(&root, "apiVersion"), named(&root, "kind")) else {
         return;
     };
     match Kind::of_document(api_version, kind) {
@@ -66,16 +65,12 @@ pub(super) fn read(node: &Node, default_namespace: &Name, sink: &Sink<'_>, resou
 }
 
 /// A text that every document has at its top.
-fn named<'a>(root: &Field<'_>, node: &'a Node, key: &str) -> Option<&'a str> {
-    match node.get(key) {
-        Some(Node { value: Value::Text(text), .. }) => return Some(text),
-        Some(Node { value, .. }) => {
-            root.mistake(format!("{key}: expected a text, found {value}"), "write a text here")
-        }
-        None => root
-            .mistake(format!("{key:?} is missing"), "a resource begins with apiVersion, kind and metadata"),
+fn named<'a>(root: &Field<'a>, key: &str) -> Option<&'a str> {
+    let field = root.at(key);
+    if field.is_none() {
+        root.mistake(format!("{key:?} is missing"), "a resource begins with apiVersion, kind and metadata");
     }
-    None
+    field?.text()
 }
 
 fn resource(kind: Kind, node: &Node, default_namespace: &Name, sink: &Sink<'_>) -> Option<Resource> {
@@ -178,23 +173,18 @@ fn labels(metadata: &Object<'_>) -> BTreeMap<String, String> {
 
 /// Labels, or what labels must be.
 pub(super) fn selector(field: &Field<'_>) -> Option<BTreeMap<String, String>> {
-    for (key, value) in field.entries()? {
-        check_key(key, &value);
+    field.texts(|key, value| {
+        check_key(key, value);
         if value.spelling().is_some_and(|text| !is_label_value(&text)) {
             let hint =
                 "write at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends";
             value.mistake("no label's value", hint);
         }
-    }
-    field.texts()
+    })
 }
 
 fn annotations(metadata: &Object<'_>) -> BTreeMap<String, String> {
-    let Some(field) = metadata.field("annotations") else { return BTreeMap::new() };
-    for (key, value) in field.entries().unwrap_or_default() {
-        check_key(key, &value);
-    }
-    field.texts().unwrap_or_default()
+    metadata.field("annotations").and_then(|field| field.texts(check_key)).unwrap_or_default()
 }
 
 fn check_key(key: &str, value: &Field<'_>) {

@@ -50,10 +50,13 @@ pub(super) fn read(spec: &Field<'_>, places: &mut Places) -> Option<ServiceSpec>
             spec.required("ports", "write the ports that callers use, such as ports: [{port: 80}]")
         }
     };
-    let fields = ports.as_ref().and_then(Field::list).unwrap_or_default();
-    if let (Some(field), true, false) = (&ports, fields.is_empty(), addresses == ServiceAddresses::Headless) {
-        field.mistake("a service has at least one port", "write ports: [{port: 80}]");
+    let fields = ports.as_ref().and_then(Field::list);
+    if let (Some(ports), Some([])) = (&ports, fields.as_deref())
+        && addresses != ServiceAddresses::Headless
+    {
+        ports.mistake("a service has at least one port", "write ports: [{port: 80}]");
     }
+    let fields = fields.unwrap_or_default();
     let ports = read_ports(&fields, places);
     let publish_not_ready =
         spec.field("publishNotReadyAddresses").and_then(|field| field.bool()).unwrap_or(false);

@@ -1,7 +1,6 @@
 //! Text -> node trees: YAML 1.2 with its core schema, less what JSON cannot say.
 //!
-//! A syntax error ends its document, not the file: reading goes on behind the next `---`, so that all
-//! mistakes are reported at once. Size, depth and the expansion of aliases are bounded.
+//! A syntax error ends its document, not the file, so that all mistakes are reported at once. Size, depth and the expansion of aliases are bounded.
 
 use std::collections::HashMap;
 
@@ -27,39 +26,60 @@ pub(super) fn documents(text: &str, sink: &Sink<'_>) -> Vec<Node> {
         return documents;
     }
     let mut weight = 0;
-    let mut rest = Some((text, 0));
-    while let Some((text, lines_before)) = rest {
+    for (text, lines_before) in split(text) {
         let parser = Parser::new_from_str(text);
         let mut loader = Loader { parser, sink, lines_before, anchors: HashMap::new(), weight };
-        rest = match loader.load(&mut documents) {
-            Ok(()) => None,
-            Err(Stop { place, message, hint }) => {
-                sink.mistake(place, message, hint);
-                next_document(text, lines_before, place.line)
-            }
-        };
+        if let Err(Stop { place, message, hint }) = loader.load(&mut documents) {
+            sink.mistake(place, message, hint);
+        }
         weight = loader.weight;
     }
     documents
 }
 
-/// The text from the next document marker on, at or behind a line, and how many lines are before it.
-fn next_document(text: &str, lines_before: u32, line: u32) -> Option<(&str, u32)> {
-    let mut number = lines_before;
-    let mut offset = 0;
-    for found in text.split_inclusive('\n') {
-        number = number.saturating_add(1);
-        // The first line is where this reading began: from there it would fail again.
-        if offset > 0 && number >= line && is_marker(found) {
-            return text.get(offset..).map(|rest| (rest, number.saturating_sub(1)));
+/// The text in pieces of one document each, with how many lines are before it.
+///
+/// `---` and `...` at a line's beginning are markers wherever they stand (YAML 1.2.2, 9.1.2), also within
+/// quotes or brackets that were never closed.
+fn split(text: &str) -> Vec<(&str, u32)> {
+    let mut pieces = Vec::new();
+    let (mut rest, mut lines_before) = (text, 0_u32);
+    // How far the piece reaches, in bytes and lines, and whether only directives and comments are in it.
+    let (mut bytes, mut lines, mut prologue) = (0_usize, 0_u32, true);
+    for line in text.split_inclusive('\n') {
+        let begins = is_marker(line, "---");
+        let ends = is_marker(line, "...");
+        if begins && !prologue {
+            cut(&mut pieces, &mut rest, &mut lines_before, (bytes, lines));
+            (bytes, lines) = (0, 0);
         }
-        offset = offset.saturating_add(found.len());
+        bytes = bytes.saturating_add(line.len());
+        lines = lines.saturating_add(1);
+        prologue &= line.trim().is_empty() || line.starts_with(['%', '#']);
+        if ends {
+            cut(&mut pieces, &mut rest, &mut lines_before, (bytes, lines));
+            (bytes, lines, prologue) = (0, 0, true);
+        }
     }
-    None
+    pieces.push((rest, lines_before));
+    pieces
 }
 
-fn is_marker(line: &str) -> bool {
-    line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+fn cut<'t>(
+    pieces: &mut Vec<(&'t str, u32)>,
+    rest: &mut &'t str,
+    lines_before: &mut u32,
+    (bytes, lines): (usize, u32),
+) {
+    let Some((piece, after)) = rest.split_at_checked(bytes) else { return };
+    pieces.push((piece, *lines_before));
+    *lines_before = lines_before.saturating_add(lines);
+    *rest = after;
+}
+
+fn is_marker(line: &str, marker: &str) -> bool {
+    let rest = line.strip_prefix(marker);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
 }
 
 /// Why the rest of a document cannot be read.
@@ -380,6 +400,8 @@ mod tests {
     #[test]
     fn documents_are_separate_and_empty_ones_skipped() {
         check("---\na: 1\n---\n---\n# nothing\n---\nb: 2\n...\n", r#"[{"a":1},{"b":2}]"#);
+        check("%YAML 1.2\n# about\n\n---\na: 1\n...\n%YAML 1.2\n---\nb: 2\n", r#"[{"a":1},{"b":2}]"#);
+        check("--- a\n---\tb\n--- # c\nd\n---e", r#"["a","b","d ---e"]"#);
         check("", "[]");
         check("\u{feff}a: 1\r\nb: 2\r\n", r#"[{"a":1,"b":2}]"#);
         check(r#"{"a": [1, {"b": null}]}"#, r#"[{"a":[1,{"b":null}]}]"#);
@@ -424,7 +446,8 @@ mod tests {
         let text = "a: 1\n---\nb: [1, 2\n---\nc: 'x\n---\nd: 4\ne: {f: }}\n---\ng: 5\n";
         let (documents, problems) = read(text);
         assert_eq!(serde_json::Value::Array(documents).to_string(), r#"[{"a":1},{"g":5}]"#);
-        assert_eq!(problems.len(), 3, "{problems:?}");
+        let lines: Vec<_> = problems.iter().map(|problem| problem.split(": ").next().unwrap()).collect();
+        assert_eq!(lines, ["f:4:1", "f:5:4", "f:8:9"], "{problems:?}");
     }
 
     #[test]

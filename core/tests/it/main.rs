@@ -1,0 +1,13 @@
+//! What the public surface of the decisions promises: tables and properties.
+
+// Marked so that clippy knows the helpers for tests as well.
+#[cfg(test)]
+mod compile;
+#[cfg(test)]
+mod documents;
+#[cfg(test)]
+mod mistakes;
+#[cfg(test)]
+mod world;
+#[cfg(test)]
+mod yaml;
