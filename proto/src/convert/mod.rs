@@ -175,3 +175,73 @@ fn domain(text: &str) -> Result<model::TrustDomain, ConvertError> {
 fn optional_qualified(field: &'static str, text: &str) -> Result<Option<model::QualifiedName>, ConvertError> {
     if text.is_empty() { Ok(None) } else { qualified(field, text).map(Some) }
 }
+
+#[cfg(test)]
+mod tests {
+    use weft_core::model::{
+        Address, Endpoint, InboundPort, Mesh, PortMap, Propagation, Protocol, Service, ServicePort,
+        TraceExport, Workload,
+    };
+
+    use super::*;
+
+    fn check(name: &ResourceName, resource: &Resource) {
+        let wire = v1::ResourceName::from(name);
+        assert_eq!(&ResourceName::try_from(&wire).unwrap(), name);
+        let kind = v1::Kind::try_from(wire.kind).unwrap();
+        assert_eq!(&decode(kind, &encode(resource)).unwrap(), resource);
+    }
+
+    fn endpoint() -> Endpoint {
+        Endpoint {
+            workload: "shop/web-1".parse().unwrap(),
+            addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+            identity: Some("spiffe://mesh.local/ns/shop/sa/web".parse().unwrap()),
+            inbound_port: Some(4143),
+            zone: "a".into(),
+            weight: 3,
+            ports: vec![PortMap { port: 80, target_port: 8080 }],
+        }
+    }
+
+    #[test]
+    fn every_kind_of_resource_is_read_back_as_it_was_written() {
+        let name: model::QualifiedName = "shop/web".parse().unwrap();
+        let domain: model::TrustDomain = "mesh.local".parse().unwrap();
+        let address = "10.0.0.1".parse().unwrap();
+        let port = ServicePort { port: 80, name: "http".into(), protocol: Protocol::Grpc };
+        let mut mesh = Mesh::with_defaults(domain.clone(), vec!["240.64.0.0/12".parse().unwrap()]);
+        mesh.tracing.propagation.push(Propagation::Xray);
+        mesh.tracing.export.push(TraceExport::Zipkin("http://zipkin:9411".into()));
+        check(&ResourceName::Mesh, &Resource::Mesh(mesh));
+        let trust = Resource::Trust { trust_domain: domain.clone(), anchors: vec![vec![1, 2], vec![]] };
+        check(&ResourceName::Trust(domain), &trust);
+        let service = Service { name: name.clone(), addresses: vec![address], ports: vec![port.clone()] };
+        check(&ResourceName::Service(name.clone()), &Resource::Service(service));
+        let plain = Endpoint { identity: None, inbound_port: None, ..endpoint() };
+        check(&ResourceName::Endpoints(name.clone()), &Resource::Endpoints(vec![endpoint(), plain]));
+        let virtual_address = Resource::Address(Address::Service(name.clone()));
+        check(&ResourceName::Address(address), &virtual_address);
+        for service in [None, Some(name.clone())] {
+            let target_ports = vec![port.clone()];
+            let own = Address::Workload { endpoint: endpoint(), service, target_ports };
+            check(&ResourceName::Address("fd00::1".parse().unwrap()), &Resource::Address(own));
+        }
+        let ports = vec![InboundPort { port: 8080, protocol: Protocol::Http2, service: name.clone() }];
+        let workload = Workload { name: name.clone(), service_account: "web".parse().unwrap(), ports };
+        check(&ResourceName::Workload(name), &Resource::Workload(workload));
+    }
+
+    #[test]
+    fn what_is_no_resource_is_refused() {
+        assert!(decode(v1::Kind::Unspecified, &[]).is_err());
+        assert!(decode(v1::Kind::Service, &[0xff]).is_err());
+        assert!(decode(v1::Kind::Mesh, &[]).is_err());
+        for (kind, name) in [(1, "other"), (3, "web"), (5, "10.0.0"), (2, "A"), (0, "a/b"), (99, "a/b")] {
+            let wire = v1::ResourceName { kind, name: name.into() };
+            let refused = ResourceName::try_from(&wire).is_err();
+            // Settings have one name only, which is not looked at.
+            assert_eq!(refused, kind != 1, "{kind} {name}");
+        }
+    }
+}
