@@ -122,8 +122,11 @@ async fn listen_to_opened(
         Err(first) => {
             cluster.speaks_first.set(false);
             Ok(match Heard::from(first) {
-                // Nothing was sent on it: it is let go, and HTTP takes its own way.
-                http @ Heard::Http(_) => http,
+                // Nothing was sent on it: it is let go in order, and HTTP takes its own way.
+                http @ Heard::Http(_) => {
+                    drop(opened.stream.shutdown().await);
+                    http
+                }
                 Heard::Bytes(spoken, _) => {
                     Heard::Bytes(spoken, Some(Greeted { opened, greeting: Vec::new() }))
                 }

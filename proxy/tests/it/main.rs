@@ -1,0 +1,13 @@
+//! Two sidecars on loopback, with mutual TLS between them, and what passes through both.
+
+// Marked so that clippy knows the helpers for tests as well.
+#[cfg(test)]
+mod failures;
+#[cfg(test)]
+mod http1;
+#[cfg(test)]
+mod http2;
+#[cfg(test)]
+mod pair;
+#[cfg(test)]
+mod tcp;

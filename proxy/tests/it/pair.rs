@@ -1,0 +1,205 @@
+//! The fixture: a caller's sidecar with a listener for the service `orders`, and the sidecar of its one endpoint.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use weft_certs::{Authority, Credentials, IssueParams, KeyPair};
+use weft_core::model::{
+    AuthorizationDefault, Endpoint, InboundPort, Mesh, MtlsMode, PortMap, Protocol, QualifiedName, Service,
+    ServicePort, SpiffeId, TrustDomain, Workload,
+};
+use weft_proxy::credentials::CredentialStore;
+use weft_proxy::observe::Observe;
+use weft_proxy::state::{self, Discovery, KnownService, Publisher, Snapshot};
+use weft_proxy::worker::{self, Explicit, Settings, Shared, Workers};
+use weft_runtime::drain::{self, Drain};
+use weft_runtime::metrics::Registry;
+
+/// The service's port.
+pub(crate) const PORT: u16 = 80;
+
+pub(crate) const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Longer than anything here takes, shorter than a test run may hang.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One sidecar.
+pub(crate) struct Sidecar {
+    pub(crate) workers: Workers,
+    pub(crate) publisher: Publisher,
+    pub(crate) drain: Drain,
+    /// Where the app finds `orders`.
+    pub(crate) orders: SocketAddr,
+    credentials: CredentialStore,
+    _discovery: Discovery,
+}
+
+/// Both sidecars.
+pub(crate) struct Pair {
+    pub(crate) caller: Sidecar,
+    pub(crate) callee: Sidecar,
+    authority: Authority,
+    generation: u64,
+}
+
+pub(crate) fn orders() -> QualifiedName {
+    "default/orders".parse().unwrap()
+}
+
+pub(crate) fn domain() -> TrustDomain {
+    "mesh.local".parse().unwrap()
+}
+
+pub(crate) fn identity(account: &str) -> SpiffeId {
+    format!("spiffe://mesh.local/ns/default/sa/{account}").parse().unwrap()
+}
+
+pub(crate) fn mesh() -> Mesh {
+    Mesh::with_defaults(domain(), Vec::new())
+}
+
+pub(crate) fn credentials(authority: &Authority, account: &str) -> Credentials {
+    let key = KeyPair::generate().unwrap();
+    let wanted = IssueParams {
+        identity: identity(account),
+        dns: Vec::new(),
+        ips: Vec::new(),
+        ttl: Duration::from_secs(3600),
+        now: SystemTime::now(),
+    };
+    let issued = authority.sign(&weft_certs::request(&key).unwrap(), &wanted).unwrap();
+    Credentials::new(issued.chain, &key, &authority.anchors(), &domain()).unwrap()
+}
+
+/// The endpoint of `orders` behind `inbound`, whose app listens on `target_port`.
+pub(crate) fn endpoint(inbound: SocketAddr, target_port: u16) -> Endpoint {
+    Endpoint {
+        workload: "default/orders-1".parse().unwrap(),
+        addresses: vec![inbound.ip()],
+        identity: Some(identity("orders")),
+        inbound_port: Some(inbound.port()),
+        zone: String::new(),
+        weight: 1,
+        ports: vec![PortMap { port: PORT, target_port }],
+    }
+}
+
+fn sidecar(authority: &Authority, account: &str) -> Sidecar {
+    let (discovery, publisher, _asked) = state::channel(vec![LOCALHOST]);
+    let store = CredentialStore::default();
+    store.replace(credentials(authority, account));
+    let (observe, _records) = Observe::new(&Registry::default());
+    let any = SocketAddr::new(LOCALHOST, 0);
+    // The explicit listener's port must be known, and only one worker may have it before the others join.
+    let free = std::net::TcpListener::bind(any).unwrap().local_addr().unwrap();
+    let settings = Settings {
+        workers: 1,
+        outbound: any,
+        inbound: any,
+        upstreams: vec![Explicit {
+            address: free,
+            service: orders().name,
+            namespace: Some(orders().namespace),
+            port: PORT,
+        }],
+        mark: None,
+    };
+    let shared = Shared { discovery: discovery.clone(), credentials: store.clone(), observe };
+    let (drain, watch) = drain::channel();
+    let workers = worker::start(&settings, &shared, &watch).unwrap();
+    Sidecar { workers, publisher, drain, orders: free, credentials: store, _discovery: discovery }
+}
+
+impl Pair {
+    /// Both sidecars, knowing of each other, before an app that listens at `app`.
+    pub(crate) fn new(app: SocketAddr) -> Self {
+        Self::of_protocol(app, Protocol::Detect)
+    }
+
+    /// The same, where the service's port is declared to speak `protocol`.
+    pub(crate) fn of_protocol(app: SocketAddr, protocol: Protocol) -> Self {
+        let authority = Authority::create(&domain(), SystemTime::now()).unwrap();
+        let (caller, callee) = (sidecar(&authority, "web"), sidecar(&authority, "orders"));
+        let mut pair = Self { caller, callee, authority, generation: 0 };
+        let endpoint = endpoint(pair.callee.workers.inbound(), app.port());
+        pair.offer(vec![endpoint], protocol);
+        pair.allow(MtlsMode::Strict, AuthorizationDefault::Authenticated);
+        pair
+    }
+
+    /// Tells the caller's sidecar who is behind `orders`.
+    pub(crate) fn offer(&mut self, endpoints: Vec<Endpoint>, protocol: Protocol) {
+        self.generation += 1;
+        let service = Service {
+            name: orders(),
+            addresses: Vec::new(),
+            ports: vec![ServicePort { port: PORT, name: String::new(), protocol }],
+        };
+        let endpoints = endpoints.into_iter().map(Arc::new).collect();
+        let known = KnownService { service, endpoints, generation: self.generation };
+        self.caller.publisher.publish(Snapshot {
+            mesh: Some(Arc::new(mesh())),
+            services: HashMap::from([(orders(), Arc::new(known))]),
+            ..Snapshot::default()
+        });
+    }
+
+    /// Tells the endpoint's sidecar whom to let in.
+    pub(crate) fn allow(&self, mtls: MtlsMode, authorization: AuthorizationDefault) {
+        self.callee.publisher.publish(Snapshot {
+            mesh: Some(Arc::new(Mesh { mtls, authorization, ..mesh() })),
+            workload: Some(Arc::new(Workload {
+                name: "default/orders-1".parse().unwrap(),
+                service_account: "orders".parse().unwrap(),
+                ports: vec![InboundPort { port: PORT, protocol: Protocol::Detect, service: orders() }],
+            })),
+            ..Snapshot::default()
+        });
+    }
+
+    /// Gives both sidecars new certificates and keys.
+    pub(crate) fn renew(&self) {
+        self.caller.credentials.replace(credentials(&self.authority, "web"));
+        self.callee.credentials.replace(credentials(&self.authority, "orders"));
+    }
+
+    /// A connection of the calling app.
+    pub(crate) async fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.caller.orders).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+
+    /// Sends `request` on a connection of its own, which it must ask to be closed, and reads all of the response.
+    pub(crate) async fn ask(&self, request: &str) -> String {
+        let mut stream = self.connect().await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut response = Vec::new();
+        tokio::time::timeout(PATIENCE, stream.read_to_end(&mut response)).await.unwrap().unwrap();
+        String::from_utf8(response).unwrap()
+    }
+}
+
+/// An app: its listener.
+pub(crate) async fn app() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// Reads up to the end of a head, or the end of the stream.
+pub(crate) async fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        if stream.read(&mut byte).await.unwrap() == 0 {
+            break;
+        }
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
