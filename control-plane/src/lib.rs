@@ -1,1 +1,27 @@
 //! Discovery, policy, certificate authority and trace store.
+//!
+//! Facts come in by `source`, are folded by `world`, compiled by weft-core and pushed by `push` to the sidecars
+//! that `discovery` serves. `ca` issues their certificates, `configuration` keeps what people apply as revisions
+//! in the `store`, `api` answers the `weft` command, `telemetry` keeps traces, `dashboard` shows it all.
+
+mod api;
+mod app;
+mod ca;
+mod config;
+mod configuration;
+mod dashboard;
+mod discovery;
+mod listen;
+mod metrics;
+mod peer;
+mod push;
+mod report;
+mod source;
+mod status;
+mod store;
+mod telemetry;
+mod tokens;
+mod world;
+
+pub use app::{AdminToken, App, Handle, Listeners, StartError};
+pub use config::{Config, Store};

@@ -1,0 +1,130 @@
+//! apply, delete, get, history, rollback.
+
+use serde_json::{Map, Value, json};
+use tonic::Status;
+use weft_core::manifest::{Kind, Resource, ResourceKey, SourceFile, Spec};
+use weft_proto::v1;
+
+use super::{AdminService, name, namespace};
+use crate::configuration::{ConfigurationError, Mode, Outcome};
+use crate::report::{chain, rfc3339};
+
+impl AdminService {
+    pub(super) async fn apply(&self, request: v1::ApplyRequest) -> Result<v1::ApplyResponse, Status> {
+        let namespace = namespace(&request.namespace)?;
+        let files: Vec<_> =
+            request.files.iter().map(|file| SourceFile { name: &file.name, text: &file.text }).collect();
+        let mode = if request.dry_run { Mode::DryRun } else { Mode::Commit };
+        let outcome = self.configuration.apply(&files, &namespace, &request.author, mode).await;
+        outcome.map(response).map_err(|error| status(&error))
+    }
+
+    pub(super) async fn delete(&self, request: v1::DeleteRequest) -> Result<v1::ApplyResponse, Status> {
+        let key = key(&request.kind, &request.namespace, &request.name)?;
+        let outcome = self.configuration.delete(&key, &request.author).await;
+        outcome.map(response).map_err(|error| status(&error))
+    }
+
+    pub(super) async fn rollback(&self, request: v1::RollbackRequest) -> Result<v1::ApplyResponse, Status> {
+        let outcome = self.configuration.rollback(request.revision, &request.author).await;
+        outcome.map(response).map_err(|error| status(&error))
+    }
+
+    pub(super) async fn history(&self, request: v1::HistoryRequest) -> Result<v1::HistoryResponse, Status> {
+        let touching = match request.kind.as_str() {
+            "" => None,
+            kind => Some(key(kind, &request.namespace, &request.name)?),
+        };
+        let revisions = self.configuration.history(touching.as_ref()).await.map_err(|e| status(&e))?;
+        let revision = |revision: crate::store::Revision| v1::Revision {
+            revision: revision.number,
+            time: rfc3339(revision.time),
+            author: revision.author,
+            source: revision.source.as_str().into(),
+            summary: revision.summary,
+        };
+        Ok(v1::HistoryResponse { revisions: revisions.into_iter().map(revision).collect() })
+    }
+
+    pub(super) async fn get(&self, request: v1::GetRequest) -> Result<v1::GetResponse, Status> {
+        let kind = kind(&request.kind)?;
+        let namespace = namespace(&request.namespace)?;
+        let wanted = |resource: &&Resource| {
+            let in_namespace = resource.namespace.as_ref().is_none_or(|ns| *ns == namespace);
+            resource.kind == kind
+                && (request.all_namespaces || in_namespace)
+                && (request.name.is_empty() || resource.name.as_str() == request.name)
+        };
+        let found: Vec<_> = self.world.read(|known| known.resources().filter(wanted).cloned().collect());
+        let resources = found.into_iter().map(|resource| {
+            let status = self.resource_status(&resource);
+            let mut document = resource.document;
+            if let Some(document) = document.as_object_mut() {
+                document.insert("status".into(), Value::Object(status));
+            }
+            document.to_string()
+        });
+        Ok(v1::GetResponse { resources: resources.collect() })
+    }
+
+    fn resource_status(&self, resource: &Resource) -> Map<String, Value> {
+        let mut status = Map::new();
+        if let (Spec::Service(_), Some(service)) = (&resource.spec, resource.qualified_name()) {
+            self.world.read(|known| {
+                let addresses: Vec<_> =
+                    known.service_addresses(&service).iter().map(ToString::to_string).collect();
+                let ready = weft_core::compile::endpoints(known, &service).map_or(0, |found| found.len());
+                status.insert("addresses".into(), json!(addresses));
+                status.insert("endpoints".into(), json!(known.members(&service).len()));
+                status.insert("ready".into(), json!(ready));
+            });
+        }
+        status
+    }
+}
+
+fn kind(text: &str) -> Result<Kind, Status> {
+    Kind::from_user(text).map_err(|unknown| {
+        let hint = if unknown.hint.is_empty() { String::new() } else { format!("; {}", unknown.hint) };
+        Status::invalid_argument(format!("{unknown}{hint}"))
+    })
+}
+
+fn key(kind_text: &str, namespace_text: &str, name_text: &str) -> Result<ResourceKey, Status> {
+    let kind = kind(kind_text)?;
+    let namespace = if kind.is_namespaced() { Some(namespace(namespace_text)?) } else { None };
+    Ok(ResourceKey { kind, namespace, name: name("name", name_text)? })
+}
+
+fn response(outcome: Outcome) -> v1::ApplyResponse {
+    let change = |change: crate::configuration::Changed| v1::Change {
+        kind: change.key.kind.as_str().into(),
+        namespace: change.key.namespace.as_ref().map(ToString::to_string).unwrap_or_default(),
+        name: change.key.name.to_string(),
+        action: change.action.as_str().into(),
+        diff: change.diff,
+    };
+    let problem = |problem: weft_core::manifest::Problem| v1::Problem {
+        file: problem.file,
+        line: problem.line,
+        message: problem.message,
+        hint: problem.hint,
+    };
+    v1::ApplyResponse {
+        revision: outcome.revision,
+        changes: outcome.changes.into_iter().map(change).collect(),
+        problems: outcome.problems.into_iter().map(problem).collect(),
+        notes: outcome.notes,
+    }
+}
+
+fn status(error: &ConfigurationError) -> Status {
+    let reason = chain(error);
+    match error {
+        ConfigurationError::Absent(_) | ConfigurationError::NoRevision(_) => Status::not_found(reason),
+        ConfigurationError::InConfigDir { .. } | ConfigurationError::Unreadable { .. } => {
+            Status::failed_precondition(reason)
+        }
+        ConfigurationError::Store(_) => Status::unavailable(reason),
+    }
+}

@@ -1,0 +1,124 @@
+//! status, services, identities.
+
+use std::time::SystemTime;
+
+use tonic::Status;
+use weft_core::compile;
+use weft_core::model::{Protocol, QualifiedName, ServicePort};
+use weft_proto::v1;
+
+use super::{AdminService, namespace};
+use crate::report::rfc3339;
+use crate::source::registry::Registered;
+
+impl AdminService {
+    pub(super) async fn status(&self, request: v1::StatusRequest) -> Result<v1::StatusResponse, Status> {
+        let namespace = namespace(&request.namespace)?;
+        let wanted = |listed: &Registered| {
+            request.all_namespaces || listed.registration.namespace == namespace.as_str()
+        };
+        let sidecars = self.registry.list().into_iter().filter(wanted).map(|listed| self.sidecar(listed));
+        Ok(v1::StatusResponse {
+            sidecars: sidecars.collect(),
+            revision: self.world.revision(),
+            version: env!("CARGO_PKG_VERSION").into(),
+        })
+    }
+
+    fn sidecar(&self, listed: Registered) -> v1::SidecarStatus {
+        let Registered { registration, connected } = listed;
+        let identity = registration.spiffe_id.parse::<weft_core::model::SpiffeId>().ok();
+        let account = identity.and_then(|identity| identity.service_account());
+        let name = registration.namespace.parse().ok().zip(registration.workload.parse().ok());
+        let sync =
+            name.and_then(|(namespace, name)| self.live.sync_state(&QualifiedName::new(namespace, name)));
+        let sync = sync.filter(|_| connected).unwrap_or_default();
+        let expires = self.ca.newest_certificate(&registration).map(|certificate| certificate.not_after);
+        let rejection = |(resource, reason): (String, String)| {
+            let (kind, name) = resource.split_once(' ').unwrap_or_default();
+            let kind = v1::Kind::from_str_name(&kind.to_uppercase()).unwrap_or_default();
+            let name = Some(v1::ResourceName { kind: kind.into(), name: name.into() });
+            v1::Rejection { name, reason }
+        };
+        let mut services: Vec<_> = registration.offers.iter().map(|offer| offer.service.clone()).collect();
+        services.dedup();
+        v1::SidecarStatus {
+            namespace: registration.namespace,
+            workload: registration.workload,
+            service_account: account.map(|(_, account)| account.to_string()).unwrap_or_default(),
+            connected,
+            ready: registration.ready,
+            revision: sync.revision,
+            in_sync: sync.in_sync,
+            rejected: sync.rejected.into_iter().map(rejection).collect(),
+            certificate_expires: expires.map(rfc3339).unwrap_or_default(),
+            version: registration.version,
+            addresses: registration.addresses.iter().map(ToString::to_string).collect(),
+            services,
+        }
+    }
+
+    pub(super) async fn services(&self, _: v1::ServicesRequest) -> Result<v1::ServicesResponse, Status> {
+        Ok(v1::ServicesResponse { services: self.service_summaries() })
+    }
+
+    pub(crate) fn service_summaries(&self) -> Vec<v1::ServiceSummary> {
+        self.world.read(|known| {
+            let summary = |name: QualifiedName| {
+                let service = compile::service(known, &name)?;
+                Some(v1::ServiceSummary {
+                    namespace: name.namespace.to_string(),
+                    name: name.name.to_string(),
+                    addresses: service.addresses.iter().map(ToString::to_string).collect(),
+                    ports: service.ports.iter().map(port).collect(),
+                    endpoints: count(known.members(&name).len()),
+                    ready: count(compile::endpoints(known, &name).map_or(0, |found| found.len())),
+                })
+            };
+            known.service_names().into_iter().filter_map(summary).collect()
+        })
+    }
+
+    pub(super) async fn identities(
+        &self,
+        request: v1::IdentitiesRequest,
+    ) -> Result<v1::IdentitiesResponse, Status> {
+        let namespace = namespace(&request.namespace)?;
+        let mut certificates = self.ca.valid_certificates(SystemTime::now());
+        certificates.retain(|certificate| {
+            (request.all_namespaces || certificate.namespace == namespace.as_str())
+                && (request.workload.is_empty() || certificate.workload == request.workload)
+        });
+        certificates.sort_by(|a, b| {
+            let key = |c: &crate::store::Certificate| (c.namespace.clone(), c.workload.clone(), c.not_after);
+            key(a).cmp(&key(b))
+        });
+        let identity = |certificate: &std::sync::Arc<crate::store::Certificate>| v1::IssuedIdentity {
+            namespace: certificate.namespace.clone(),
+            workload: certificate.workload.clone(),
+            spiffe_id: certificate.spiffe_id.clone(),
+            serial: certificate.serial.clone(),
+            issuer: certificate.issuer.clone(),
+            not_before: rfc3339(certificate.not_before),
+            not_after: rfc3339(certificate.not_after),
+        };
+        Ok(v1::IdentitiesResponse { identities: certificates.iter().map(identity).collect() })
+    }
+}
+
+/// `8080/http`; what is found out call by call has no protocol.
+fn port(port: &ServicePort) -> String {
+    let protocol = match port.protocol {
+        Protocol::Detect => "detect",
+        Protocol::Http => "http",
+        Protocol::Http2 => "http2",
+        Protocol::Grpc => "grpc",
+        Protocol::Tcp => "tcp",
+        Protocol::Tls => "tls",
+    };
+    format!("{}/{protocol}", port.port)
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,84 @@
+//! token create, list, revoke.
+
+use std::time::{Duration, SystemTime};
+
+use tonic::Status;
+use weft_core::manifest::{is_label_key, is_label_value};
+use weft_core::model::Name;
+use weft_proto::v1;
+
+use super::{AdminService, name, namespace};
+use crate::report::{chain, rfc3339};
+use crate::tokens::TokenRequest;
+
+/// How long a token is good that names no time.
+const TTL: Duration = Duration::from_hours(1);
+
+impl AdminService {
+    pub(super) async fn create_token(
+        &self,
+        request: v1::CreateTokenRequest,
+    ) -> Result<v1::CreateTokenResponse, Status> {
+        let service_account = name("service account", &request.service_account)?;
+        let mut services = request
+            .services
+            .iter()
+            .map(|text| name("service", text))
+            .collect::<Result<std::collections::BTreeSet<Name>, _>>()?;
+        if services.is_empty() {
+            services.insert(service_account.clone());
+        }
+        let labels: std::collections::BTreeMap<_, _> = request.labels.into_iter().collect();
+        if let Some((key, value)) =
+            labels.iter().find(|(key, value)| !is_label_key(key) || !is_label_value(value))
+        {
+            return Err(Status::invalid_argument(format!("{key}={value} is no label")));
+        }
+        let ttl = if request.ttl_seconds == 0 { TTL } else { Duration::from_secs(request.ttl_seconds) };
+        let wanted = TokenRequest {
+            namespace: namespace(&request.namespace)?,
+            service_account,
+            services,
+            labels,
+            ttl,
+            uses: (request.uses > 0).then_some(request.uses),
+        };
+        let made = self.ca.tokens().create(wanted, SystemTime::now()).await;
+        let (token, id) = made.map_err(|error| Status::unavailable(chain(&error)))?;
+        tracing::info!(id, "made a join token");
+        Ok(v1::CreateTokenResponse { token, id })
+    }
+
+    pub(super) async fn list_tokens(
+        &self,
+        _: v1::ListTokensRequest,
+    ) -> Result<v1::ListTokensResponse, Status> {
+        let mut tokens = self.store.tokens().await.map_err(|error| Status::unavailable(chain(&error)))?;
+        tokens.sort_by(|a, b| (a.expires, &a.id).cmp(&(b.expires, &b.id)));
+        let summary = |token: crate::store::Token| v1::TokenSummary {
+            id: token.id,
+            namespace: token.namespace,
+            service_account: token.service_account,
+            services: token.grant.services.into_iter().collect(),
+            expires: rfc3339(token.expires),
+            uses_left: token.uses_left.unwrap_or(0),
+            unlimited: token.uses_left.is_none(),
+            revoked: token.revoked,
+        };
+        Ok(v1::ListTokensResponse { tokens: tokens.into_iter().map(summary).collect() })
+    }
+
+    pub(super) async fn revoke_token(
+        &self,
+        request: v1::RevokeTokenRequest,
+    ) -> Result<v1::RevokeTokenResponse, Status> {
+        match self.store.revoke_token(&request.id).await {
+            Ok(true) => {
+                tracing::info!(id = request.id, "revoked a join token");
+                Ok(v1::RevokeTokenResponse {})
+            }
+            Ok(false) => Err(Status::not_found(format!("there is no token {:?}", request.id))),
+            Err(error) => Err(Status::unavailable(chain(&error))),
+        }
+    }
+}

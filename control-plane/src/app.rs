@@ -1,0 +1,437 @@
+//! Wiring: opens everything, starts everything, ends everything.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::TraceServiceServer;
+use tokio::task::JoinHandle;
+use tokio::time::{interval, sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+use weft_certs::{CertError, ClientAuth, Credentials, alpn};
+use weft_core::model::{Name, SpiffeId};
+use weft_core::world::{Change, Defaults};
+use weft_proto::v1::admin_server::AdminServer;
+use weft_proto::v1::discovery_server::DiscoveryServer;
+use weft_proto::v1::identity_server::IdentityServer;
+use weft_runtime::drain::{Drain, DrainWatch, channel};
+use weft_runtime::http::Limits;
+use weft_runtime::task;
+
+use crate::api::{AdminGate, AdminService};
+use crate::ca::{Ca, CaError, IdentityService, OwnNames};
+use crate::config::Config;
+use crate::configuration::{Configuration, ConfigurationError};
+use crate::dashboard::Dashboard;
+use crate::discovery::{DiscoveryService, Shared};
+use crate::listen::{self, Security, Settings};
+use crate::metrics::Metrics;
+use crate::peer::MeshGate;
+use crate::push::Hub;
+use crate::report::chain;
+use crate::source::files::Folder;
+use crate::source::registry::Registry;
+use crate::status::Live;
+use crate::store::{Embedded, StoreError};
+use crate::telemetry::{OtlpService, SegmentError, Telemetry};
+use crate::tokens::{TokenError, hex, random};
+use crate::world::World;
+
+/// How often an idle connection is tried, and how long it may stay silent: a crash is noticed within 5 s.
+const PING: Duration = Duration::from_secs(2);
+const PONG: Duration = Duration::from_millis(1500);
+/// Calls at once on one connection.
+const STREAMS: u32 = 128;
+/// How often what is due from time to time is done.
+const MAINTENANCE: Duration = Duration::from_mins(1);
+/// For connections to end.
+const DRAIN: Duration = Duration::from_secs(5);
+/// The admin token, in hexadecimal digits, is twice as long.
+const ADMIN_TOKEN: usize = 32;
+
+/// Why the control plane cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {0}")]
+    Listen(SocketAddr, #[source] io::Error),
+    /// A file in the data directory.
+    #[error("cannot use {0}")]
+    File(PathBuf, #[source] io::Error),
+    /// The configuration directory.
+    #[error("the configuration directory {0} is not a directory")]
+    ConfigDir(PathBuf),
+    /// The data directory belongs to another trust domain.
+    #[error(
+        "the data directory holds the authority of {found}, not of {wanted}: use another --data-dir or --trust-domain"
+    )]
+    TrustDomain {
+        /// Whose it is.
+        found: String,
+        /// What was asked for.
+        wanted: String,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The certificate authority.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// Our own certificate.
+    #[error("cannot make the control plane's own certificate")]
+    Certificate(#[from] CertError),
+    /// The admin token.
+    #[error("cannot make the admin token")]
+    Token(#[from] TokenError),
+    /// The configuration in the store.
+    #[error(transparent)]
+    Configuration(#[from] ConfigurationError),
+    /// The traces on disk.
+    #[error(transparent)]
+    Traces(#[from] SegmentError),
+}
+
+/// Sockets that are listened on already, instead of the addresses in [`Config`]; they may be of another network
+/// namespace.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// For `--grpc-addr`.
+    pub grpc: Option<TcpListener>,
+    /// For `--http-addr`.
+    pub http: Option<TcpListener>,
+    /// For `--otlp-addr`.
+    pub otlp: Option<TcpListener>,
+}
+
+/// The control plane as a library.
+#[derive(Debug)]
+pub struct App;
+
+/// A running control plane. Dropped, it ends without waiting.
+#[derive(Debug)]
+pub struct Handle {
+    /// Where sidecars and the `weft` command call.
+    pub grpc: SocketAddr,
+    /// Where the dashboard is.
+    pub http: SocketAddr,
+    /// Where spans go.
+    pub otlp: SocketAddr,
+    /// The trust anchors, as PEM; also in `ca.pem`.
+    pub ca_pem: String,
+    /// What `weft` shows; also in `admin.token`.
+    pub admin_token: AdminToken,
+    drain: Drain,
+    registry: Arc<Registry>,
+    last: Vec<JoinHandle<()>>,
+}
+
+/// The admin token; its text is not shown by accident.
+#[derive(Clone)]
+pub struct AdminToken(String);
+
+impl AdminToken {
+    /// The token.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AdminToken")
+    }
+}
+
+/// What is open before anything listens.
+struct Parts {
+    ca: Arc<Ca>,
+    world: Arc<World>,
+    registry: Arc<Registry>,
+    configuration: Arc<Configuration>,
+    telemetry: Arc<Telemetry>,
+    hub: Arc<Hub>,
+    live: Arc<Live>,
+    metrics: Arc<Metrics>,
+    store: Embedded,
+}
+
+impl App {
+    /// Starts a control plane on the current tokio runtime.
+    pub async fn start(config: Config, listeners: Listeners) -> Result<Handle, StartError> {
+        let grpc = listener(listeners.grpc, config.grpc_addr)?;
+        let http = listener(listeners.http, config.http_addr)?;
+        let otlp = listener(listeners.otlp, config.otlp_addr)?;
+        let address = |listener: &tokio::net::TcpListener, asked| {
+            listener.local_addr().map_err(|error| StartError::Listen(asked, error))
+        };
+        let addresses = (
+            address(&grpc, config.grpc_addr)?,
+            address(&http, config.http_addr)?,
+            address(&otlp, config.otlp_addr)?,
+        );
+
+        let (parts, writer) = open(&config).await?;
+        let admin_token = AdminToken(admin_token(&config.data_dir)?);
+        let ca_pem = parts.ca.anchors_pem();
+        write_private(&config.data_dir.join("ca.pem"), &ca_pem)?;
+
+        let (drain, watch) = channel();
+        let names = own_names(&config, addresses.0)?;
+        let credentials = parts.ca.own_credentials(names.clone(), SystemTime::now())?;
+        let settings = Arc::new(ArcSwap::new(server_config(&credentials)?));
+        start_loops(&parts, &config, &watch);
+        let renewal = renew(parts.ca.clone(), names, credentials, settings.clone());
+        task::spawn("own-certificate", until_drained(watch.clone(), renewal));
+
+        let admin = admin_service(&parts);
+        let dashboard = Dashboard::new(admin.clone(), parts.metrics.clone());
+        let handler = move |request| dashboard.clone().answer(request);
+        task::spawn("http", weft_runtime::http::serve(http, Limits::default(), watch.clone(), handler));
+        serve_grpc(&parts, grpc, settings, admin, &admin_token, &watch);
+        serve_otlp(&parts, otlp, &watch);
+        drop(watch);
+
+        let registry = parts.registry.clone();
+        let last =
+            vec![task::spawn("registry", registry.clone().run()), task::spawn("trace-writer", writer.run())];
+        let (grpc, http, otlp) = addresses;
+        tracing::info!(%grpc, %http, %otlp, trust_domain = %config.trust_domain, "control plane started");
+        Ok(Handle { grpc, http, otlp, ca_pem, admin_token, drain, registry, last })
+    }
+}
+
+impl Handle {
+    /// Ends in good order: sidecars are told, what is registered is kept for the next start, everything is written.
+    pub async fn shutdown(self) {
+        self.registry.freeze();
+        if let Err(late) = self.drain.finish(DRAIN).await {
+            tracing::warn!(reason = chain(&late), "some connections had to be cut");
+        }
+        drop(self.registry);
+        for task in self.last {
+            if timeout(DRAIN, task).await.is_err() {
+                tracing::warn!("not everything could be written down in time");
+            }
+        }
+        tracing::info!("control plane ended");
+    }
+}
+
+async fn open(config: &Config) -> Result<(Parts, crate::telemetry::Task), StartError> {
+    if let Some(folder) = config.config_dir.as_ref().filter(|folder| !folder.is_dir()) {
+        return Err(StartError::ConfigDir(folder.clone()));
+    }
+    let store = Embedded::open(&config.data_dir)?;
+    let metrics = Metrics::new();
+    let ca = Ca::open(store.clone(), &config.trust_domain, config.certificate_ttl, SystemTime::now()).await?;
+    if ca.trust_domain() != config.trust_domain {
+        let (found, wanted) = (ca.trust_domain().to_string(), config.trust_domain.to_string());
+        return Err(StartError::TrustDomain { found, wanted });
+    }
+    let hub = Arc::new(Hub::default());
+    let defaults =
+        Defaults { trust_domain: config.trust_domain.clone(), service_cidrs: config.service_cidr.clone() };
+    let world = World::open(defaults, store.clone(), hub.clone(), metrics.clone()).await?;
+    world.apply(Change::Anchors(ca.anchors()));
+    let registry = Registry::open(store.clone(), world.clone()).await?;
+    let configuration = Arc::new(Configuration::open(world.clone(), store.clone()).await?);
+    let (telemetry, writer) = Telemetry::open(&config.data_dir.join("traces"), metrics.clone()).await?;
+    let (ca, live) = (Arc::new(ca), Arc::new(Live::default()));
+    Ok((Parts { ca, world, registry, configuration, telemetry, hub, live, metrics, store }, writer))
+}
+
+/// What runs beside the listeners until the drain.
+fn start_loops(parts: &Parts, config: &Config, watch: &DrainWatch) {
+    let (world, drain) = (parts.world.clone(), watch.clone());
+    task::supervise("world", move || until_drained(drain.clone(), world.clone().run()));
+    let (ca, telemetry, drain) = (parts.ca.clone(), parts.telemetry.clone(), watch.clone());
+    task::supervise("maintenance", move || {
+        until_drained(drain.clone(), maintain(ca.clone(), telemetry.clone()))
+    });
+    // A label like any other; it parses.
+    if let (Some(path), Ok(namespace)) = (&config.config_dir, "default".parse::<Name>()) {
+        let (configuration, metrics) = (parts.configuration.clone(), parts.metrics.clone());
+        let folder = Arc::new(Folder::new(path.clone(), configuration, metrics, namespace));
+        let drain = watch.clone();
+        task::supervise("config-dir", move || until_drained(drain.clone(), folder.clone().run()));
+    }
+}
+
+fn admin_service(parts: &Parts) -> AdminService {
+    AdminService {
+        ca: parts.ca.clone(),
+        configuration: parts.configuration.clone(),
+        world: parts.world.clone(),
+        registry: parts.registry.clone(),
+        live: parts.live.clone(),
+        telemetry: parts.telemetry.clone(),
+        store: parts.store.clone(),
+    }
+}
+
+fn serve_grpc(
+    parts: &Parts,
+    listener: tokio::net::TcpListener,
+    settings: Settings,
+    admin: AdminService,
+    admin_token: &AdminToken,
+    watch: &DrainWatch,
+) {
+    let discovery = DiscoveryService::new(Shared {
+        ca: parts.ca.clone(),
+        hub: parts.hub.clone(),
+        registry: parts.registry.clone(),
+        live: parts.live.clone(),
+        metrics: parts.metrics.clone(),
+        trust_domain: parts.ca.trust_domain(),
+        drain: watch.clone(),
+    });
+    let otlp = OtlpService::new(parts.telemetry.clone());
+    let router = server()
+        .add_service(DiscoveryServer::new(discovery))
+        .add_service(IdentityServer::new(IdentityService::new(parts.ca.clone(), parts.metrics.clone())))
+        .add_service(AdminServer::with_interceptor(admin, AdminGate::new(admin_token.reveal())))
+        .add_service(TraceServiceServer::with_interceptor(otlp, MeshGate));
+    let incoming = listen::accept(listener, Security::Tls(settings), parts.metrics.clone(), watch.clone());
+    task::spawn("grpc", serve(router, incoming, watch.clone()));
+}
+
+fn serve_otlp(parts: &Parts, listener: tokio::net::TcpListener, watch: &DrainWatch) {
+    let router = server().add_service(TraceServiceServer::new(OtlpService::new(parts.telemetry.clone())));
+    let incoming = listen::accept(listener, Security::Plain, parts.metrics.clone(), watch.clone());
+    task::spawn("otlp", serve(router, incoming, watch.clone()));
+}
+
+fn server() -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(PING))
+        .http2_keepalive_timeout(Some(PONG))
+        .max_concurrent_streams(STREAMS)
+}
+
+async fn serve(
+    router: tonic::transport::server::Router,
+    incoming: tokio::sync::mpsc::Receiver<io::Result<crate::peer::Io>>,
+    mut watch: DrainWatch,
+) {
+    let mut stop = watch.clone();
+    let mut drain = watch.clone();
+    let serving = router
+        .serve_with_incoming_shutdown(ReceiverStream::new(incoming), async move { drain.draining().await });
+    tokio::select! {
+        served = serving => if let Err(error) = served {
+            tracing::error!(reason = chain(&error), "gRPC ended");
+            watch.draining().await;
+        },
+        () = stop.stopped() => {}
+    }
+}
+
+async fn maintain(ca: Arc<Ca>, telemetry: Arc<Telemetry>) {
+    let mut due = interval(MAINTENANCE);
+    loop {
+        due.tick().await;
+        let now = SystemTime::now();
+        telemetry.traces().expire(now);
+        if let Err(error) = ca.maintain(now).await {
+            tracing::error!(reason = chain(&error), "the certificate authority's upkeep failed");
+        }
+    }
+}
+
+/// Renews our own certificate in time, for ever. Connections that are open keep theirs.
+async fn renew(ca: Arc<Ca>, names: OwnNames, mut credentials: Credentials, settings: Settings) {
+    let mut rng = fastrand::Rng::new();
+    loop {
+        let at = credentials.renew_at(SystemTime::now(), &mut rng);
+        sleep(at.duration_since(SystemTime::now()).unwrap_or_default()).await;
+        let renewed = ca.own_credentials(names.clone(), SystemTime::now());
+        match renewed.and_then(|credentials| Ok((server_config(&credentials)?, credentials))) {
+            Ok((config, renewed)) => {
+                settings.store(config);
+                credentials = renewed;
+                tracing::info!(serial = credentials.serial(), "renewed our own certificate");
+            }
+            Err(error) => {
+                tracing::error!(reason = chain(&error), "cannot renew our own certificate");
+                sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+fn server_config(credentials: &Credentials) -> Result<Arc<rustls::ServerConfig>, CertError> {
+    credentials.server_config(&[alpn::H2], ClientAuth::Optional)
+}
+
+async fn until_drained(mut drain: DrainWatch, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        () = drain.draining() => {}
+    }
+}
+
+/// Whom sidecars and the `weft` command expect to reach, and by which names they may call.
+fn own_names(config: &Config, grpc: SocketAddr) -> Result<OwnNames, CertError> {
+    let identity = format!("spiffe://{}/ns/weft/sa/control-plane", config.trust_domain);
+    let identity: SpiffeId = identity.parse().map_err(CertError::Identity)?;
+    let mut dns = vec!["localhost".to_owned(), "weft-control-plane".to_owned()];
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim().to_ascii_lowercase();
+    if host.parse::<Name>().is_ok() && !dns.contains(&host) {
+        dns.push(host);
+    }
+    let mut ips = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    if !grpc.ip().is_unspecified() && !ips.contains(&grpc.ip()) {
+        ips.push(grpc.ip());
+    }
+    Ok(OwnNames { identity, dns, ips })
+}
+
+/// The given socket, or one bound to the address; where there is no IPv6, any address means any IPv4 address.
+fn listener(given: Option<TcpListener>, address: SocketAddr) -> Result<tokio::net::TcpListener, StartError> {
+    let bind = || match TcpListener::bind(address) {
+        Err(_) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port()))
+        }
+        bound => bound,
+    };
+    let listener = given.map_or_else(bind, Ok).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        tokio::net::TcpListener::from_std(listener)
+    });
+    listener.map_err(|error| StartError::Listen(address, error))
+}
+
+/// The token in the data directory; made at the first start.
+fn admin_token(directory: &Path) -> Result<String, StartError> {
+    let path = directory.join("admin.token");
+    match fs::read_to_string(&path) {
+        Ok(text) if text.trim().len() >= ADMIN_TOKEN => return Ok(text.trim().to_owned()),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(StartError::File(path, error)),
+    }
+    let token = hex(&random::<ADMIN_TOKEN>()?);
+    write_private(&path, &format!("{token}\n"))?;
+    Ok(token)
+}
+
+/// Writes a file that only its owner reads, whole or not at all.
+fn write_private(path: &Path, text: &str) -> Result<(), StartError> {
+    let write = || {
+        let partial = path.with_extension("new");
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+        io::Write::write_all(&mut file, text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&partial, path)
+    };
+    write().map_err(|error| StartError::File(path.to_owned(), error))
+}

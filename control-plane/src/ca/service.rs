@@ -1,0 +1,89 @@
+//! `weft.v1.Identity`: certificates by signing request.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tonic::{Request, Response, Status};
+use weft_core::model::Name;
+use weft_proto::v1;
+
+use super::{Ca, CaError, Proof};
+use crate::metrics::Metrics;
+use crate::peer::Connection;
+use crate::report::chain;
+
+/// No signing request of ours is larger.
+const LARGEST_REQUEST: usize = 16 << 10;
+
+/// Answers signing requests.
+#[derive(Debug)]
+pub(crate) struct IdentityService {
+    ca: Arc<Ca>,
+    metrics: Arc<Metrics>,
+}
+
+impl IdentityService {
+    /// Answers from this authority.
+    pub(crate) fn new(ca: Arc<Ca>, metrics: Arc<Metrics>) -> Self {
+        Self { ca, metrics }
+    }
+
+    async fn issue(&self, request: &Request<v1::SignRequest>) -> Result<v1::SignResponse, CaError> {
+        let now = SystemTime::now();
+        let bearer = crate::api::bearer(request.metadata());
+        let connection = Connection::of(request);
+        let proof = match (bearer, connection.and_then(|c| c.peer.as_ref())) {
+            (Some(token), _) => Proof::Token(token),
+            (None, Some(peer)) => Proof::Certificate(peer),
+            (None, None) => return Err(CaError::NoProof),
+        };
+        let asked = request.get_ref();
+        let workload: Name =
+            asked.workload.parse().map_err(|_| CaError::Name(asked.workload.chars().take(253).collect()))?;
+        let joins = matches!(proof, Proof::Token(_));
+        let claimant = self.ca.attest(proof, now).await?;
+        let identity = claimant.identity.to_string();
+        let issued = self.ca.issue(claimant, &workload, &asked.csr, now).await?;
+        if joins {
+            tracing::info!(%identity, %workload, serial = issued.serial, "joined with a token");
+        } else {
+            tracing::debug!(%identity, %workload, serial = issued.serial, "renewed its certificate");
+        }
+        Ok(v1::SignResponse { chain: issued.chain, anchors: self.ca.anchors(), identity })
+    }
+}
+
+#[tonic::async_trait]
+impl v1::identity_server::Identity for IdentityService {
+    async fn sign(&self, request: Request<v1::SignRequest>) -> Result<Response<v1::SignResponse>, Status> {
+        if request.get_ref().csr.len() > LARGEST_REQUEST {
+            return Err(Status::invalid_argument("the certificate request is too large"));
+        }
+        match self.issue(&request).await {
+            Ok(response) => {
+                self.metrics.certificates_issued.increment();
+                Ok(Response::new(response))
+            }
+            Err(error) => {
+                self.metrics.certificates_refused.increment();
+                let from = Connection::of(&request).map(|c| c.address.to_string()).unwrap_or_default();
+                let workload = request.get_ref().workload.chars().take(253).collect::<String>();
+                tracing::warn!(%from, workload, reason = chain(&error), "refused a certificate");
+                Err(status(&error))
+            }
+        }
+    }
+}
+
+fn status(error: &CaError) -> Status {
+    let reason = chain(error);
+    match error {
+        CaError::NoProof | CaError::UnknownCertificate(_) => Status::unauthenticated(reason),
+        CaError::Token(crate::tokens::TokenError::Store(_)) => Status::unavailable(reason),
+        CaError::Token(_) => Status::unauthenticated(reason),
+        CaError::NotServiceAccount(_) => Status::permission_denied(reason),
+        CaError::Name(_) | CaError::Refused(_) => Status::invalid_argument(reason),
+        CaError::TooMany(_) => Status::resource_exhausted(reason),
+        CaError::Authority(_) | CaError::Store(_) => Status::unavailable(reason),
+    }
+}

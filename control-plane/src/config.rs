@@ -1,0 +1,155 @@
+//! The control plane's settings.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use weft_core::manifest::parse_duration;
+use weft_core::model::{Cidr, TrustDomain};
+use weft_runtime::logs::LogFormat;
+
+/// The shortest life that X.509's whole seconds allow.
+const SHORTEST: Duration = Duration::from_secs(1);
+/// The issuing certificate itself lives a year.
+const LONGEST: Duration = Duration::from_hours(365 * 24);
+
+/// Discovery, policy, certificate authority, trace store and dashboard of a Weft mesh.
+#[derive(Debug, Clone, Parser)]
+#[command(
+    name = "weft-control-plane",
+    version,
+    about,
+    after_help = "Examples:\n  weft-control-plane\n  weft-control-plane --config-dir ./mesh --data-dir /var/lib/weft\n  weft-control-plane --grpc-addr 127.0.0.1:7443 --certificate-ttl 1h --log-format json"
+)]
+pub struct Config {
+    /// A folder of YAML, watched; each document a resource.
+    #[arg(long, value_name = "DIR", env = "WEFT_CONFIG_DIR")]
+    pub config_dir: Option<PathBuf>,
+
+    /// Root and issuing keys, revisions, traces; ca.pem and admin.token are written here.
+    #[arg(long, value_name = "DIR", env = "WEFT_DATA_DIR", default_value = "./weft-data")]
+    pub data_dir: PathBuf,
+
+    /// Where state is kept.
+    #[arg(long, value_name = "STORE", default_value = "embedded", value_parser = store)]
+    pub store: Store,
+
+    /// Where sidecars and the weft command call (TLS).
+    #[arg(long, value_name = "ADDR", default_value_t = any(7443))]
+    pub grpc_addr: SocketAddr,
+
+    /// Dashboard, /live, /ready and /metrics.
+    #[arg(long, value_name = "ADDR", default_value_t = any(7080))]
+    pub http_addr: SocketAddr,
+
+    /// OpenTelemetry traces in (gRPC, plaintext).
+    #[arg(long, value_name = "ADDR", default_value_t = any(4317))]
+    pub otlp_addr: SocketAddr,
+
+    /// The authority behind every identity of this mesh.
+    #[arg(long, value_name = "DOMAIN", default_value = "mesh.local")]
+    pub trust_domain: TrustDomain,
+
+    /// Where the virtual addresses of services come from, by family.
+    #[arg(long, value_name = "V4,V6", default_value = "240.64.0.0/12,fd57:eff7::/64", value_delimiter = ',', value_parser = service_cidr)]
+    pub service_cidr: Vec<Cidr>,
+
+    /// How long a sidecar's certificate lives: 1s to 8760h.
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = ttl)]
+    pub certificate_ttl: Duration,
+
+    /// How log lines look: text or json.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// What is logged, in RUST_LOG syntax.
+    #[arg(long, value_name = "LEVEL", env = "RUST_LOG", default_value = "info")]
+    pub log_level: String,
+
+    /// Other sources of workloads.
+    #[arg(long, value_name = "SOURCE", hide = true, value_parser = not_yet)]
+    pub discovery: Vec<String>,
+
+    /// The Kubernetes injector's webhook.
+    #[arg(long, value_name = "ADDR", hide = true, value_parser = not_yet)]
+    pub webhook_addr: Option<String>,
+}
+
+/// Where state is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    /// In one file in the data directory.
+    Embedded,
+}
+
+fn any(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)
+}
+
+fn store(text: &str) -> Result<Store, String> {
+    match text {
+        "embedded" => Ok(Store::Embedded),
+        _ if text == "kubernetes" || text.starts_with("etcd://") => not_yet(text).map(|_| Store::Embedded),
+        _ => Err("there are embedded, etcd://HOST:PORT,... and kubernetes".into()),
+    }
+}
+
+fn not_yet(_: &str) -> Result<String, String> {
+    Err("not supported by this version yet".into())
+}
+
+fn service_cidr(text: &str) -> Result<Cidr, String> {
+    let range: Cidr = text.trim().parse().map_err(|error: weft_core::model::CidrError| error.to_string())?;
+    if range.host_bits() < 8 {
+        return Err(format!("{range} is too small: at least 8 bits are needed"));
+    }
+    Ok(range)
+}
+
+fn ttl(text: &str) -> Result<Duration, String> {
+    let ttl = parse_duration(text).map_err(|error| error.to_string())?;
+    if (SHORTEST..=LONGEST).contains(&ttl) { Ok(ttl) } else { Err("a certificate lives 1s to 8760h".into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(flags: &[&str]) -> Result<Config, String> {
+        let name = std::iter::once("weft-control-plane");
+        Config::try_parse_from(name.chain(flags.iter().copied())).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_contract() {
+        let config = parse(&[]).unwrap();
+        assert_eq!(config.grpc_addr.port(), 7443);
+        assert_eq!(config.http_addr.port(), 7080);
+        assert_eq!(config.otlp_addr.port(), 4317);
+        assert_eq!(config.trust_domain.as_str(), "mesh.local");
+        assert_eq!(config.service_cidr.len(), 2);
+        assert_eq!(config.certificate_ttl, Duration::from_hours(24));
+    }
+
+    #[test]
+    fn what_is_not_there_yet_is_refused_and_says_so() {
+        for flags in [
+            ["--store", "etcd://h:2379"],
+            ["--store", "kubernetes"],
+            ["--discovery", "kubernetes"],
+            ["--webhook-addr", "[::]:7444"],
+        ] {
+            assert!(parse(&flags).unwrap_err().contains("not supported by this version yet"), "{flags:?}");
+        }
+        for flags in [
+            ["--store", "file"],
+            ["--certificate-ttl", "0s"],
+            ["--certificate-ttl", "1d"],
+            ["--service-cidr", "10.0.0.0/30"],
+            ["--trust-domain", "A"],
+        ] {
+            assert!(parse(&flags).is_err(), "{flags:?}");
+        }
+    }
+}

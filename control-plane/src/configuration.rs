@@ -1,0 +1,390 @@
+//! The configuration: documents that people apply or put into the watched folder, in revisions.
+//!
+//! Every change is checked as a whole, written down as a revision, and only then put into force.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::Mutex;
+use weft_core::manifest::{self, Problem, Resource, ResourceKey, SourceFile, to_yaml};
+use weft_core::model::Name;
+use weft_core::world::Change;
+
+use crate::report::chain;
+use crate::store::{Document, DocumentKey, Embedded, Origin, Revision, RevisionSource, StoreError};
+use crate::world::World;
+
+/// Who owns documents, as the world knows them.
+const APPLIED: &str = "apply";
+const CONFIG_DIR: &str = "config-dir";
+/// Documents that may be in force at once.
+const MOST: usize = 20_000;
+/// Changes that a revision's summary names.
+const NAMED: usize = 3;
+
+/// Why the configuration could not be changed at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigurationError {
+    /// The store does not answer.
+    #[error("the configuration's store does not answer")]
+    Store(#[from] StoreError),
+    /// No such document.
+    #[error("{0} does not exist")]
+    Absent(ResourceKey),
+    /// Not ours to delete.
+    #[error("{key} stands in the configuration directory, in {file}: take it out there")]
+    InConfigDir {
+        /// What was to be deleted.
+        key: ResourceKey,
+        /// Where it stands.
+        file: String,
+    },
+    /// No such revision.
+    #[error("there is no revision {0}; `weft history` lists those that there are")]
+    NoRevision(u64),
+    /// A document of an old revision that this version cannot read.
+    #[error("revision {revision} cannot be restored: {problem}")]
+    Unreadable {
+        /// The revision.
+        revision: u64,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// What became of one document.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Changed {
+    /// Which.
+    pub key: ResourceKey,
+    /// What.
+    pub action: Action,
+    /// Unified, of the YAML; empty where nothing changed.
+    pub diff: String,
+}
+
+/// What became of a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// It is new.
+    Created,
+    /// It is another now.
+    Configured,
+    /// It is as it was.
+    Unchanged,
+    /// It is gone.
+    Deleted,
+}
+
+/// Either problems, and nothing was changed, or what was done.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Outcome {
+    /// The revision in force after it.
+    pub revision: u64,
+    /// What became of each document concerned.
+    pub changes: Vec<Changed>,
+    /// Why nothing was done.
+    pub problems: Vec<Problem>,
+    /// What may surprise.
+    pub notes: Vec<String>,
+}
+
+/// Whether a change is made or only tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Made.
+    Commit,
+    /// Only tried.
+    DryRun,
+}
+
+type Documents = BTreeMap<ResourceKey, Resource>;
+
+/// The configuration.
+#[derive(Debug)]
+pub(crate) struct Configuration {
+    world: Arc<World>,
+    store: Embedded,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct State {
+    revision: u64,
+    applied: Documents,
+    config_dir: Documents,
+    /// What the folder last said, even if it was rolled back since.
+    last_read: Documents,
+}
+
+impl Configuration {
+    /// The newest revision in the store, put into force.
+    pub(crate) async fn open(world: Arc<World>, store: Embedded) -> Result<Self, ConfigurationError> {
+        let revisions = store.revisions().await?;
+        let mut state = State::default();
+        if let Some(newest) = revisions.first() {
+            (state.applied, state.config_dir) = restore(&store, newest.number).await?;
+            state.revision = newest.number;
+        }
+        if let Some(read) = revisions.iter().find(|r| r.source == RevisionSource::ConfigDir) {
+            state.last_read = restore(&store, read.number).await?.1;
+        }
+        world.configure(state.revision, state.in_force()).await;
+        Ok(Self { world, store, state: Mutex::new(state) })
+    }
+
+    /// Applies the documents in these files to what there is.
+    pub(crate) async fn apply(
+        &self,
+        files: &[SourceFile<'_>],
+        namespace: &Name,
+        author: &str,
+        mode: Mode,
+    ) -> Result<Outcome, ConfigurationError> {
+        let reading = manifest::read(files, namespace);
+        let notes = reading.notes.iter().map(ToString::to_string).collect();
+        let mut state = self.state.lock().await;
+        let mut outcome =
+            Outcome { revision: state.revision, problems: reading.problems, notes, ..Outcome::default() };
+        if !outcome.problems.is_empty() {
+            return Ok(outcome);
+        }
+        let mut next = state.clone();
+        let keys: Vec<_> = reading.resources.iter().map(Resource::key).collect();
+        next.applied.extend(reading.resources.into_iter().map(|resource| (resource.key(), resource)));
+        outcome.problems = self.check(APPLIED, &next.applied);
+        if !outcome.problems.is_empty() {
+            return Ok(outcome);
+        }
+        outcome.changes = keys.iter().map(|key| compare(key, &state.applied, &next.applied)).collect();
+        if mode == Mode::Commit {
+            self.commit(&mut state, next, &mut outcome, RevisionSource::Apply, author).await?;
+        }
+        Ok(outcome)
+    }
+
+    /// Deletes a document that was applied.
+    pub(crate) async fn delete(
+        &self,
+        key: &ResourceKey,
+        author: &str,
+    ) -> Result<Outcome, ConfigurationError> {
+        let mut state = self.state.lock().await;
+        let mut next = state.clone();
+        if next.applied.remove(key).is_none() {
+            return Err(match state.config_dir.get(key) {
+                Some(there) => ConfigurationError::InConfigDir { key: key.clone(), file: there.file.clone() },
+                None => ConfigurationError::Absent(key.clone()),
+            });
+        }
+        let changes = vec![compare(key, &state.applied, &next.applied)];
+        let mut outcome = Outcome { revision: state.revision, changes, ..Outcome::default() };
+        self.commit(&mut state, next, &mut outcome, RevisionSource::Delete, author).await?;
+        Ok(outcome)
+    }
+
+    /// Makes a new revision of what an old one said.
+    pub(crate) async fn rollback(&self, revision: u64, author: &str) -> Result<Outcome, ConfigurationError> {
+        let mut state = self.state.lock().await;
+        let (applied, config_dir) = restore(&self.store, revision).await?;
+        let next = State { applied, config_dir, ..state.clone() };
+        let changes = differences(&state, &next);
+        let mut outcome = Outcome { revision: state.revision, changes, ..Outcome::default() };
+        self.commit(&mut state, next, &mut outcome, RevisionSource::Rollback, author).await?;
+        Ok(outcome)
+    }
+
+    /// Takes what the watched folder says now, all of it or nothing.
+    pub(crate) async fn replace_config_dir(
+        &self,
+        files: &[SourceFile<'_>],
+        namespace: &Name,
+    ) -> Result<Outcome, ConfigurationError> {
+        let reading = manifest::read(files, namespace);
+        let notes = reading.notes.iter().map(ToString::to_string).collect();
+        let mut state = self.state.lock().await;
+        let mut outcome =
+            Outcome { revision: state.revision, problems: reading.problems, notes, ..Outcome::default() };
+        if !outcome.problems.is_empty() {
+            return Ok(outcome);
+        }
+        let read: Documents = reading.resources.into_iter().map(|r| (r.key(), r)).collect();
+        // What was rolled back stays so until the folder says something new.
+        if same(&read, &state.last_read) {
+            return Ok(outcome);
+        }
+        outcome.problems = self.check(CONFIG_DIR, &read);
+        if !outcome.problems.is_empty() {
+            return Ok(outcome);
+        }
+        let next = State { config_dir: read.clone(), last_read: read, ..state.clone() };
+        outcome.changes = differences(&state, &next);
+        self.commit(&mut state, next, &mut outcome, RevisionSource::ConfigDir, CONFIG_DIR).await?;
+        Ok(outcome)
+    }
+
+    /// The revisions, newest first; with a document, only those that touched it.
+    pub(crate) async fn history(
+        &self,
+        touching: Option<&ResourceKey>,
+    ) -> Result<Vec<Revision>, ConfigurationError> {
+        let touching = touching.map(document_key);
+        let mut revisions = self.store.revisions().await?;
+        revisions.retain(|revision| touching.as_ref().is_none_or(|key| revision.touched.contains(key)));
+        Ok(revisions)
+    }
+
+    fn check(&self, source: &'static str, documents: &Documents) -> Vec<Problem> {
+        let resources: Vec<_> = documents.values().cloned().collect();
+        let mut problems = self.world.read(|known| known.check(source, &resources));
+        if let Some(over) = resources.get(MOST) {
+            let message = format!("more than {MOST} documents");
+            let hint = "split the mesh".to_owned();
+            problems.push(Problem { file: over.file.clone(), line: over.line, column: 1, message, hint });
+        }
+        problems
+    }
+
+    /// Writes a revision down and puts it into force, unless nothing changed.
+    async fn commit(
+        &self,
+        state: &mut State,
+        mut next: State,
+        outcome: &mut Outcome,
+        source: RevisionSource,
+        author: &str,
+    ) -> Result<(), ConfigurationError> {
+        let changed = outcome.changes.iter().filter(|change| change.action != Action::Unchanged);
+        let touched: Vec<_> = changed.clone().map(|change| document_key(&change.key)).collect();
+        if touched.is_empty() {
+            *state = next;
+            return Ok(());
+        }
+        next.revision = state.revision + 1;
+        let revision = Revision {
+            number: next.revision,
+            time: SystemTime::now(),
+            author: if author.is_empty() { "unknown".into() } else { author.chars().take(253).collect() },
+            source,
+            summary: summary(changed),
+            touched,
+        };
+        tracing::info!(
+            revision = next.revision,
+            source = source.as_str(),
+            summary = revision.summary,
+            "configured"
+        );
+        self.store.append_revision(revision, &next.documents()).await?;
+        self.world.configure(next.revision, next.in_force()).await;
+        outcome.revision = next.revision;
+        *state = next;
+        Ok(())
+    }
+}
+
+impl State {
+    fn in_force(&self) -> Vec<Change> {
+        let source = |source: &str, documents: &Documents| Change::Documents {
+            source: source.into(),
+            resources: documents.values().cloned().collect(),
+        };
+        vec![source(APPLIED, &self.applied), source(CONFIG_DIR, &self.config_dir)]
+    }
+
+    fn documents(&self) -> Vec<Document> {
+        let applied = self.applied.values().map(|resource| (resource, Origin::Applied));
+        let in_folder = self.config_dir.values().map(|r| (r, Origin::ConfigDir(r.file.clone())));
+        let document = |(resource, origin): (&Resource, Origin)| Document {
+            key: document_key(&resource.key()),
+            origin,
+            json: resource.document.to_string(),
+        };
+        applied.chain(in_folder).map(document).collect()
+    }
+}
+
+/// The documents of a revision: applied, and of the folder.
+async fn restore(store: &Embedded, revision: u64) -> Result<(Documents, Documents), ConfigurationError> {
+    let documents = store.documents(revision).await?.ok_or(ConfigurationError::NoRevision(revision))?;
+    let unreadable = |problem: String| ConfigurationError::Unreadable { revision, problem };
+    let (mut applied, mut config_dir) = (Documents::new(), Documents::new());
+    for document in documents {
+        let json = serde_json::from_str(&document.json).map_err(|error| unreadable(chain(&error)))?;
+        // Documents that were written down name their namespace, so that any will do here.
+        let namespace = document.key.namespace.parse().or_else(|_| "default".parse::<Name>());
+        let namespace = namespace.map_err(|error| unreadable(chain(&error)))?;
+        let (file, to) = match &document.origin {
+            Origin::Applied => ("apply", &mut applied),
+            Origin::ConfigDir(file) => (file.as_str(), &mut config_dir),
+        };
+        let resource = manifest::restore(&json, &namespace, file).map_err(|problems| {
+            unreadable(problems.first().map(ToString::to_string).unwrap_or_else(|| document.key.to_string()))
+        })?;
+        to.insert(resource.key(), resource);
+    }
+    Ok((applied, config_dir))
+}
+
+fn compare(key: &ResourceKey, before: &Documents, after: &Documents) -> Changed {
+    let yaml = |documents: &Documents| documents.get(key).map(|resource| to_yaml(&resource.document));
+    let (old, new) = (yaml(before), yaml(after));
+    let action = match (&old, &new) {
+        (None, Some(_)) => Action::Created,
+        (Some(_), None) => Action::Deleted,
+        (Some(old), Some(new)) if old != new => Action::Configured,
+        (Some(_), Some(_)) | (None, None) => Action::Unchanged,
+    };
+    let diff = manifest::diff(&old.unwrap_or_default(), &new.unwrap_or_default());
+    Changed { key: key.clone(), action, diff }
+}
+
+/// What differs between two states, document by document.
+fn differences(before: &State, after: &State) -> Vec<Changed> {
+    let sides = [(&before.applied, &after.applied), (&before.config_dir, &after.config_dir)];
+    let mut changes: Vec<Changed> = Vec::new();
+    for (before, after) in sides {
+        let keys: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
+        changes.extend(keys.into_iter().map(|key| compare(key, before, after)));
+    }
+    changes.retain(|change| change.action != Action::Unchanged);
+    changes
+}
+
+fn same(left: &Documents, right: &Documents) -> bool {
+    left.len() == right.len()
+        && left.iter().zip(right).all(|((l, left), (r, right))| l == r && left.document == right.document)
+}
+
+fn summary<'c>(changed: impl Iterator<Item = &'c Changed> + Clone) -> String {
+    let named: Vec<_> = changed
+        .clone()
+        .take(NAMED)
+        .map(|change| format!("{} {}", change.action.as_str(), change.key))
+        .collect();
+    match changed.count().saturating_sub(NAMED) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
+fn document_key(key: &ResourceKey) -> DocumentKey {
+    DocumentKey {
+        kind: key.kind.as_str().into(),
+        namespace: key.namespace.as_ref().map(ToString::to_string).unwrap_or_default(),
+        name: key.name.to_string(),
+    }
+}
+
+impl Action {
+    /// As it is shown.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Configured => "configured",
+            Self::Unchanged => "unchanged",
+            Self::Deleted => "deleted",
+        }
+    }
+}

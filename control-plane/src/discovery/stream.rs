@@ -1,0 +1,161 @@
+//! A registered sidecar's stream: tells it what it lacks, hears what it made of it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::{sleep_until, timeout};
+use tonic::{Status, Streaming};
+use weft_core::model::QualifiedName;
+use weft_proto::v1::{self, sidecar_message::Message};
+
+use super::hello::{Announced, violation};
+use super::{SEND, Sender, Shared};
+use crate::push::{Mailbox, Session, kind, title};
+use crate::source::registry::Lease;
+
+/// For a push to be answered.
+const ACK: Duration = Duration::from_secs(30);
+
+/// How a stream ended.
+pub(super) enum Ended {
+    /// The sidecar closed it.
+    Clean,
+    /// It broke, or the sidecar stopped answering.
+    Lost,
+    /// We are going down.
+    Draining,
+    /// We ended it; the sidecar is told why.
+    Refused(Status),
+}
+
+struct Stream<'a> {
+    shared: &'a Shared,
+    workload: QualifiedName,
+    session: Session,
+    mailbox: Arc<Mailbox>,
+    lease: Lease,
+    sender: &'a Sender,
+    /// What the sidecar said of itself; until then it is ready with its first ack.
+    readiness: Option<bool>,
+}
+
+/// Serves a stream to its end, and takes the workload out as that end says.
+pub(super) async fn run(
+    shared: &Shared,
+    announced: Announced,
+    mut inbound: Streaming<v1::SidecarMessage>,
+    sender: &Sender,
+) -> Ended {
+    let Announced { workload, lease, session } = announced;
+    let mailbox = shared.hub.join();
+    let _listed = shared.live.list(&workload, mailbox.clone());
+    shared.hub.watch(&mailbox, session.subscriptions());
+    let mut stream = Stream { shared, workload, session, mailbox, lease, sender, readiness: None };
+    let ended = stream.serve(&mut inbound).await;
+    shared.hub.leave(&stream.mailbox, &stream.session);
+    if matches!(ended, Ended::Clean) {
+        stream.lease.end();
+    }
+    ended
+}
+
+impl Stream<'_> {
+    async fn serve(&mut self, inbound: &mut Streaming<v1::SidecarMessage>) -> Ended {
+        let mut drain = self.shared.drain.clone();
+        loop {
+            if let Err(ended) = self.flush().await {
+                return ended;
+            }
+            let overdue = self.session.waiting_since().map(|since| (since + ACK).into());
+            let message = tokio::select! {
+                message = inbound.message() => message,
+                () = self.mailbox.woken() => continue,
+                () = self.lease.superseded() => {
+                    return Ended::Refused(Status::aborted("a newer stream of this workload took over"));
+                }
+                () = drain.draining() => return Ended::Draining,
+                () = until(overdue) => {
+                    let message = format!("no ack for {} s", ACK.as_secs());
+                    return Ended::Refused(Status::deadline_exceeded(message));
+                }
+            };
+            let message = match message {
+                Ok(Some(message)) => message,
+                Ok(None) => return Ended::Clean,
+                Err(status) => {
+                    tracing::debug!(workload = %self.workload, reason = status.message(), "stream broke");
+                    return Ended::Lost;
+                }
+            };
+            if let Err(status) = self.take(message) {
+                return Ended::Refused(status);
+            }
+        }
+    }
+
+    /// Sends what the sidecar lacks.
+    async fn flush(&mut self) -> Result<(), Ended> {
+        self.session.mark(self.mailbox.take());
+        let refused = |error| Ended::Refused(violation(error));
+        loop {
+            let snapshot = self.shared.hub.snapshot();
+            let added = self.session.expand(&snapshot).map_err(refused)?;
+            if !added.is_empty() {
+                // Watch first, then read the snapshot again: nothing falls in between.
+                self.shared.hub.watch(&self.mailbox, &added);
+                continue;
+            }
+            let push = self.session.push(&snapshot, Instant::now());
+            self.mailbox.report(&self.session);
+            let Some(push) = push else { return Ok(()) };
+            self.shared.metrics.pushes.increment();
+            let message = v1::ControlMessage { message: Some(v1::control_message::Message::Push(push)) };
+            match timeout(SEND, self.sender.send(Ok(message))).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(Ended::Lost),
+                Err(_) => {
+                    return Err(Ended::Refused(Status::deadline_exceeded("the sidecar does not read")));
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, message: v1::SidecarMessage) -> Result<(), Status> {
+        match message.message {
+            Some(Message::Subscribe(change)) => {
+                let (added, ended) = self.session.subscribe(&change).map_err(violation)?;
+                self.shared.hub.unwatch(&self.mailbox, &ended);
+                self.shared.hub.watch(&self.mailbox, &added);
+            }
+            Some(Message::Ack(ack)) => {
+                let acked = self.session.ack(&ack, Instant::now()).map_err(violation)?;
+                if let Some(latency) = acked.latency {
+                    self.shared.metrics.push_latency.observe_duration(latency);
+                }
+                for (name, reason) in acked.rejected {
+                    self.shared.metrics.rejected(kind(&name));
+                    let (workload, resource) = (&self.workload, title(&name));
+                    tracing::warn!(%workload, resource, reason, "a sidecar did not take it");
+                }
+                if self.readiness.is_none() {
+                    self.lease.set_ready(true);
+                }
+            }
+            Some(Message::Readiness(v1::Readiness { ready })) => {
+                self.readiness = Some(ready);
+                self.lease.set_ready(ready);
+            }
+            Some(Message::Hello(_)) => return Err(Status::invalid_argument("a second Hello")),
+            // A later version may say more; it is told nothing wrong by our silence.
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+async fn until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,96 @@
+//! What the control plane counts, declared once.
+
+use std::sync::Arc;
+
+use weft_runtime::metrics::{Counter, Family, Gauge, Histogram, Registry};
+
+/// From a change to everything being told of it, in seconds.
+const LATENCIES: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+const CONFIG_VERSION: Family<Gauge, 0> =
+    Family::gauge("weft_config_version", "The configuration revision in force.", []);
+const SIDECARS: Family<Gauge, 0> =
+    Family::gauge("weft_sidecars_connected", "Sidecars with an open stream.", []);
+const PUSHES: Family<Counter, 0> = Family::counter("weft_pushes_total", "Pushes sent to sidecars.", []);
+const PUSH_LATENCY: Family<Histogram, 0> = Family::histogram(
+    "weft_push_latency_seconds",
+    "From a change until one sidecar has acknowledged it.",
+    [],
+    &LATENCIES,
+);
+const REJECTED: Family<Counter, 1> =
+    Family::counter("weft_resources_rejected_total", "Resources that a sidecar did not take.", ["kind"]);
+const STREAMS_REFUSED: Family<Counter, 0> =
+    Family::counter("weft_sidecars_refused_total", "Sidecar streams refused or ended by us.", []);
+const ISSUED: Family<Counter, 0> =
+    Family::counter("weft_certificates_issued_total", "Certificates issued.", []);
+const CERTIFICATES_REFUSED: Family<Counter, 0> =
+    Family::counter("weft_certificates_refused_total", "Certificate requests refused.", []);
+const SPANS_STORED: Family<Counter, 0> = Family::counter("weft_spans_stored_total", "Spans stored.", []);
+const SPANS_DROPPED: Family<Counter, 1> =
+    Family::counter("weft_spans_dropped_total", "Spans that were not stored, or not kept.", ["reason"]);
+const HANDSHAKES_FAILED: Family<Counter, 1> = Family::counter(
+    "weft_tls_handshakes_failed_total",
+    "Connections that ended before they were of use.",
+    ["reason"],
+);
+const CONFIG_PROBLEMS: Family<Gauge, 0> =
+    Family::gauge("weft_config_dir_problems", "Mistakes in the configuration directory now.", []);
+
+/// The handles of everything that is counted.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    pub(crate) registry: Registry,
+    pub(crate) config_version: Gauge,
+    pub(crate) sidecars: Gauge,
+    pub(crate) pushes: Counter,
+    pub(crate) push_latency: Histogram,
+    pub(crate) streams_refused: Counter,
+    pub(crate) certificates_issued: Counter,
+    pub(crate) certificates_refused: Counter,
+    pub(crate) spans_stored: Counter,
+    pub(crate) spans_invalid: Counter,
+    pub(crate) spans_evicted: Counter,
+    pub(crate) spans_unwritten: Counter,
+    pub(crate) handshakes_failed: Counter,
+    pub(crate) handshakes_late: Counter,
+    pub(crate) config_problems: Gauge,
+    shard: weft_runtime::metrics::Shard,
+}
+
+impl Metrics {
+    /// All of them, at zero.
+    pub(crate) fn new() -> Arc<Self> {
+        let registry = Registry::new();
+        let shard = registry.shard();
+        registry.declare(&REJECTED);
+        Arc::new(Self {
+            config_version: shard.series(&CONFIG_VERSION, &[]),
+            sidecars: shard.series(&SIDECARS, &[]),
+            pushes: shard.series(&PUSHES, &[]),
+            push_latency: shard.series(&PUSH_LATENCY, &[]),
+            streams_refused: shard.series(&STREAMS_REFUSED, &[]),
+            certificates_issued: shard.series(&ISSUED, &[]),
+            certificates_refused: shard.series(&CERTIFICATES_REFUSED, &[]),
+            spans_stored: shard.series(&SPANS_STORED, &[]),
+            spans_invalid: shard.series(&SPANS_DROPPED, &["invalid"]),
+            spans_evicted: shard.series(&SPANS_DROPPED, &["evicted"]),
+            spans_unwritten: shard.series(&SPANS_DROPPED, &["unwritten"]),
+            handshakes_failed: shard.series(&HANDSHAKES_FAILED, &["failed"]),
+            handshakes_late: shard.series(&HANDSHAKES_FAILED, &["timeout"]),
+            config_problems: shard.series(&CONFIG_PROBLEMS, &[]),
+            registry,
+            shard,
+        })
+    }
+
+    /// Shows how many spans there are.
+    pub(crate) fn show_spans(&self, spans: impl Fn() -> usize + Send + Sync + 'static) {
+        let held = move || vec![([], f64::from(u32::try_from(spans()).unwrap_or(u32::MAX)))];
+        self.registry.gauge_from("weft_spans_held", "Spans in memory.", [], held);
+    }
+
+    pub(crate) fn rejected(&self, kind: &'static str) {
+        self.shard.series(&REJECTED, &[kind]).increment();
+    }
+}

@@ -1,0 +1,6 @@
+//! Where the world's facts come from: a watched folder, and the sidecars themselves.
+//!
+//! Each source says what changed, as a [`weft_core::world::Change`]; `world` folds it in.
+
+pub(crate) mod files;
+pub(crate) mod registry;

@@ -1,0 +1,336 @@
+//! The workloads that announced themselves: registered while their stream lives.
+//!
+//! A stream that ends cleanly takes its workload out at once; one that breaks leaves it for a second, in which a
+//! sidecar that only lost its connection is back. After a restart of the control plane everyone has a little longer.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+use weft_core::model::{Name, QualifiedName, SpiffeId};
+use weft_core::world::{self, Change};
+use weft_proto::convert::protocol_from_wire;
+
+use crate::report::chain;
+use crate::store::{Embedded, Offer, Registration, StoreError};
+use crate::world::World;
+
+/// How long a workload stays whose stream broke.
+pub(crate) const LOST_GRACE: Duration = Duration::from_secs(1);
+/// How long a workload stays that was registered before we were restarted.
+pub(crate) const RESTART_GRACE: Duration = Duration::from_secs(10);
+/// Workloads that may be registered at once.
+const MOST: usize = 50_000;
+/// Former instances of a workload that are remembered, so that one that comes back is turned away.
+const FORMER: usize = 16;
+/// Until a failed write is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Why a workload cannot be registered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AnnounceError {
+    /// Another identity holds the name.
+    #[error("{workload} is registered by {holder}, which is still connected")]
+    Taken {
+        /// The name.
+        workload: QualifiedName,
+        /// Who has it.
+        holder: String,
+    },
+    /// A sidecar that was replaced came back.
+    #[error("a newer instance of {0} is registered")]
+    Superseded(QualifiedName),
+    /// Too many workloads.
+    #[error("more than {MOST} workloads")]
+    TooMany,
+}
+
+/// A workload as it is listed.
+#[derive(Debug, Clone)]
+pub(crate) struct Registered {
+    /// What it said of itself.
+    pub registration: Registration,
+    /// Its stream lives.
+    pub connected: bool,
+}
+
+/// The registry of workloads.
+pub(crate) struct Registry {
+    world: Arc<World>,
+    store: Embedded,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    entries: BTreeMap<QualifiedName, Entry>,
+    /// Names whose records in the store are out of date.
+    unsaved: BTreeSet<QualifiedName>,
+    next_stream: u64,
+    /// We are going down: streams that end now say nothing about their workloads.
+    frozen: bool,
+}
+
+struct Entry {
+    registration: Registration,
+    stream: Option<Stream>,
+    until: Option<Instant>,
+    former: VecDeque<String>,
+}
+
+struct Stream {
+    number: u64,
+    /// Dropped, it ends the stream.
+    _hold: oneshot::Sender<()>,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("workloads", &self.lock().entries.len()).finish_non_exhaustive()
+    }
+}
+
+/// A stream's hold on its workload. Dropped without `end`, the stream counts as broken.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    registry: Arc<Registry>,
+    workload: QualifiedName,
+    stream: u64,
+    held: oneshot::Receiver<()>,
+}
+
+impl Registry {
+    /// The registrations that the store remembers, for a while.
+    pub(crate) async fn open(store: Embedded, world: Arc<World>) -> Result<Arc<Self>, StoreError> {
+        let until = Some(Instant::now() + RESTART_GRACE);
+        let mut state = State::default();
+        for registration in store.registrations().await? {
+            // One that this version cannot read is announced again by its sidecar.
+            let Some(known) = known(&registration) else { continue };
+            let name = known.name.clone();
+            world.apply(Change::Registered(known));
+            let entry = Entry { registration, stream: None, until, former: VecDeque::new() };
+            state.entries.insert(name, entry);
+        }
+        Ok(Arc::new(Self { world, store, state: Mutex::new(state), changed: Notify::new() }))
+    }
+
+    /// Registers a workload for as long as the lease is held. An earlier stream of the workload is ended.
+    pub(crate) fn announce(
+        self: &Arc<Self>,
+        workload: QualifiedName,
+        mut registration: Registration,
+    ) -> Result<Lease, AnnounceError> {
+        let mut state = self.lock();
+        let mut former = VecDeque::new();
+        let full = state.entries.len() >= MOST;
+        match state.entries.get_mut(&workload) {
+            Some(entry) => {
+                let before = &entry.registration;
+                if entry.stream.is_some() && before.spiffe_id != registration.spiffe_id {
+                    return Err(AnnounceError::Taken { workload, holder: before.spiffe_id.clone() });
+                }
+                if entry.former.contains(&registration.instance) {
+                    return Err(AnnounceError::Superseded(workload));
+                }
+                former = std::mem::take(&mut entry.former);
+                if before.instance == registration.instance {
+                    registration.ready = before.ready;
+                } else {
+                    former.push_back(before.instance.clone());
+                    if former.len() > FORMER {
+                        former.pop_front();
+                    }
+                }
+            }
+            None if full => return Err(AnnounceError::TooMany),
+            None => {}
+        }
+        state.next_stream += 1;
+        let number = state.next_stream;
+        let (hold, held) = oneshot::channel();
+        let stream = Some(Stream { number, _hold: hold });
+        let entry = Entry { registration: registration.clone(), stream, until: None, former };
+        state.entries.insert(workload.clone(), entry);
+        if let Some(known) = known(&registration) {
+            self.note(&mut state, &workload, Change::Registered(known));
+        }
+        Ok(Lease { registry: self.clone(), workload, stream: number, held })
+    }
+
+    /// Every workload.
+    pub(crate) fn list(&self) -> Vec<Registered> {
+        let listed = |entry: &Entry| Registered {
+            registration: entry.registration.clone(),
+            connected: entry.stream.is_some(),
+        };
+        self.lock().entries.values().map(listed).collect()
+    }
+
+    /// Takes out whose time is over, and writes down what changed, until `freeze`.
+    pub(crate) async fn run(self: Arc<Self>) {
+        loop {
+            let next = self.reap(Instant::now());
+            let saved = self.save().await;
+            let wait = match (next, saved) {
+                (_, false) => Some(Instant::now() + RETRY),
+                (next, true) => next,
+            };
+            if self.lock().frozen {
+                return;
+            }
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = sleep_until(wait) => {}
+            }
+        }
+    }
+
+    /// From now on streams end because we do: their workloads stay registered, for the next start.
+    pub(crate) fn freeze(&self) {
+        self.lock().frozen = true;
+        self.changed.notify_one();
+    }
+
+    /// Removes the workloads whose time is over; returns when the next one's is.
+    fn reap(&self, now: Instant) -> Option<Instant> {
+        let mut state = self.lock();
+        if state.frozen {
+            return None;
+        }
+        let over = |entry: &Entry| entry.until.is_some_and(|until| until <= now);
+        let gone: Vec<_> = state.entries.iter().filter(|(_, e)| over(e)).map(|(n, _)| n.clone()).collect();
+        for name in gone {
+            tracing::info!(workload = %name, "lost");
+            self.remove(&mut state, &name);
+        }
+        state.entries.values().filter_map(|entry| entry.until).min()
+    }
+
+    async fn save(&self) -> bool {
+        let (names, present, gone) = {
+            let mut state = self.lock();
+            let names = std::mem::take(&mut state.unsaved);
+            let mut present = Vec::new();
+            let mut gone = Vec::new();
+            for name in &names {
+                match state.entries.get(name) {
+                    Some(entry) => present.push(entry.registration.clone()),
+                    None => gone.push(name.to_string()),
+                }
+            }
+            (names, present, gone)
+        };
+        if names.is_empty() {
+            return true;
+        }
+        match self.store.keep_registrations(&present, gone).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(reason = chain(&error), "cannot write down registrations");
+                self.lock().unsaved.extend(names);
+                false
+            }
+        }
+    }
+
+    fn remove(&self, state: &mut State, name: &QualifiedName) {
+        if state.entries.remove(name).is_some() {
+            self.note(state, name, Change::Unregistered(name.clone()));
+        }
+    }
+
+    /// Under the lock, so that the world hears of changes in their order.
+    fn note(&self, state: &mut State, name: &QualifiedName, change: Change) {
+        self.world.apply(change);
+        state.unsaved.insert(name.clone());
+        self.changed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lease {
+    /// Waits until a newer stream of the workload takes its place.
+    pub(crate) async fn superseded(&mut self) {
+        // Nothing is ever sent: the sender is dropped when its entry is replaced.
+        let _ = (&mut self.held).await;
+    }
+
+    /// Puts the workload into rotation, or takes it out.
+    pub(crate) fn set_ready(&self, ready: bool) {
+        let mut state = self.registry.lock();
+        let Some(entry) = self.entry(&mut state) else { return };
+        if entry.registration.ready != ready {
+            entry.registration.ready = ready;
+            let change = Change::Ready { workload: self.workload.clone(), ready };
+            self.registry.note(&mut state, &self.workload, change);
+        }
+    }
+
+    /// The sidecar said that it ends: its workload is gone at once.
+    pub(crate) fn end(self) {
+        let mut state = self.registry.lock();
+        if !state.frozen && self.entry(&mut state).is_some() {
+            tracing::info!(workload = %self.workload, "left");
+            self.registry.remove(&mut state, &self.workload);
+        }
+    }
+
+    /// The workload's entry, while this stream is the one that holds it.
+    fn entry<'s>(&self, state: &'s mut State) -> Option<&'s mut Entry> {
+        let entry = state.entries.get_mut(&self.workload)?;
+        entry.stream.as_ref().is_some_and(|stream| stream.number == self.stream).then_some(entry)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut state = self.registry.lock();
+        let frozen = state.frozen;
+        if let Some(entry) = self.entry(&mut state) {
+            entry.stream = None;
+            entry.until = (!frozen).then(|| Instant::now() + LOST_GRACE);
+            self.registry.changed.notify_one();
+        }
+    }
+}
+
+/// A record as the world takes it.
+fn known(record: &Registration) -> Option<world::Registration> {
+    let namespace: Name = record.namespace.parse().ok()?;
+    let identity: SpiffeId = record.spiffe_id.parse().ok()?;
+    let (_, service_account) = identity.service_account()?;
+    let offer = |offer: &Offer| {
+        Some(world::Offer {
+            service: QualifiedName::new(namespace.clone(), offer.service.parse().ok()?),
+            port: offer.port,
+            target_port: offer.target_port,
+            protocol: protocol_from_wire(offer.protocol).ok()?,
+        })
+    };
+    Some(world::Registration {
+        name: QualifiedName::new(namespace.clone(), record.workload.parse().ok()?),
+        service_account,
+        identity,
+        addresses: record.addresses.clone(),
+        inbound_port: record.inbound_port,
+        offers: record.offers.iter().map(offer).collect::<Option<_>>()?,
+        labels: record.labels.clone(),
+        zone: record.zone.clone(),
+        ready: record.ready,
+    })
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,184 @@
+//! The store in one redb file, private to its owner.
+//!
+//! Every access runs on a blocking thread, one writer at a time, and is durable when it returns.
+
+mod records;
+mod revisions;
+
+use std::fmt;
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
+
+use super::StoreError;
+
+pub(crate) use records::TokenUse;
+
+/// Records by name.
+type Records = TableDefinition<'static, &'static str, &'static [u8]>;
+
+const SECRETS: Records = TableDefinition::new("secrets");
+
+/// The page cache; everything hot is held in memory elsewhere.
+const CACHE_BYTES: usize = 8 << 20;
+
+/// The embedded store. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Embedded {
+    database: Arc<Database>,
+    writer: Arc<Semaphore>,
+}
+
+impl fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Embedded").finish_non_exhaustive()
+    }
+}
+
+impl Embedded {
+    /// Opens the store in `directory`, or makes it: directory 0700, file 0600.
+    pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
+        let prepare = || {
+            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+            fs::set_permissions(directory, Permissions::from_mode(0o700))?;
+            let path = directory.join("weft.redb");
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path)?;
+            file.set_permissions(Permissions::from_mode(0o600))?;
+            Ok((path, file))
+        };
+        let (path, file) = prepare().map_err(|e| StoreError::Directory(directory.to_owned(), e))?;
+        drop(file);
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create(&path);
+        let database = database.map_err(|e| StoreError::Open(path.clone(), Box::new(e.into())))?;
+        let store = Self { database: Arc::new(database), writer: Arc::new(Semaphore::new(1)) };
+        store.make_tables().map_err(|e| StoreError::Open(path, Box::new(e)))?;
+        Ok(store)
+    }
+
+    /// The secret of this name.
+    pub(crate) async fn secret(&self, name: &'static str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read("read a secret", move |txn| {
+            Ok(txn.open_table(SECRETS)?.get(name)?.map(|value| value.value().to_vec()))
+        })
+        .await
+    }
+
+    /// Keeps a secret, unless there is one of this name; returns the one that stands.
+    pub(crate) async fn keep_secret(
+        &self,
+        name: &'static str,
+        value: Vec<u8>,
+    ) -> Result<Vec<u8>, StoreError> {
+        self.write("keep a secret", move |txn| {
+            let mut table = txn.open_table(SECRETS)?;
+            if let Some(present) = table.get(name)? {
+                return Ok(present.value().to_vec());
+            }
+            table.insert(name, value.as_slice())?;
+            Ok(value)
+        })
+        .await
+    }
+
+    /// Puts another secret in the place of the one of this name.
+    pub(crate) async fn replace_secret(&self, name: &'static str, value: Vec<u8>) -> Result<(), StoreError> {
+        self.write("replace a secret", move |txn| {
+            txn.open_table(SECRETS)?.insert(name, value.as_slice())?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// All tables exist from the first moment, so that readers find them.
+    fn make_tables(&self) -> Result<(), redb::Error> {
+        let txn = self.database.begin_write()?;
+        txn.open_table(SECRETS)?;
+        records::make_tables(&txn)?;
+        revisions::make_tables(&txn)?;
+        txn.commit()?;
+        Ok(())
+    }
+
+    async fn read<T, F>(&self, what: &'static str, access: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&ReadTransaction) -> Result<T, redb::Error> + Send + 'static,
+    {
+        let database = self.database.clone();
+        let task = tokio::task::spawn_blocking(move || access(&database.begin_read()?));
+        task.await.map_err(|_| StoreError::Thread(what))?.map_err(|e| StoreError::Access(what, Box::new(e)))
+    }
+
+    async fn write<T, F>(&self, what: &'static str, access: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&WriteTransaction) -> Result<T, redb::Error> + Send + 'static,
+    {
+        let permit = self.writer.clone().acquire_owned().await.map_err(|_| StoreError::Thread(what))?;
+        let database = self.database.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            // Held here, so that a caller that gives up does not let a second writer in.
+            let _permit = permit;
+            let txn = database.begin_write()?;
+            let value = access(&txn)?;
+            txn.commit()?;
+            Ok(value)
+        });
+        task.await
+            .map_err(|_| StoreError::Thread(what))?
+            .map_err(|e: redb::Error| StoreError::Access(what, Box::new(e)))
+    }
+}
+
+/// Writes a record as it is stored.
+fn encode<T: Serialize>(what: &'static str, record: &T) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(record).map_err(|e| StoreError::Record(what, e))
+}
+
+/// Reads a stored record.
+fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(bytes).map_err(|e| StoreError::Record(what, e))
+}
+
+/// The values of a whole table.
+fn values(txn: &ReadTransaction, table: Records) -> Result<Vec<Vec<u8>>, redb::Error> {
+    let table = txn.open_table(table)?;
+    let mut found = Vec::new();
+    for entry in table.iter()? {
+        found.push(entry?.1.value().to_vec());
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_secret_is_kept_once_and_the_files_are_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().join("data");
+        {
+            let store = Embedded::open(&home).unwrap();
+            assert_eq!(store.secret("key").await.unwrap(), None);
+            assert_eq!(store.keep_secret("key", vec![1]).await.unwrap(), [1]);
+            assert_eq!(store.keep_secret("key", vec![2]).await.unwrap(), [1]);
+        }
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&home), mode(&home.join("weft.redb"))), (0o700, 0o600));
+        let again = Embedded::open(&home).unwrap();
+        assert_eq!(again.secret("key").await.unwrap(), Some(vec![1]));
+    }
+}

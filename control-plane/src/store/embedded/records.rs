@@ -1,0 +1,235 @@
+//! Tokens, certificates, registrations and allocated addresses: one record each, by name.
+
+use std::time::SystemTime;
+
+use redb::{ReadableTable, TableDefinition, WriteTransaction};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::super::{Allocation, Certificate, Registration, StoreError, Token};
+use super::{Embedded, Records, decode, encode, values};
+
+const TOKENS: Records = TableDefinition::new("tokens");
+const CERTIFICATES: Records = TableDefinition::new("certificates");
+const REGISTRATIONS: Records = TableDefinition::new("registrations");
+const ADDRESSES: Records = TableDefinition::new("addresses");
+
+/// What became of the attempt to use a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TokenUse {
+    /// It was good, and one use of it is spent.
+    Spent(Token),
+    /// No such token was ever made here, or it was pruned long after it expired.
+    Unknown,
+    /// It was taken back.
+    Revoked,
+    /// It has been used as often as it may.
+    UsedUp,
+}
+
+pub(super) fn make_tables(txn: &WriteTransaction) -> Result<(), redb::Error> {
+    for table in [TOKENS, CERTIFICATES, REGISTRATIONS, ADDRESSES] {
+        txn.open_table(table)?;
+    }
+    Ok(())
+}
+
+impl Embedded {
+    /// Keeps a new token.
+    pub(crate) async fn keep_token(&self, token: &Token) -> Result<(), StoreError> {
+        self.put("keep a token", TOKENS, vec![(token.id.clone(), encode("a token", token)?)]).await
+    }
+
+    /// Every token, also revoked ones.
+    pub(crate) async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
+        self.all("list tokens", "a token", TOKENS).await
+    }
+
+    /// Spends one use of a token, if it has one: at most as many succeed as it has uses.
+    pub(crate) async fn spend_token(&self, id: &str) -> Result<TokenUse, StoreError> {
+        let id = id.to_owned();
+        let spent = self.write("use a token", move |txn| {
+            let mut table = txn.open_table(TOKENS)?;
+            let Some(bytes) = table.get(id.as_str())?.map(|value| value.value().to_vec()) else {
+                return Ok(Ok(TokenUse::Unknown));
+            };
+            let mut token: Token = match decode("a token", &bytes) {
+                Ok(token) => token,
+                Err(error) => return Ok(Err(error)),
+            };
+            if token.revoked {
+                return Ok(Ok(TokenUse::Revoked));
+            }
+            if let Some(left) = token.uses_left {
+                let Some(left) = left.checked_sub(1) else { return Ok(Ok(TokenUse::UsedUp)) };
+                token.uses_left = Some(left);
+                match encode("a token", &token) {
+                    Ok(bytes) => table.insert(id.as_str(), bytes.as_slice())?,
+                    Err(error) => return Ok(Err(error)),
+                };
+            }
+            Ok(Ok(TokenUse::Spent(token)))
+        });
+        spent.await?
+    }
+
+    /// Takes a token back; false where there is none.
+    pub(crate) async fn revoke_token(&self, id: &str) -> Result<bool, StoreError> {
+        let Some(mut token) = self.tokens().await?.into_iter().find(|token| token.id == id) else {
+            return Ok(false);
+        };
+        token.revoked = true;
+        self.keep_token(&token).await?;
+        Ok(true)
+    }
+
+    /// Keeps an issued certificate.
+    pub(crate) async fn keep_certificate(&self, certificate: &Certificate) -> Result<(), StoreError> {
+        let record = (certificate.serial.clone(), encode("a certificate", certificate)?);
+        self.put("keep a certificate", CERTIFICATES, vec![record]).await
+    }
+
+    /// Every certificate that is remembered.
+    pub(crate) async fn certificates(&self) -> Result<Vec<Certificate>, StoreError> {
+        self.all("list certificates", "a certificate", CERTIFICATES).await
+    }
+
+    /// Forgets certificates and tokens that ended before `before`.
+    pub(crate) async fn prune(&self, before: SystemTime) -> Result<(), StoreError> {
+        let ended = |certificate: &Certificate| certificate.not_after < before;
+        let serials: Vec<String> =
+            self.certificates().await?.into_iter().filter(ended).map(|c| c.serial).collect();
+        self.remove("forget expired certificates", CERTIFICATES, serials).await?;
+        let expired = |token: &Token| token.expires < before;
+        let ids: Vec<String> = self.tokens().await?.into_iter().filter(expired).map(|t| t.id).collect();
+        self.remove("forget expired tokens", TOKENS, ids).await
+    }
+
+    /// Keeps registrations, and forgets those of the `gone` workloads (`namespace/name`).
+    pub(crate) async fn keep_registrations(
+        &self,
+        present: &[Registration],
+        gone: Vec<String>,
+    ) -> Result<(), StoreError> {
+        let mut records = Vec::with_capacity(present.len());
+        for registration in present {
+            let name = format!("{}/{}", registration.namespace, registration.workload);
+            records.push((name, encode("a registration", registration)?));
+        }
+        self.write("keep registrations", move |txn| {
+            let mut table = txn.open_table(REGISTRATIONS)?;
+            for name in &gone {
+                table.remove(name.as_str())?;
+            }
+            for (name, bytes) in &records {
+                table.insert(name.as_str(), bytes.as_slice())?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Every registration.
+    pub(crate) async fn registrations(&self) -> Result<Vec<Registration>, StoreError> {
+        self.all("list registrations", "a registration", REGISTRATIONS).await
+    }
+
+    /// Keeps the addresses of services; of one without any, forgets them.
+    pub(crate) async fn keep_allocations(&self, allocations: &[Allocation]) -> Result<(), StoreError> {
+        let (gone, present): (Vec<_>, Vec<_>) = allocations.iter().partition(|a| a.addresses.is_empty());
+        let mut records = Vec::with_capacity(present.len());
+        for allocation in present {
+            records.push((allocation.service.clone(), encode("an address", allocation)?));
+        }
+        self.put("keep addresses", ADDRESSES, records).await?;
+        self.remove("forget addresses", ADDRESSES, gone.into_iter().map(|a| a.service.clone()).collect())
+            .await
+    }
+
+    /// The addresses of every service that ever had some.
+    pub(crate) async fn allocations(&self) -> Result<Vec<Allocation>, StoreError> {
+        self.all("list addresses", "an address", ADDRESSES).await
+    }
+
+    async fn put(
+        &self,
+        what: &'static str,
+        table: Records,
+        records: Vec<(String, Vec<u8>)>,
+    ) -> Result<(), StoreError> {
+        self.write(what, move |txn| {
+            let mut table = txn.open_table(table)?;
+            for (name, bytes) in &records {
+                table.insert(name.as_str(), bytes.as_slice())?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn remove(&self, what: &'static str, table: Records, names: Vec<String>) -> Result<(), StoreError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        self.write(what, move |txn| {
+            let mut table = txn.open_table(table)?;
+            for name in &names {
+                table.remove(name.as_str())?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn all<T: DeserializeOwned + Serialize>(
+        &self,
+        what: &'static str,
+        record: &'static str,
+        table: Records,
+    ) -> Result<Vec<T>, StoreError> {
+        let found = self.read(what, move |txn| values(txn, table)).await?;
+        found.iter().map(|bytes| decode(record, bytes)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::super::Grant;
+    use super::*;
+
+    fn token(id: &str, uses_left: Option<u32>) -> Token {
+        Token {
+            id: id.into(),
+            namespace: "default".into(),
+            service_account: "web".into(),
+            grant: Grant::default(),
+            expires: SystemTime::UNIX_EPOCH + Duration::from_secs(100),
+            uses_left,
+            revoked: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_is_spent_at_most_as_often_as_it_may() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Embedded::open(dir.path()).unwrap();
+        store.keep_token(&token("two", Some(2))).await.unwrap();
+        store.keep_token(&token("any", None)).await.unwrap();
+        let spend = |id: &'static str| {
+            let store = store.clone();
+            async move { store.spend_token(id).await.unwrap() }
+        };
+        let tries = futures_util::future::join_all((0..8).map(|_| spend("two"))).await;
+        assert_eq!(tries.iter().filter(|t| matches!(t, TokenUse::Spent(_))).count(), 2);
+        assert_eq!(tries.iter().filter(|t| **t == TokenUse::UsedUp).count(), 6);
+        assert!(matches!(spend("any").await, TokenUse::Spent(_)));
+        assert!(store.revoke_token("any").await.unwrap());
+        assert_eq!(spend("any").await, TokenUse::Revoked);
+        assert_eq!(spend("none").await, TokenUse::Unknown);
+        assert!(!store.revoke_token("none").await.unwrap());
+        store.prune(SystemTime::UNIX_EPOCH + Duration::from_secs(101)).await.unwrap();
+        assert_eq!(store.tokens().await.unwrap(), []);
+    }
+}

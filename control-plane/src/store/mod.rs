@@ -1,0 +1,218 @@
+//! What outlives the process: keys, revisions, tokens, certificates, registrations, addresses.
+//!
+//! The records here are what is written, as JSON; `embedded` keeps them in one file in the data directory.
+
+mod embedded;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use embedded::{Embedded, TokenUse};
+
+/// What went wrong with the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The data directory cannot be made or made private.
+    #[error("cannot prepare the data directory {0}")]
+    Directory(PathBuf, #[source] std::io::Error),
+    /// The database file cannot be opened.
+    #[error("cannot open the store {0}")]
+    Open(PathBuf, #[source] Box<redb::Error>),
+    /// Reading or writing failed.
+    #[error("cannot {0}")]
+    Access(&'static str, #[source] Box<redb::Error>),
+    /// A record is not what this version writes.
+    #[error("the store's record of {0} cannot be read")]
+    Record(&'static str, #[source] serde_json::Error),
+    /// The thread doing it ended early.
+    #[error("the store's thread ended while it was to {0}")]
+    Thread(&'static str),
+}
+
+/// What identifies a document.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct DocumentKey {
+    /// `Service`, `MeshConfig`, ...
+    pub kind: String,
+    /// Empty for kinds that have none.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl std::fmt::Display for DocumentKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.namespace.is_empty() {
+            write!(f, "{} {}", self.kind, self.name)
+        } else {
+            write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+        }
+    }
+}
+
+/// Who owns a document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Origin {
+    /// Someone applied it.
+    Applied,
+    /// It stands in this file of the configuration directory.
+    ConfigDir(String),
+}
+
+/// One document of a revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Document {
+    /// What it is.
+    pub key: DocumentKey,
+    /// Who owns it.
+    pub origin: Origin,
+    /// It, as JSON, as it was applied.
+    pub json: String,
+}
+
+/// What changed the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RevisionSource {
+    /// `weft apply`.
+    Apply,
+    /// `weft delete`.
+    Delete,
+    /// `weft rollback`.
+    Rollback,
+    /// A file in the configuration directory.
+    ConfigDir,
+}
+
+impl RevisionSource {
+    /// As `weft history` shows it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Apply => "apply",
+            Self::Delete => "delete",
+            Self::Rollback => "rollback",
+            Self::ConfigDir => "config-dir",
+        }
+    }
+}
+
+/// A revision without its documents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Revision {
+    /// Counts up from 1.
+    pub number: u64,
+    /// When.
+    pub time: SystemTime,
+    /// Who.
+    pub author: String,
+    /// How.
+    pub source: RevisionSource,
+    /// What, in a line.
+    pub summary: String,
+    /// The documents that it created, changed or deleted.
+    pub touched: Vec<DocumentKey>,
+}
+
+/// What a holder may claim beyond its identity.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Grant {
+    /// The services it may offer, in its own namespace.
+    pub services: BTreeSet<String>,
+    /// Its labels, where they are pinned; empty: it may choose them.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A join token, without its signature.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Token {
+    /// Its `jti`.
+    pub id: String,
+    /// Whom its holder becomes.
+    pub namespace: String,
+    /// Whom its holder becomes.
+    pub service_account: String,
+    /// What its holder may offer.
+    pub grant: Grant,
+    /// Until when.
+    pub expires: SystemTime,
+    /// How often it may still be used; none: any number.
+    pub uses_left: Option<u32>,
+    /// Taken back.
+    pub revoked: bool,
+}
+
+/// An issued certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Certificate {
+    /// Its serial number, in hexadecimal.
+    pub serial: String,
+    /// The holder's namespace.
+    pub namespace: String,
+    /// The holder's workload.
+    pub workload: String,
+    /// `spiffe://..`.
+    pub spiffe_id: String,
+    /// Who signed it.
+    pub issuer: String,
+    /// Valid from.
+    pub not_before: SystemTime,
+    /// Valid until.
+    pub not_after: SystemTime,
+    /// What its holder may claim.
+    pub grant: Grant,
+}
+
+/// A service port that a workload serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Offer {
+    /// The service, in the workload's namespace.
+    pub service: String,
+    /// The port callers use.
+    pub port: u16,
+    /// The port the app listens on.
+    pub target_port: u16,
+    /// `weft.v1.Protocol`'s number.
+    pub protocol: i32,
+}
+
+/// A sidecar's workload, as it announced itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Registration {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub workload: String,
+    /// Made anew at each start of the sidecar.
+    pub instance: String,
+    /// `spiffe://..`.
+    pub spiffe_id: String,
+    /// The serial of the certificate it registered with.
+    pub serial: String,
+    /// Where others reach it.
+    pub addresses: Vec<IpAddr>,
+    /// The sidecar's port for mesh traffic.
+    pub inbound_port: u16,
+    /// What it serves.
+    pub offers: Vec<Offer>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its locality.
+    pub zone: String,
+    /// The sidecar's version.
+    pub version: String,
+    /// Takes traffic.
+    pub ready: bool,
+}
+
+/// The virtual addresses that a service keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Allocation {
+    /// `namespace/name`.
+    pub service: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}

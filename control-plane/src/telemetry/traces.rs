@@ -1,0 +1,319 @@
+//! The traces in memory: so many spans, so many bytes, so old; the oldest traces make room.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::span::{Span, TraceId};
+
+/// Spans of all traces.
+const MOST_SPANS: usize = 100_000;
+/// Bytes of all spans, roughly.
+const MOST_BYTES: usize = 96 << 20;
+/// Spans of one trace.
+const MOST_IN_TRACE: usize = 5_000;
+/// How old a trace may get.
+const AGE: Duration = Duration::from_hours(24);
+
+/// The traces.
+#[derive(Debug)]
+pub(crate) struct Traces {
+    limits: Limits,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    spans: usize,
+    bytes: usize,
+    in_trace: usize,
+    age: Duration,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    traces: BTreeMap<TraceId, Vec<Span>>,
+    /// By arrival, oldest first.
+    order: VecDeque<TraceId>,
+    spans: usize,
+    bytes: usize,
+}
+
+/// What became of spans that came in.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// Stored.
+    pub stored: u64,
+    /// Dropped to make room: these or older ones.
+    pub evicted: u64,
+}
+
+/// Which traces.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Filter {
+    /// That pass through this service.
+    pub service: Option<String>,
+    /// Whether they must hold a failed span.
+    pub errors: Errors,
+    /// That took at least so long.
+    pub slower_than: Duration,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Whether traces without errors are wanted.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Errors {
+    /// All traces.
+    #[default]
+    Any,
+    /// Only those with a failed span.
+    Only,
+}
+
+/// A trace in a line.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Summary {
+    /// Its id.
+    pub id: TraceId,
+    /// The name of its root span.
+    pub root: String,
+    /// The service of its root span.
+    pub service: Arc<str>,
+    /// When it began.
+    pub start: SystemTime,
+    /// From its beginning to the end of its last span.
+    pub duration: Duration,
+    /// How many spans it has.
+    pub spans: usize,
+    /// The services it passes through.
+    pub services: BTreeSet<Arc<str>>,
+    /// How many of its spans failed.
+    pub errors: usize,
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self::new(Limits { spans: MOST_SPANS, bytes: MOST_BYTES, in_trace: MOST_IN_TRACE, age: AGE })
+    }
+}
+
+impl Traces {
+    fn new(limits: Limits) -> Self {
+        Self { limits, state: Mutex::default() }
+    }
+
+    /// Takes spans in. A span that is there already (an exporter tried twice) is not stored again.
+    pub(crate) fn insert(&self, spans: Vec<Span>) -> Taken {
+        let mut state = self.lock();
+        let mut taken = Taken::default();
+        for span in spans {
+            let weight = span.weight();
+            let id = span.trace;
+            let State { traces, order, .. } = &mut *state;
+            let trace = traces.entry(id).or_insert_with(|| {
+                order.push_back(id);
+                Vec::new()
+            });
+            if trace.iter().any(|known| known.id == span.id) {
+                continue;
+            }
+            if trace.len() >= self.limits.in_trace {
+                taken.evicted += 1;
+                continue;
+            }
+            trace.push(span);
+            state.spans += 1;
+            state.bytes += weight;
+            taken.stored += 1;
+        }
+        while state.spans > self.limits.spans || state.bytes > self.limits.bytes {
+            let Some(gone) = state.forget_oldest() else { break };
+            taken.evicted += gone;
+        }
+        taken
+    }
+
+    /// Forgets what is too old.
+    pub(crate) fn expire(&self, now: SystemTime) {
+        let mut state = self.lock();
+        while let Some(trace) = state.order.front().and_then(|oldest| state.traces.get(oldest)) {
+            let newest = trace.iter().map(Span::end).max().unwrap_or(SystemTime::UNIX_EPOCH);
+            if now.duration_since(newest).is_ok_and(|age| age > self.limits.age) {
+                state.forget_oldest();
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// The traces that pass the filter, newest first.
+    pub(crate) fn list(&self, filter: &Filter) -> Vec<Summary> {
+        let state = self.lock();
+        let newest_first = state.order.iter().rev().filter_map(|id| Some((id, state.traces.get(id)?)));
+        let summaries = newest_first.filter_map(|(id, spans)| Summary::of(*id, spans));
+        let mut found: Vec<_> =
+            summaries.filter(|summary| filter.admits(summary)).take(filter.limit).collect();
+        found.sort_by_key(|summary| std::cmp::Reverse(summary.start));
+        found
+    }
+
+    /// The spans of the one trace whose id begins with these hexadecimal digits, by start; none where there is no
+    /// such trace, or several.
+    pub(crate) fn find(&self, prefix: &str) -> Option<(TraceId, Vec<Span>)> {
+        let prefix = prefix.trim().to_ascii_lowercase();
+        let from = lowest(&prefix)?;
+        let state = self.lock();
+        let mut matching =
+            state.traces.range(from..).take_while(|(id, _)| id.to_string().starts_with(&prefix));
+        let (id, spans) = matching.next()?;
+        if matching.next().is_some() {
+            return None;
+        }
+        let mut spans = spans.clone();
+        spans.sort_by_key(|span| (span.start, std::cmp::Reverse(span.duration)));
+        Some((*id, spans))
+    }
+
+    /// How many spans there are.
+    pub(crate) fn spans(&self) -> usize {
+        self.lock().spans
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn forget_oldest(&mut self) -> Option<u64> {
+        let oldest = self.order.pop_front()?;
+        let spans = self.traces.remove(&oldest).unwrap_or_default();
+        self.spans -= spans.len();
+        self.bytes -= spans.iter().map(Span::weight).sum::<usize>();
+        Some(spans.len() as u64)
+    }
+}
+
+impl Summary {
+    fn of(id: TraceId, spans: &[Span]) -> Option<Self> {
+        let start = spans.iter().map(|span| span.start).min()?;
+        let end = spans.iter().map(Span::end).max()?;
+        let ids: BTreeSet<_> = spans.iter().map(|span| span.id).collect();
+        let is_root = |span: &&Span| span.parent.is_none_or(|parent| !ids.contains(&parent));
+        let root = spans.iter().filter(is_root).min_by_key(|span| span.start).or_else(|| spans.first())?;
+        Some(Self {
+            id,
+            root: root.name.clone(),
+            service: root.service.clone(),
+            start,
+            duration: end.duration_since(start).unwrap_or_default(),
+            spans: spans.len(),
+            services: spans.iter().map(|span| span.service.clone()).collect(),
+            errors: spans.iter().filter(|span| span.error).count(),
+        })
+    }
+}
+
+impl Filter {
+    fn admits(&self, summary: &Summary) -> bool {
+        let passes = |wanted: &String| summary.services.iter().any(|service| **service == **wanted);
+        self.service.as_ref().is_none_or(passes)
+            && (self.errors == Errors::Any || summary.errors > 0)
+            && summary.duration >= self.slower_than
+    }
+}
+
+/// The lowest id that begins with these digits.
+fn lowest(prefix: &str) -> Option<TraceId> {
+    if prefix.is_empty() || prefix.len() > 32 {
+        return None;
+    }
+    let padded = u128::from_str_radix(&format!("{prefix:0<32}"), 16).ok()?;
+    prefix.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| TraceId(padded.to_be_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::span::{SpanId, SpanKind};
+    use super::*;
+
+    fn span(trace: u8, id: u8, parent: Option<u8>, service: &str, millis: u64) -> Span {
+        Span {
+            trace: TraceId([trace; 16]),
+            id: SpanId([id; 8]),
+            parent: parent.map(|parent| SpanId([parent; 8])),
+            service: service.into(),
+            kind: SpanKind::Server,
+            name: format!("GET /{id}"),
+            start: SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(trace) * 100 + u64::from(id)),
+            duration: Duration::from_millis(millis),
+            attributes: Vec::new(),
+            error: service == "bad",
+        }
+    }
+
+    fn filter() -> Filter {
+        Filter { limit: 10, ..Filter::default() }
+    }
+
+    #[test]
+    fn a_trace_is_summed_up_over_all_its_services() {
+        let traces = Traces::default();
+        traces.insert(vec![span(1, 2, Some(1), "orders", 10)]);
+        traces.insert(vec![span(1, 1, Some(9), "web", 2000), span(1, 3, Some(2), "bad", 1)]);
+        traces.insert(vec![span(1, 3, Some(2), "bad", 1), span(2, 1, None, "web", 5)]);
+        let found = traces.list(&filter());
+        assert_eq!(found.iter().map(|summary| summary.id.0[0]).collect::<Vec<_>>(), [2, 1]);
+        let first = &found[1];
+        assert_eq!(
+            (first.root.as_str(), &*first.service, first.spans, first.errors),
+            ("GET /1", "web", 3, 1)
+        );
+        assert_eq!(first.services.len(), 3);
+        assert_eq!(first.duration, Duration::from_secs(2).max(Duration::from_millis(2001)));
+    }
+
+    #[test]
+    fn filters_choose_by_service_error_and_duration() {
+        let traces = Traces::default();
+        traces.insert(vec![
+            span(1, 1, None, "web", 5),
+            span(2, 1, None, "bad", 500),
+            span(3, 1, None, "web", 90),
+        ]);
+        let check = |filter: Filter, expected: &[u8]| {
+            let found: Vec<u8> = traces.list(&filter).iter().map(|summary| summary.id.0[0]).collect();
+            assert_eq!(found, expected, "{filter:?}");
+        };
+        check(Filter { service: Some("web".into()), ..filter() }, &[3, 1]);
+        check(Filter { errors: Errors::Only, ..filter() }, &[2]);
+        check(Filter { slower_than: Duration::from_millis(90), ..filter() }, &[3, 2]);
+        check(Filter { limit: 1, ..filter() }, &[3]);
+    }
+
+    #[test]
+    fn a_trace_is_found_by_the_beginning_of_its_id() {
+        let traces = Traces::default();
+        traces.insert(vec![span(0x11, 1, None, "web", 5), span(0x12, 1, None, "web", 5)]);
+        assert_eq!(traces.find("11").unwrap().0, TraceId([0x11; 16]));
+        assert_eq!(traces.find(&"12".repeat(16)).unwrap().0, TraceId([0x12; 16]));
+        for none in ["1", "", "13", "+1", "x", &"11".repeat(17)] {
+            assert!(traces.find(none).is_none(), "{none:?}");
+        }
+    }
+
+    #[test]
+    fn the_oldest_traces_make_room() {
+        let limits = Limits { spans: 3, bytes: usize::MAX, in_trace: 2, age: AGE };
+        let traces = Traces::new(limits);
+        let taken =
+            traces.insert(vec![span(1, 1, None, "a", 1), span(1, 2, None, "a", 1), span(1, 3, None, "a", 1)]);
+        assert_eq!(taken, Taken { stored: 2, evicted: 1 });
+        let taken = traces.insert(vec![span(2, 1, None, "a", 1), span(3, 1, None, "a", 1)]);
+        assert_eq!(taken, Taken { stored: 2, evicted: 2 });
+        assert_eq!(traces.spans(), 2);
+        traces.expire(SystemTime::UNIX_EPOCH + Duration::from_secs(250) + AGE);
+        assert_eq!(traces.list(&filter()).len(), 1);
+    }
+}
