@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::error::{Error, Result};
@@ -22,10 +23,10 @@ const LAST_POD: u16 = u16::MAX - 1;
 
 /// A network namespace with a bridge: what pods are linked to, and where the control plane can listen for them.
 ///
-/// It is gone, with everything in it, when the last `Hub` of it is dropped and the last process in it ended.
+/// It is gone, with everything in it, when the last `Hub` and [`Pod`] of it is dropped and the last process in it ended.
 #[derive(Debug)]
 pub struct Hub {
-    namespace: Namespace,
+    namespace: Arc<Namespace>,
     v6: Option<Ipv6Addr>,
     next_pod: AtomicU16,
 }
@@ -36,7 +37,7 @@ impl Hub {
     /// # Errors
     /// When the kernel refuses: without the rights ([`userns::needed`](crate::userns::needed)), or without bridges.
     pub fn create() -> Result<Self> {
-        let namespace = Namespace::create()?;
+        let namespace = Arc::new(Namespace::create()?);
         let v6 = namespace.run(build)??;
         Ok(Self { namespace, v6, next_pod: AtomicU16::new(FIRST_POD) })
     }
@@ -47,7 +48,7 @@ impl Hub {
     /// # Errors
     /// When the namespace cannot be opened or entered, or is no hub.
     pub fn join(path: &Path) -> Result<Self> {
-        let namespace = Namespace::open(path)?;
+        let namespace = Arc::new(Namespace::open(path)?);
         let (v6, next_pod) = namespace.run(|| survey(path))??;
         Ok(Self { namespace, v6, next_pod: AtomicU16::new(next_pod) })
     }
@@ -90,6 +91,11 @@ impl Hub {
     #[must_use]
     pub fn netns(&self) -> BorrowedFd<'_> {
         self.namespace.as_fd()
+    }
+
+    /// What keeps the hub, and with it the pods' links, alive.
+    pub(crate) fn hold(&self) -> Arc<Namespace> {
+        Arc::clone(&self.namespace)
     }
 
     /// Finds a number that no pod of any process has, by trying: `claim` makes the pod's link under a name with that

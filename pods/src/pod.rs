@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
+use std::sync::Arc;
 
 use rustix::thread::{CapabilitySet, capabilities, configure_capability_in_ambient_set, set_capabilities};
 
@@ -47,6 +48,8 @@ pub struct Pod {
     v4: Ipv4Addr,
     v6: Option<Ipv6Addr>,
     namespace: Namespace,
+    /// A pod's link ends in the hub and would be gone with it.
+    _hub: Arc<Namespace>,
 }
 
 impl Pod {
@@ -63,7 +66,7 @@ impl Pod {
             let links = Links::open()?;
             links.wait_until_up(links.existing(LINK)?)
         })??;
-        Ok(Self { name: name.to_owned(), v4, v6, namespace })
+        Ok(Self { name: name.to_owned(), v4, v6, namespace, _hub: hub.hold() })
     }
 
     /// The name it was given.

@@ -1,31 +1,23 @@
 //! The programs that tests start in pods or beside them: this very program, told what to be by its environment.
 
 use std::env;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _, stdin};
+use std::io::{BufRead as _, BufReader, Read as _, stdin};
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use weft_pods::{Hub, Snapshot, adopt_orphans, intercept, userns};
 
-use crate::rights::this_program;
+use crate::rights::{obtain, this_program};
 use crate::wire::{call, dial, greet, listen};
 
 const ROLE: &str = "WEFT_PODS_ROLE";
 const ARGUMENTS: &str = "WEFT_PODS_ARGUMENTS";
-/// Marks what a child says among what the test harness prints.
-const VOICE: &str = "child says: ";
 
 /// This program in a role.
 pub(crate) fn child(role: &str, arguments: &[&str]) -> Command {
     let mut command = this_program();
-    command.args(["--exact", "children::plays_its_role", "--nocapture"]);
     command.env(ROLE, role).env(ARGUMENTS, arguments.join("\n"));
     command
-}
-
-/// Runs a role in a process of its own; nothing where this process is that or may not start others with its rights.
-pub(crate) fn alone(role: &str) -> Option<Output> {
-    crate::rights::is_root().then(|| child(role, &[]).output().unwrap())
 }
 
 /// A child that says something and then lives until it is killed, or its parent is gone.
@@ -43,13 +35,8 @@ impl Talking {
 
     pub(crate) fn says(&mut self) -> String {
         let mut line = String::new();
-        loop {
-            line.clear();
-            assert!(self.output.read_line(&mut line).unwrap() > 0, "the child is gone");
-            if let Some((_, said)) = line.trim_end().split_once(VOICE) {
-                return said.to_owned();
-            }
-        }
+        assert!(self.output.read_line(&mut line).unwrap() > 0, "the child is gone");
+        line.trim_end().to_owned()
     }
 
     /// Kills it with SIGKILL.
@@ -60,13 +47,12 @@ impl Talking {
 }
 
 fn say(words: &str) {
-    println!("{VOICE}{words}");
-    std::io::stdout().flush().unwrap();
+    println!("{words}");
 }
 
-#[test]
-fn plays_its_role() {
-    let Ok(role) = env::var(ROLE) else { return };
+/// Plays the role that the environment says, if any.
+pub(crate) fn plays_a_role() -> bool {
+    let Ok(role) = env::var(ROLE) else { return false };
     let arguments = env::var(ARGUMENTS).unwrap_or_default();
     let arguments: Vec<&str> = arguments.lines().collect();
     match (role.as_str(), arguments.as_slice()) {
@@ -81,15 +67,12 @@ fn plays_its_role() {
         ("leaks", []) => leaks(),
         other => panic!("{other:?} is no role"),
     }
+    true
 }
 
 /// Owns a hub and a pod with a listener, as the first `weft run` of a user does.
 fn own() {
-    if userns::needed()
-        && let Err(error) = userns::enter()
-    {
-        return say(&format!("cannot: {error}"));
-    }
+    obtain().unwrap();
     let hub = Hub::create().unwrap();
     let pod = hub.pod("first").unwrap();
     let listener = listen(&pod, 8080);
@@ -122,7 +105,8 @@ fn wait_for_the_end() {
 }
 
 /// Makes everything that a run makes, and looks before, meanwhile and after.
-pub(crate) fn leaks() {
+fn leaks() {
+    obtain().unwrap();
     adopt_orphans().unwrap();
     let before = Snapshot::take().unwrap();
     let hub = Hub::create().unwrap();
@@ -130,12 +114,13 @@ pub(crate) fn leaks() {
     pod.run(|| intercept::up(&intercept::Rules::default())).unwrap().unwrap();
     // One that is not waited for by who started it: a grandchild, left alone by its parent.
     let mut shell = Command::new("/bin/sh");
-    let mut parent = pod.spawn(shell.args(["-c", "sleep 1000 & echo $!"]).stdout(Stdio::piped())).unwrap();
+    let mut parent =
+        pod.spawn(shell.args(["-c", "sleep 1000 2>/dev/null >&2 & echo $!"]).stdout(Stdio::piped())).unwrap();
     let mut orphan = String::new();
     BufReader::new(parent.stdout.take().unwrap()).read_line(&mut orphan).unwrap();
     assert!(parent.wait().unwrap().success());
     let meanwhile = before.diff(&Snapshot::take().unwrap()).to_string();
-    assert!(meanwhile.contains("+ process") && meanwhile.contains("(sleep)"), "{meanwhile}");
+    assert!(meanwhile.contains(&format!("+ process {} (", orphan.trim())), "{meanwhile}");
     assert_eq!(meanwhile.matches("+ namespace").count(), 2, "{meanwhile}");
 
     drop((pod, hub));
