@@ -1,1 +1,1 @@
-//! The whole mesh in real pods, tried from outside.
+//! The harness of the end-to-end tests.

@@ -1,0 +1,3 @@
+//! The whole mesh, tried from outside: one file per promise.
+
+mod tidy;
