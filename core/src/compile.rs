@@ -79,7 +79,8 @@ pub fn service(world: &World, name: &QualifiedName) -> Option<Service> {
     Some(Service { name: name.clone(), addresses, ports: service_ports(world, name) })
 }
 
-/// The endpoints of a service: its members that are ready and have an app's port behind one of its ports.
+/// The endpoints of a service: its members that are ready and have an app's port behind one of its ports. Where a service
+/// has no ports, neither have its endpoints: it is called on the apps' own.
 pub fn endpoints(world: &World, service: &QualifiedName) -> Option<Vec<Endpoint>> {
     if !world.has_service(service) {
         return None;
@@ -87,6 +88,7 @@ pub fn endpoints(world: &World, service: &QualifiedName) -> Option<Vec<Endpoint>
     let document = world.documented_service(service);
     let takes_unready = document.is_some_and(|spec| spec.publish_not_ready);
     let ports: Vec<u16> = service_ports(world, service).into_iter().map(|port| port.port).collect();
+    let portless = ports.is_empty();
     let mut endpoints = Vec::new();
     for (name, member) in world.members(service) {
         let takes_traffic = match member {
@@ -98,7 +100,7 @@ pub fn endpoints(world: &World, service: &QualifiedName) -> Option<Vec<Endpoint>
             Some(PortMap { port: *port, target_port })
         };
         let ports: Vec<_> = ports.iter().filter_map(target).collect();
-        if takes_traffic && !ports.is_empty() {
+        if takes_traffic && (!ports.is_empty() || portless) {
             endpoints.push(Endpoint { ports, ..endpoint(world, &name, member) });
         }
     }
@@ -143,7 +145,9 @@ fn service_ports(world: &World, service: &QualifiedName) -> Vec<ServicePort> {
     let mut told: BTreeMap<u16, Vec<Protocol>> = BTreeMap::new();
     for registration in world.offering(service) {
         for offer in registration.offers.iter().filter(|offer| offer.service == *service) {
-            told.entry(offer.port).or_default().push(offer.protocol);
+            if let Some(offered) = offer.port {
+                told.entry(offered.port).or_default().push(offered.protocol);
+            }
         }
     }
     let port = |(port, told): (u16, Vec<Protocol>)| ServicePort {
@@ -209,8 +213,16 @@ fn target_port(
 }
 
 fn offered(registration: &Registration, service: &QualifiedName, port: u16) -> Option<(u16, Protocol)> {
-    let offer = registration.offers.iter().find(|offer| offer.service == *service && offer.port == port)?;
-    Some((offer.target_port, offer.protocol))
+    let mut offers = registration.offers.iter().filter(|offer| offer.service == *service);
+    let mut every_port = false;
+    let said = offers.find_map(|offer| {
+        every_port |= offer.port.is_none();
+        offer.port.filter(|offered| offered.port == port)
+    });
+    match said {
+        Some(offered) => Some((offered.target_port, offered.protocol)),
+        None => every_port.then_some((port, Protocol::Detect)),
+    }
 }
 
 /// A member without the ports of a service.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tonic::Status;
 use weft_core::manifest::{is_label_key, is_label_value};
 use weft_core::model::{Name, QualifiedName, ResourceName};
-use weft_proto::convert::{address_from_wire, port_from_wire, protocol_from_wire};
+use weft_proto::convert::{ConvertError, address_from_wire, port_from_wire, protocol_from_wire};
 use weft_proto::v1;
 
 use super::Shared;
@@ -14,7 +14,7 @@ use crate::peer::Peer;
 use crate::push::{ProtocolError, Session};
 use crate::report::chain;
 use crate::source::registry::{AnnounceError, Lease};
-use crate::store::{Grant, Offer, Registration};
+use crate::store::{Grant, Offer, OfferedPort, Registration};
 
 const MOST_ADDRESSES: usize = 16;
 const MOST_OFFERS: usize = 64;
@@ -102,9 +102,8 @@ fn offers(grant: &Grant, workload: &QualifiedName, wire: &[v1::Offer]) -> Result
     let mut seen = BTreeSet::new();
     let mut offers = Vec::with_capacity(wire.len());
     for offer in wire {
-        let invalid = |error: weft_proto::convert::ConvertError| {
-            Status::invalid_argument(format!("offer of {:?}: {error}", offer.service))
-        };
+        let invalid =
+            |error: ConvertError| Status::invalid_argument(format!("offer of {:?}: {error}", offer.service));
         let service: Name = parsed("an offered service", &offer.service)?;
         if !grant.services.contains(service.as_str()) {
             return Err(Status::permission_denied(format!(
@@ -112,15 +111,25 @@ fn offers(grant: &Grant, workload: &QualifiedName, wire: &[v1::Offer]) -> Result
                 listed(&grant.services),
             )));
         }
-        let port = port_from_wire("port", offer.port).map_err(invalid)?;
-        let target_port = port_from_wire("target_port", offer.target_port).map_err(invalid)?;
-        protocol_from_wire(offer.protocol).map_err(invalid)?;
-        if !seen.insert((service.clone(), port)) {
-            return Err(Status::invalid_argument(format!("{service}:{port} is offered twice")));
+        let port = offered_port(offer).map_err(invalid)?;
+        if !seen.insert((service.clone(), port.map(|offered| offered.port))) {
+            let port = port.map(|offered| format!(":{}", offered.port)).unwrap_or_default();
+            return Err(Status::invalid_argument(format!("{service}{port} is offered twice")));
         }
-        offers.push(Offer { service: service.to_string(), port, target_port, protocol: offer.protocol });
+        offers.push(Offer { service: service.to_string(), port });
     }
     Ok(offers)
+}
+
+/// One port, or none for every port.
+fn offered_port(offer: &v1::Offer) -> Result<Option<OfferedPort>, ConvertError> {
+    if (offer.port, offer.target_port) == (0, 0) {
+        return Ok(None);
+    }
+    let port = port_from_wire("port", offer.port)?;
+    let target_port = port_from_wire("target_port", offer.target_port)?;
+    protocol_from_wire(offer.protocol)?;
+    Ok(Some(OfferedPort { port, target_port, protocol: offer.protocol }))
 }
 
 fn labels(grant: &Grant, asked: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Status> {

@@ -15,7 +15,7 @@ use weft_core::world::{self, Change};
 use weft_proto::convert::protocol_from_wire;
 
 use crate::report::chain;
-use crate::store::{Embedded, Offer, Registration, StoreError};
+use crate::store::{Embedded, Offer, OfferedPort, Registration, StoreError};
 use crate::world::World;
 
 /// How long a workload stays whose stream broke.
@@ -308,12 +308,15 @@ fn known(record: &Registration) -> Option<world::Registration> {
     let identity: SpiffeId = record.spiffe_id.parse().ok()?;
     let (_, service_account) = identity.service_account()?;
     let offer = |offer: &Offer| {
-        Some(world::Offer {
-            service: QualifiedName::new(namespace.clone(), offer.service.parse().ok()?),
-            port: offer.port,
-            target_port: offer.target_port,
-            protocol: protocol_from_wire(offer.protocol).ok()?,
-        })
+        let service = QualifiedName::new(namespace.clone(), offer.service.parse().ok()?);
+        let port = match &offer.port {
+            None => None,
+            Some(OfferedPort { port, target_port, protocol }) => {
+                let protocol = protocol_from_wire(*protocol).ok()?;
+                Some(world::OfferedPort { port: *port, target_port: *target_port, protocol })
+            }
+        };
+        Some(world::Offer { service, port })
     };
     Some(world::Registration {
         name: QualifiedName::new(namespace.clone(), record.workload.parse().ok()?),

@@ -166,11 +166,18 @@ pub(crate) struct Certificate {
     pub grant: Grant,
 }
 
-/// A service port that a workload serves.
+/// What a workload serves of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Offer {
     /// The service, in the workload's namespace.
     pub service: String,
+    /// One port of it; none: every port, as it is.
+    pub port: Option<OfferedPort>,
+}
+
+/// A service port that a workload serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OfferedPort {
     /// The port callers use.
     pub port: u16,
     /// The port the app listens on.

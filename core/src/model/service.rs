@@ -29,7 +29,7 @@ pub struct Service {
     pub name: QualifiedName,
     /// Its virtual addresses.
     pub addresses: Vec<IpAddr>,
-    /// The ports callers use, by number.
+    /// The ports callers use, by number; none: every port, and what is spoken is found out.
     pub ports: Vec<ServicePort>,
 }
 
@@ -59,7 +59,7 @@ pub struct Endpoint {
     pub zone: String,
     /// Its share of the traffic, against 1.
     pub weight: u32,
-    /// Which of its app's ports serves which service port.
+    /// Which of its app's ports serves which service port; none are said: each serves its own number.
     pub ports: Vec<PortMap>,
 }
 
@@ -75,6 +75,9 @@ pub struct PortMap {
 impl Endpoint {
     /// The app's port behind a service port.
     pub fn target_port(&self, port: u16) -> Option<u16> {
+        if self.ports.is_empty() {
+            return Some(port);
+        }
         self.ports.iter().find(|map| map.port == port).map(|map| map.target_port)
     }
 }

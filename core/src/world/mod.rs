@@ -49,11 +49,18 @@ pub struct Registration {
     pub ready: bool,
 }
 
-/// A service port that a workload serves.
+/// What a workload serves of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     /// The service.
     pub service: QualifiedName,
+    /// One port of it; none: every port, each by the app's port of the same number.
+    pub port: Option<OfferedPort>,
+}
+
+/// A service port that a workload serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OfferedPort {
     /// The port callers use.
     pub port: u16,
     /// The app's port.

@@ -208,6 +208,18 @@ fn a_headless_service_without_ports_has_those_offered() {
 }
 
 #[test]
+fn a_service_offered_without_a_port_is_called_on_every_port() {
+    let world = built("", [registration("default/a", "10.0.0.1", &["db"])]);
+    check(&world, "default/db", &[], &["a"]);
+    let endpoint = endpoints(&world, &name("default/db")).unwrap().remove(0);
+    assert_eq!(endpoint.target_port(5432), Some(5432));
+
+    let text = doc("db", "{ports: [{port: 3306, appProtocol: tcp}]}");
+    let world = built(&text, [registration("default/a", "10.0.0.1", &["db"])]);
+    check(&world, "default/db", &["3306/Tcp"], &["a 3306->3306"]);
+}
+
+#[test]
 fn a_workload_is_told_what_its_ports_serve() {
     let text = doc("web", "{selector: {app: web}, ports: [{port: 80, targetPort: 9, appProtocol: grpc}]}")
         + &doc("all", "{selector: {app: web}, ports: [{port: 1, targetPort: 9}]}");

@@ -6,7 +6,7 @@ use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use weft_core::compile::{compile, compile_one};
 use weft_core::model::{Protocol, QualifiedName, Resource, ResourceName, SpiffeId};
-use weft_core::world::{Change, Defaults, Holder, Offer, Registration, World};
+use weft_core::world::{Change, Defaults, Holder, Offer, OfferedPort, Registration, World};
 
 use crate::documents::good;
 
@@ -27,7 +27,10 @@ pub(crate) fn documents(source: &str, text: &str) -> Change {
 pub(crate) fn registration(workload: &str, address: &str, offers: &[&str]) -> Registration {
     let workload = name(workload);
     let offer = |text: &&str| {
-        let (service, rest) = text.split_once(':').unwrap();
+        let Some((service, rest)) = text.split_once(':') else {
+            let service = QualifiedName::new(workload.namespace.clone(), text.parse().unwrap());
+            return Offer { service, port: None };
+        };
         let (ports, protocol) = rest.split_once(':').unwrap_or((rest, ""));
         let (port, target) = ports.split_once("->").unwrap_or((ports, ports));
         let protocol = match protocol {
@@ -37,7 +40,8 @@ pub(crate) fn registration(workload: &str, address: &str, offers: &[&str]) -> Re
             _ => Protocol::Detect,
         };
         let service = QualifiedName::new(workload.namespace.clone(), service.parse().unwrap());
-        Offer { service, port: port.parse().unwrap(), target_port: target.parse().unwrap(), protocol }
+        let (port, target_port) = (port.parse().unwrap(), target.parse().unwrap());
+        Offer { service, port: Some(OfferedPort { port, target_port, protocol }) }
     };
     let account = "app".parse().unwrap();
     Registration {
@@ -98,7 +102,7 @@ fn allocations_of_services_that_are_gone_are_forgotten_before_they_grow_without_
     for number in 0..65_536 {
         let mut passing = registration("default/passing", "10.0.0.2", &[]);
         let service = name(&format!("default/s{number}"));
-        passing.offers = vec![Offer { service, port: 80, target_port: 80, protocol: Protocol::Detect }];
+        passing.offers = vec![Offer { service, port: None }];
         let allocated = world.apply(Change::Registered(passing)).allocated;
         forgotten += allocated.values().filter(|addresses| addresses.is_empty()).count();
     }

@@ -26,11 +26,18 @@ impl std::fmt::Display for ControlPlane {
     }
 }
 
-/// A service port that this workload serves.
+/// What this workload serves of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     /// The service.
     pub service: Name,
+    /// One port of it; none: every port, as it is.
+    pub port: Option<OfferedPort>,
+}
+
+/// A service port that this workload serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OfferedPort {
     /// The port callers use.
     pub port: u16,
     /// The port the app listens on.
@@ -76,7 +83,10 @@ pub(super) fn name(text: &str) -> Result<Name, String> {
 }
 
 pub(super) fn offer(text: &str) -> Result<Offer, String> {
-    let wrong = || format!("{text:?} is not of the form NAME:PORT[->APP-PORT][:PROTOCOL]");
+    let wrong = || format!("{text:?} is not of the form NAME[:PORT[->APP-PORT][:PROTOCOL]]");
+    if !text.contains(':') {
+        return Ok(Offer { service: name(text)?, port: None });
+    }
     let mut parts = text.split(':');
     let (Some(service), Some(ports), spoken, None) = (parts.next(), parts.next(), parts.next(), parts.next())
     else {
@@ -84,7 +94,8 @@ pub(super) fn offer(text: &str) -> Result<Offer, String> {
     };
     let (outer, inner) = ports.split_once("->").unwrap_or((ports, ports));
     let protocol = spoken.map_or(Ok(Protocol::Detect), protocol)?;
-    Ok(Offer { service: name(service)?, port: port(outer)?, target_port: port(inner)?, protocol })
+    let offered = OfferedPort { port: port(outer)?, target_port: port(inner)?, protocol };
+    Ok(Offer { service: name(service)?, port: Some(offered) })
 }
 
 pub(super) fn upstream(text: &str) -> Result<Upstream, String> {
@@ -196,15 +207,17 @@ mod tests {
     #[test]
     fn offers_name_a_service_its_ports_and_protocol() {
         let offer_of = |service: &str, port, target_port, protocol| {
-            Some(Offer { service: service.parse().unwrap(), port, target_port, protocol })
+            let port = Some(OfferedPort { port, target_port, protocol });
+            Some(Offer { service: service.parse().unwrap(), port })
         };
         check(offer, "orders:8080", offer_of("orders", 8080, 8080, Protocol::Detect));
         check(offer, "orders:80->8080", offer_of("orders", 80, 8080, Protocol::Detect));
         check(offer, "orders:9090->9091:tcp", offer_of("orders", 9090, 9091, Protocol::Tcp));
         check(offer, "a-1:443:tls", offer_of("a-1", 443, 443, Protocol::Tls));
+        check(offer, "database", Some(Offer { service: "database".parse().unwrap(), port: None }));
         check(offer, "a:1:http2", offer_of("a", 1, 1, Protocol::Http2));
         for bad in
-            ["", "orders", "orders:", "orders:0", "orders:x", "orders:80->", "orders:->80", "orders:65536"]
+            ["", "Orders", "orders:", "orders:0", "orders:x", "orders:80->", "orders:->80", "orders:65536"]
         {
             check(offer, bad, None);
         }

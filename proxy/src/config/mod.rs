@@ -116,7 +116,7 @@ pub struct RunArgs {
     /// This workload's name [default: the host's name]
     #[arg(long, env = "WEFT_WORKLOAD", value_name = "NAME")]
     pub workload: Option<String>,
-    /// Services this workload offers: NAME:PORT[->APP-PORT][:http|http2|grpc|tcp|tls],...
+    /// Services this workload offers: NAME[:PORT[->APP-PORT][:http|http2|grpc|tcp|tls]],...; without a port: every port
     #[arg(long, env = "WEFT_SERVICES", value_name = "SERVICES")]
     pub services: Option<String>,
     /// Labels: KEY=VALUE,...
@@ -238,7 +238,10 @@ impl RunArgs {
         let workload = self.workload.unwrap_or_else(|| machine.hostname.clone());
         let workload = mistakes.one("--workload", &workload, grammar::name);
         let offers = mistakes.list("--services", self.services.as_deref(), grammar::offer);
-        mistakes.repeated("--services", &offers, |offer| format!("{}:{}", offer.service, offer.port));
+        mistakes.repeated("--services", &offers, |offer| match offer.port {
+            Some(offered) => format!("{}:{}", offer.service, offered.port),
+            None => offer.service.to_string(),
+        });
         let labels = mistakes.list("--labels", self.labels.as_deref(), grammar::label);
         mistakes.repeated("--labels", &labels, |(key, _)| key.clone());
         let pod_ips = mistakes.list("--pod-ip", self.pod_ip.as_deref(), grammar::pod_ip);

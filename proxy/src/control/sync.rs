@@ -226,9 +226,9 @@ impl SyncLoop {
         let settings = &self.settings;
         let offer = |offer: &crate::config::Offer| v1::Offer {
             service: offer.service.to_string(),
-            port: offer.port.into(),
-            target_port: offer.target_port.into(),
-            protocol: protocol(offer.protocol).into(),
+            port: offer.port.map_or(0, |offered| offered.port.into()),
+            target_port: offer.port.map_or(0, |offered| offered.target_port.into()),
+            protocol: offer.port.map_or(v1::Protocol::Detect, |offered| protocol(offered.protocol)).into(),
         };
         v1::Hello {
             workload: settings.workload.to_string(),
