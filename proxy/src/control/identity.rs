@@ -73,7 +73,7 @@ enum Proof<'a> {
 impl IdentityLoop {
     /// Works for ever.
     pub(super) async fn run(mut self) {
-        let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
+        let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
         let mut current = self.begin().await;
         loop {
             let wait = match &current {

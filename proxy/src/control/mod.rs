@@ -6,6 +6,8 @@ mod connect;
 mod identity;
 mod sync;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;
