@@ -286,6 +286,7 @@ fn serve_grpc(
     let discovery = DiscoveryService::new(Shared {
         ca: parts.ca.clone(),
         hub: parts.hub.clone(),
+        world: parts.world.clone(),
         registry: parts.registry.clone(),
         live: parts.live.clone(),
         metrics: parts.metrics.clone(),

@@ -130,7 +130,7 @@ impl Configuration {
         if let Some(read) = revisions.iter().find(|r| r.source == RevisionSource::ConfigDir) {
             state.last_read = restore(&store, read.number).await?.1;
         }
-        world.configure(state.revision, state.in_force()).await;
+        world.load(state.revision, state.in_force());
         Ok(Self { world, store, state: Mutex::new(state) })
     }
 

@@ -83,20 +83,26 @@ impl World {
 
     /// Puts a configuration into force, and waits until it is published.
     pub(crate) async fn configure(&self, revision: u64, changes: Vec<Change>) {
-        let change = self.fold_revision(revision, changes);
-        self.wake.notify_one();
+        self.load(revision, changes);
+        self.caught_up().await;
+    }
+
+    /// Waits until everything folded in so far is published.
+    pub(crate) async fn caught_up(&self) {
+        let change = self.lock().change;
         let mut published = self.published.subscribe();
         // Late is not lost: what is slow here is published all the same.
         let _ = timeout(PUBLISHED, published.wait_for(|published| *published >= change)).await;
     }
 
-    /// Folds in what a revision says; returns the number of the last change.
-    fn fold_revision(&self, revision: u64, changes: Vec<Change>) -> u64 {
+    /// The same without waiting.
+    pub(crate) fn load(&self, revision: u64, changes: Vec<Change>) {
         let mut state = self.lock();
         state.revision = revision;
         state.change += 1;
         changes.into_iter().for_each(|change| state.fold(change));
-        state.change
+        drop(state);
+        self.wake.notify_one();
     }
 
     /// Looks at what is known.

@@ -66,24 +66,17 @@ impl Links {
 
     /// Switches a link on, as a port of a bridge where one is named.
     pub(crate) fn set_up(&self, index: u32, bridge: Option<u32>) -> Result<()> {
-        if index != LOOPBACK_INDEX && has_ipv6() {
-            self.quieten(index)?;
-        }
         let mut link = LinkMessage::default();
         link.header.index = index;
         link.header.flags = LinkFlags::Up;
         link.header.change_mask = LinkFlags::Up;
         link.attributes.extend(bridge.map(LinkAttribute::Controller));
+        if index != LOOPBACK_INDEX && has_ipv6() {
+            // No automatic link-local addresses, and so no router solicitations and no duplicate detection.
+            let mode = vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)];
+            link.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(mode)]));
+        }
         self.netlink.request("switch a link on", 0, RouteNetlinkMessage::SetLink(link))
-    }
-
-    /// No automatic link-local address once the link is on, and so no router solicitations and no duplicate detection.
-    fn quieten(&self, index: u32) -> Result<()> {
-        let mut link = LinkMessage::default();
-        link.header.index = index;
-        let mode = vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)];
-        link.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(mode)]));
-        self.netlink.request("configure a link", 0, RouteNetlinkMessage::SetLink(link))
     }
 
     /// Waits until a link carries packets, and passes them on where it is a bridge's port. Until then they are lost, and

@@ -23,6 +23,7 @@ use crate::peer::{Connection, Peer};
 use crate::push::Hub;
 use crate::report::chain;
 use crate::source::registry::Registry;
+use crate::world::World;
 
 use stream::Ended;
 
@@ -41,6 +42,7 @@ type Sender = mpsc::Sender<Result<v1::ControlMessage, Status>>;
 pub(crate) struct Shared {
     pub(crate) ca: Arc<Ca>,
     pub(crate) hub: Arc<Hub>,
+    pub(crate) world: Arc<World>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) live: Arc<crate::status::Live>,
     pub(crate) metrics: Arc<Metrics>,

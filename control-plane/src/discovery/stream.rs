@@ -47,6 +47,8 @@ pub(super) async fn run(
     sender: &Sender,
 ) -> Ended {
     let Announced { workload, lease, session } = announced;
+    // Its own workload is among the first things that it is told.
+    shared.world.caught_up().await;
     let mailbox = shared.hub.join();
     let _listed = shared.live.list(&workload, mailbox.clone());
     shared.hub.watch(&mailbox, session.subscriptions());

@@ -180,7 +180,7 @@ impl Registry {
                 (_, false) => Some(Instant::now() + RETRY),
                 (next, true) => next,
             };
-            if self.lock().frozen {
+            if self.is_over() {
                 return;
             }
             tokio::select! {
@@ -194,6 +194,12 @@ impl Registry {
     pub(crate) fn freeze(&self) {
         self.lock().frozen = true;
         self.changed.notify_one();
+    }
+
+    /// Whether nothing more will change and everything is written down.
+    fn is_over(&self) -> bool {
+        let state = self.lock();
+        state.frozen && state.unsaved.is_empty()
     }
 
     /// Removes the workloads whose time is over; returns when the next one's is.

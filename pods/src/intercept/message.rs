@@ -28,12 +28,12 @@ const ELEMENTS: usize = 512;
 
 /// Opens a transaction on the tables.
 pub(super) fn begin() -> Request<NetfilterMessage> {
-    control("change the nftables rules", ControlMessage::BatchBegin)
+    control("begin a change of nftables", ControlMessage::BatchBegin)
 }
 
 /// Commits it.
 pub(super) fn end() -> Request<NetfilterMessage> {
-    control("commit the nftables rules", ControlMessage::BatchEnd)
+    control("commit a change of nftables", ControlMessage::BatchEnd)
 }
 
 pub(super) fn add_table() -> Request<NetfilterMessage> {

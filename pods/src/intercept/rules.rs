@@ -310,7 +310,7 @@ mod tests {
         let text = rules.ruleset().to_string();
         for line in [
             "  set skip_outbound_ports { 25, 8000-8080 }",
-            "  set skip_outbound_v4 { 10.0.0.0/8 }",
+            "  set skip_outbound_v4 { 10.0.0.0-10.255.255.255 }",
             "  chain output { type nat hook output priority -100",
             "    meta skuid 2102 return",
             "    udp dport 53 redirect to :4153",

@@ -8,7 +8,7 @@ use weft_pods::intercept::{self, Rules};
 use weft_pods::{Exemption, Hub, Pod, SIDECAR_MARK, SIDECAR_UID};
 
 use crate::children::child;
-use crate::rights::{SOMEBODY, is_root};
+use crate::rights::is_root;
 use crate::wire::{arrives, ask, call, echo, listen};
 
 const OUTBOUND: u16 = 4140;
@@ -253,15 +253,4 @@ pub(crate) fn taking_the_rules_down_restores_direct_calls_and_leaves_no_table() 
         arrives(&direct, call(&app, destination, None).unwrap());
     }
     assert_eq!(app.run(intercept::show).unwrap().unwrap(), None);
-}
-
-pub(crate) fn a_program_without_rights_is_refused_and_the_rules_stay() {
-    let rules = Rules { proxy_mark: Some(SIDECAR_MARK), ..Rules::default() };
-    let Scene { app, .. } = scene(&rules);
-    let mut program = child("refused", &[]);
-    if is_root() {
-        program.uid(SOMEBODY).gid(SOMEBODY);
-    }
-    assert!(app.spawn(&mut program).unwrap().wait().unwrap().success());
-    assert_eq!(app.run(intercept::show).unwrap().unwrap(), Some(rules.ruleset()));
 }

@@ -47,7 +47,6 @@ fn main() -> ExitCode {
         intercept::rules_are_read_back_as_they_were_asked_for_however_often,
         intercept::the_longest_lists_fit,
         intercept::taking_the_rules_down_restores_direct_calls_and_leaves_no_table,
-        intercept::a_program_without_rights_is_refused_and_the_rules_stay,
         pods::pods_and_the_hub_reach_each_other_by_both_families,
         pods::this_machine_tests_ipv6,
         pods::the_hubs_addresses_can_be_listened_on_before_there_is_a_pod,
