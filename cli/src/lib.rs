@@ -1,0 +1,69 @@
+//! The one command of the mesh: reads the command line, does one thing, ends with its exit code.
+
+mod args;
+mod client;
+mod commands;
+mod output;
+mod target;
+mod time;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use args::{Arguments, Command, Example};
+
+/// Reads the command line of this process, does what it says, and tells how it went.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return refuse(&error),
+    };
+    match run(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            output::error(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let Arguments { common, command } = arguments;
+    match command {
+        Command::Apply(arguments) => asking(commands::apply::execute(&common, arguments)),
+        Command::Get(arguments) => asking(commands::get::execute(&common, arguments)),
+        Command::Delete(arguments) => asking(commands::delete::execute(&common, arguments)),
+        Command::Diff(arguments) => asking(commands::diff::execute(&common, arguments)),
+        Command::History(arguments) => asking(commands::history::execute(&common, arguments)),
+        Command::Rollback(arguments) => asking(commands::rollback::execute(&common, arguments)),
+        Command::Status(arguments) => asking(commands::status::execute(&common, arguments)),
+        Command::Traces(arguments) => asking(commands::traces::execute(&common, arguments)),
+        Command::Trace(arguments) => asking(commands::trace::execute(&common, arguments)),
+        Command::Identity(arguments) => asking(commands::identity::execute(&common, arguments)),
+        Command::Token(arguments) => asking(commands::token::execute(&common, arguments)),
+        Command::Completions(arguments) => commands::completions::execute(&arguments),
+        Command::Example { example: Example::Shop { service } } => {
+            weft_shop::run(service).map(|()| ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Runs a command that asks the control plane.
+fn asking(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+/// Answers `--help` and `--version`, and tells mistakes.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    let (told, code) = match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => (output::print(&text), ExitCode::SUCCESS),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            (output::note(text.trim_end()), ExitCode::from(2))
+        }
+        _ => (output::note(&format!("weft: {}", args::usage_error(error))), ExitCode::from(2)),
+    };
+    if told.is_ok() { code } else { ExitCode::FAILURE }
+}
