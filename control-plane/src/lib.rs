@@ -16,6 +16,7 @@ mod metrics;
 mod peer;
 mod push;
 mod report;
+mod run;
 mod source;
 mod status;
 mod store;
@@ -25,3 +26,4 @@ mod world;
 
 pub use app::{AdminToken, App, Handle, Listeners, StartError};
 pub use config::{Config, Store};
+pub use run::run;
