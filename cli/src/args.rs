@@ -1,5 +1,6 @@
 //! What may stand on the command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use clap::{Parser, Subcommand};
 use jiff::SignedDuration;
 use weft_core::model::Name;
 
-use crate::commands;
 use crate::output::Format;
+use crate::{commands, demo, tether};
 
 const EXAMPLES: &str = "Examples:
   weft demo                                                    a whole mesh on this machine
@@ -66,6 +67,7 @@ pub(crate) struct TargetOptions {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Demo(demo::Arguments),
     Apply(commands::apply::Arguments),
     Get(commands::get::Arguments),
     Delete(commands::delete::Arguments),
@@ -78,12 +80,27 @@ pub(crate) enum Command {
     Identity(commands::identity::Arguments),
     Token(commands::token::Arguments),
     Completions(commands::completions::Arguments),
+    /// The sidecar: the same as the program weft-proxy
+    #[command(disable_help_flag = true)]
+    Proxy(PassedOn),
+    /// The control plane: the same as the program weft-control-plane
+    #[command(disable_help_flag = true)]
+    ControlPlane(PassedOn),
+    #[command(hide = true)]
+    Tethered(tether::Arguments),
     /// An example service
     #[command(hide = true)]
     Example {
         #[command(subcommand)]
         example: Example,
     },
+}
+
+/// Arguments for another program, which reads them itself.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PassedOn {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    arguments: Vec<OsString>,
 }
 
 /// The example services.
@@ -94,6 +111,27 @@ pub(crate) enum Example {
         #[command(subcommand)]
         service: weft_shop::Service,
     },
+}
+
+/// A program that this one is too, and its arguments, the first of which is its name. Its options are not ours: that
+/// we have one of the same name must not matter.
+pub(crate) fn other_program(line: impl IntoIterator<Item = OsString>) -> Option<(Program, Vec<OsString>)> {
+    let mut line = line.into_iter().skip(1).peekable();
+    let (program, name) = match line.next()?.to_str()? {
+        "proxy" => (Program::Proxy, "weft proxy"),
+        "control-plane" => (Program::ControlPlane, "weft control-plane"),
+        _ => return None,
+    };
+    Some((program, std::iter::once(name.into()).chain(line).collect()))
+}
+
+/// The other programs that this one is too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// The sidecar.
+    Proxy,
+    /// The control plane.
+    ControlPlane,
 }
 
 /// A length of time, such as `1h`, `20s` or `250ms`.
@@ -157,6 +195,18 @@ mod tests {
     }
 
     #[test]
+    fn other_programs_read_their_own_options() {
+        let other = |line: &str| other_program(line.split(' ').map(OsString::from));
+        let (program, arguments) = other("weft proxy run --ca x -o y").unwrap();
+        assert_eq!((program, arguments.len()), (Program::Proxy, 6));
+        assert_eq!(arguments[0], "weft proxy");
+        let (program, arguments) = other("weft control-plane --help").unwrap();
+        assert_eq!((program, arguments.len()), (Program::ControlPlane, 2));
+        assert_eq!(other("weft status"), None);
+        assert_eq!(other("weft"), None);
+    }
+
+    #[test]
     fn mistakes_are_told_on_one_line() {
         check(
             "weft statsu",
@@ -167,7 +217,7 @@ mod tests {
         check("weft status -n Not_A_Name", Err("lower-case"));
         check("weft traces --slower-than soon", Err("no length of time"));
         check("weft rollback latest", Err("invalid digit"));
-        check("weft apply", Err("--file <FILE>"));
+        check("weft apply", Err("--file <FILE|DIR|->"));
     }
 
     #[test]

@@ -3,19 +3,31 @@
 mod args;
 mod client;
 mod commands;
+mod demo;
+mod http;
+mod mesh;
 mod output;
 mod target;
+mod tether;
 mod time;
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use args::{Arguments, Command, Example};
+use weft_runtime::logs::{self, LogFormat};
+
+use args::{Arguments, Command, Example, Program};
 
 /// Reads the command line of this process, does what it says, and tells how it went.
 pub fn main() -> ExitCode {
+    match args::other_program(std::env::args_os()) {
+        Some((Program::Proxy, arguments)) => return weft_proxy::run(arguments),
+        Some((Program::ControlPlane, arguments)) => return weft_control_plane::run(arguments),
+        None => {}
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error),
@@ -32,6 +44,8 @@ pub fn main() -> ExitCode {
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { common, command } = arguments;
     match command {
+        Command::Demo(arguments) => demo::execute(&arguments),
+        Command::Tethered(arguments) => tether::execute(&arguments),
         Command::Apply(arguments) => asking(commands::apply::execute(&common, arguments)),
         Command::Get(arguments) => asking(commands::get::execute(&common, arguments)),
         Command::Delete(arguments) => asking(commands::delete::execute(&common, arguments)),
@@ -43,8 +57,13 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Trace(arguments) => asking(commands::trace::execute(&common, arguments)),
         Command::Identity(arguments) => asking(commands::identity::execute(&common, arguments)),
         Command::Token(arguments) => asking(commands::token::execute(&common, arguments)),
+        // Options of ours before the name: `weft -n shop proxy run`.
+        Command::Proxy(_) | Command::ControlPlane(_) => {
+            bail!("proxy and control-plane come before any option")
+        }
         Command::Completions(arguments) => commands::completions::execute(&arguments),
         Command::Example { example: Example::Shop { service } } => {
+            logs::init(LogFormat::Text, "info")?;
             weft_shop::run(service).map(|()| ExitCode::SUCCESS)
         }
     }

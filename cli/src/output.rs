@@ -75,6 +75,11 @@ fn render(format: Format, value: &Value) -> anyhow::Result<String> {
     }
 }
 
+/// Prints one JSON object on one line.
+pub(crate) fn json_line(value: &impl Serialize) -> anyhow::Result<()> {
+    print(&(serde_json::to_string(value)? + "\n"))
+}
+
 /// Prints a text to standard output. A reader that has seen enough (`| head`) is no error.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
@@ -87,6 +92,15 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
 /// Prints a line to standard error.
 pub(crate) fn note(line: &str) -> anyhow::Result<()> {
     writeln!(io::stderr().lock(), "{line}").context("writing to standard error")
+}
+
+/// Tells how long work goes, where someone is looking.
+pub(crate) fn progress(line: &str) {
+    let mut err = io::stderr().lock();
+    if err.is_terminal() {
+        // Nothing depends on whether this is seen.
+        let _ = writeln!(err, "{line}");
+    }
 }
 
 /// Prints an error on one line of standard error.

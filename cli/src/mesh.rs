@@ -1,0 +1,10 @@
+//! A mesh of this machine: what `weft demo` and `weft run` are made of.
+
+mod control_plane;
+mod door;
+mod member;
+mod resident;
+
+pub(crate) use control_plane::{Access, LocalControlPlane};
+pub(crate) use member::{Member, Membership, SIDECAR_ADMIN};
+pub(crate) use resident::{Resident, Role, end, sidecar_owner};
