@@ -13,6 +13,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::Trac
 use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use weft_certs::{CertError, ClientAuth, Credentials, alpn};
 use weft_core::model::{Name, SpiffeId};
@@ -48,6 +49,8 @@ const PING: Duration = Duration::from_secs(2);
 const PONG: Duration = Duration::from_millis(1500);
 /// Calls at once on one connection.
 const STREAMS: u32 = 128;
+/// What may be applied at once, after the admin token was checked.
+const CONFIGURATION_BYTES: usize = 32 << 20;
 /// How often what is due from time to time is done.
 const MAINTENANCE: Duration = Duration::from_mins(1);
 /// For connections to end.
@@ -294,10 +297,11 @@ fn serve_grpc(
         drain: watch.clone(),
     });
     let otlp = OtlpService::new(parts.telemetry.clone());
+    let admin = AdminServer::new(admin).max_decoding_message_size(CONFIGURATION_BYTES);
     let router = server()
         .add_service(DiscoveryServer::new(discovery))
         .add_service(IdentityServer::new(IdentityService::new(parts.ca.clone(), parts.metrics.clone())))
-        .add_service(AdminServer::with_interceptor(admin, AdminGate::new(admin_token.reveal())))
+        .add_service(InterceptedService::new(admin, AdminGate::new(admin_token.reveal())))
         .add_service(TraceServiceServer::with_interceptor(otlp, MeshGate));
     let incoming = listen::accept(listener, Security::Tls(settings), parts.metrics.clone(), watch.clone());
     task::spawn("grpc", serve(router, incoming, watch.clone()));

@@ -269,7 +269,7 @@ mod tests {
         assert!(matches!(refused(&text, late).await, TokenError::Expired(_)));
         tokens.store.revoke_token(&id).await.unwrap();
         assert!(matches!(refused(&text, now).await, TokenError::Revoked(_)));
-        tokens.store.prune(now + Duration::from_secs(99)).await.unwrap();
+        tokens.store.prune_tokens(now + Duration::from_secs(99)).await.unwrap();
         assert!(matches!(refused(&text, now).await, TokenError::Unknown(_)));
 
         let elsewhere = tempfile::tempdir().unwrap();

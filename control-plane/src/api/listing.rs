@@ -1,5 +1,6 @@
 //! status, services, identities.
 
+use std::collections::HashMap;
 use std::time::SystemTime;
 
 use tonic::Status;
@@ -11,13 +12,18 @@ use super::{AdminService, namespace};
 use crate::report::rfc3339;
 use crate::source::registry::Registered;
 
+/// When certificates end, by identity and workload.
+type Expiries = HashMap<(String, String), SystemTime>;
+
 impl AdminService {
     pub(super) async fn status(&self, request: v1::StatusRequest) -> Result<v1::StatusResponse, Status> {
         let namespace = namespace(&request.namespace)?;
         let wanted = |listed: &Registered| {
             request.all_namespaces || listed.registration.namespace == namespace.as_str()
         };
-        let sidecars = self.registry.list().into_iter().filter(wanted).map(|listed| self.sidecar(listed));
+        let expiries = self.ca.expiries();
+        let sidecars =
+            self.registry.list().into_iter().filter(wanted).map(|listed| self.sidecar(listed, &expiries));
         Ok(v1::StatusResponse {
             sidecars: sidecars.collect(),
             revision: self.world.revision(),
@@ -25,7 +31,7 @@ impl AdminService {
         })
     }
 
-    fn sidecar(&self, listed: Registered) -> v1::SidecarStatus {
+    fn sidecar(&self, listed: Registered, expiries: &Expiries) -> v1::SidecarStatus {
         let Registered { registration, connected } = listed;
         let identity = registration.spiffe_id.parse::<weft_core::model::SpiffeId>().ok();
         let account = identity.and_then(|identity| identity.service_account());
@@ -33,7 +39,7 @@ impl AdminService {
         let sync =
             name.and_then(|(namespace, name)| self.live.sync_state(&QualifiedName::new(namespace, name)));
         let sync = sync.filter(|_| connected).unwrap_or_default();
-        let expires = self.ca.newest_certificate(&registration).map(|certificate| certificate.not_after);
+        let expires = expiries.get(&(registration.spiffe_id.clone(), registration.workload.clone()));
         let rejection = |(resource, reason): (String, String)| {
             let (kind, name) = resource.split_once(' ').unwrap_or_default();
             let kind = v1::Kind::from_str_name(&kind.to_uppercase()).unwrap_or_default();
@@ -51,7 +57,7 @@ impl AdminService {
             revision: sync.revision,
             in_sync: sync.in_sync,
             rejected: sync.rejected.into_iter().map(rejection).collect(),
-            certificate_expires: expires.map(rfc3339).unwrap_or_default(),
+            certificate_expires: expires.copied().map(rfc3339).unwrap_or_default(),
             version: registration.version,
             addresses: registration.addresses.iter().map(ToString::to_string).collect(),
             services,

@@ -16,15 +16,17 @@ use weft_certs::{Authority, CertError, Credentials, IssueParams, Issued, KeyPair
 use weft_core::model::{Name, SpiffeId, TrustDomain};
 
 use crate::peer::Peer;
-use crate::store::{Certificate, Embedded, Grant, Registration, StoreError};
+use crate::store::{Certificate, Embedded, Grant, StoreError};
 use crate::tokens::{TokenError, Tokens};
 
 pub(crate) use service::IdentityService;
 
 /// The issuing certificate is renewed when it has less than this left: it lives a year.
 const ISSUING_RENEWAL: Duration = Duration::from_hours(60 * 24);
-/// How long an expired certificate or token is remembered, so that its use is refused with the true reason.
-const REMEMBERED: Duration = Duration::from_hours(24);
+/// How long an expired certificate is remembered; TLS no longer takes it.
+const CERTIFICATE_REMEMBERED: Duration = Duration::from_mins(1);
+/// How long an expired token is remembered, so that it is listed as such.
+const TOKEN_REMEMBERED: Duration = Duration::from_hours(24);
 
 /// Why a certificate was not issued. Both sides log it.
 #[derive(Debug, thiserror::Error)]
@@ -216,13 +218,15 @@ impl Ca {
         self.lock().get(serial).cloned()
     }
 
-    /// The certificate of a workload that ends last.
-    pub(crate) fn newest_certificate(&self, registration: &Registration) -> Option<Arc<Certificate>> {
-        let issued = self.lock();
-        let of_workload = issued.values().filter(|certificate| {
-            certificate.spiffe_id == registration.spiffe_id && certificate.workload == registration.workload
-        });
-        of_workload.max_by_key(|certificate| certificate.not_after).cloned()
+    /// When the newest certificate of each workload ends, by identity and workload.
+    pub(crate) fn expiries(&self) -> HashMap<(String, String), SystemTime> {
+        let mut expiries = HashMap::new();
+        for certificate in self.lock().values() {
+            let holder = (certificate.spiffe_id.clone(), certificate.workload.clone());
+            let latest = expiries.entry(holder).or_insert(certificate.not_after);
+            *latest = certificate.not_after.max(*latest);
+        }
+        expiries
     }
 
     /// The certificates that are valid now.
@@ -232,10 +236,11 @@ impl Ca {
 
     /// What is due from time to time: a new issuing certificate, and forgetting what long expired.
     pub(crate) async fn maintain(&self, now: SystemTime) -> Result<(), CaError> {
-        let before = now.checked_sub(REMEMBERED).unwrap_or(SystemTime::UNIX_EPOCH);
-        self.lock().retain(|_, certificate| certificate.not_after >= before);
+        let before = |life: Duration| now.checked_sub(life).unwrap_or(SystemTime::UNIX_EPOCH);
+        self.lock().retain(|_, certificate| certificate.not_after >= before(CERTIFICATE_REMEMBERED));
         self.rate.forget(now);
-        self.store.prune(before).await?;
+        self.store.prune_certificates(before(CERTIFICATE_REMEMBERED)).await?;
+        self.store.prune_tokens(before(TOKEN_REMEMBERED)).await?;
         let authority = self.authority.load_full();
         if authority.issuing_not_after() < now + ISSUING_RENEWAL {
             let same = Authority::from_pem(&authority.to_pem()).map_err(CaError::Authority)?;

@@ -343,3 +343,84 @@ async fn sleep_until(deadline: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use weft_core::world::Defaults;
+
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::push::Hub;
+
+    fn registration(instance: &str) -> Registration {
+        Registration {
+            namespace: "default".into(),
+            workload: "web".into(),
+            instance: instance.into(),
+            spiffe_id: "spiffe://mesh.local/ns/default/sa/web".into(),
+            serial: "01".into(),
+            addresses: Vec::new(),
+            inbound_port: 4143,
+            offers: Vec::new(),
+            labels: BTreeMap::new(),
+            zone: String::new(),
+            version: String::new(),
+            ready: false,
+        }
+    }
+
+    async fn open(store: &Embedded) -> Arc<Registry> {
+        let defaults = Defaults { trust_domain: "mesh.local".parse().unwrap(), service_cidrs: Vec::new() };
+        let world =
+            World::open(defaults, store.clone(), Arc::new(Hub::default()), Metrics::new()).await.unwrap();
+        Registry::open(store.clone(), world).await.unwrap()
+    }
+
+    fn known(registry: &Registry) -> usize {
+        registry.world.read(|known| known.registrations().count())
+    }
+
+    #[tokio::test]
+    async fn a_broken_stream_leaves_its_workload_a_second() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = open(&Embedded::open(dir.path()).unwrap()).await;
+        let name: QualifiedName = "default/web".parse().unwrap();
+        drop(registry.announce(name.clone(), registration("1")).unwrap());
+        let now = Instant::now();
+        assert_eq!(registry.reap(now), registry.lock().entries[&name].until);
+        assert_eq!(known(&registry), 1);
+        let lease = registry.announce(name.clone(), registration("1")).unwrap();
+        assert_eq!(registry.reap(now + LOST_GRACE), None);
+        drop(lease);
+        assert_eq!(registry.reap(now + 2 * LOST_GRACE), None);
+        assert_eq!(known(&registry), 0);
+    }
+
+    #[tokio::test]
+    async fn after_a_restart_workloads_have_a_while_to_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Embedded::open(dir.path()).unwrap();
+        store.keep_registrations(&[registration("1")], Vec::new()).await.unwrap();
+        let registry = open(&store).await;
+        let now = Instant::now();
+        assert!(registry.reap(now).is_some());
+        assert_eq!(known(&registry), 1);
+        assert_eq!(registry.reap(now + RESTART_GRACE), None);
+        assert_eq!(known(&registry), 0);
+        assert!(registry.save().await);
+        assert_eq!(store.registrations().await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn what_ends_while_we_go_down_stays_registered() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Embedded::open(dir.path()).unwrap();
+        let registry = open(&store).await;
+        let name: QualifiedName = "default/web".parse().unwrap();
+        let lease = registry.announce(name, registration("1")).unwrap();
+        registry.freeze();
+        lease.end();
+        registry.clone().run().await;
+        assert_eq!(store.registrations().await.unwrap(), [registration("1")]);
+    }
+}

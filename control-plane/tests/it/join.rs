@@ -95,6 +95,47 @@ async fn a_request_for_another_identity_is_refused() {
 }
 
 #[tokio::test]
+async fn one_workload_cannot_ask_for_certificates_without_end() {
+    let mesh = Mesh::start().await;
+    let credentials = mesh.join("web", "web-1").await;
+    let channel = mesh.known(&credentials).await;
+    let mut refused = None;
+    for _ in 0..200 {
+        let (request, key) = sign_request("web-1");
+        if let Err(status) = mesh.sign_with(channel.clone(), request, &key).await {
+            refused = Some(status);
+            break;
+        }
+    }
+    assert_eq!(refused.expect("a limit").code(), Code::ResourceExhausted);
+    let (request, key) = sign_request("web-2");
+    mesh.sign_with(channel, request, &key).await.unwrap();
+}
+
+#[tokio::test]
+async fn tokens_are_listed_with_what_is_left_of_them() {
+    let mesh = Mesh::start().await;
+    let mut admin = mesh.admin().await;
+    let made = v1::CreateTokenRequest {
+        service_account: "web".into(),
+        services: vec!["web".into(), "shop".into()],
+        uses: 3,
+        ttl_seconds: 60,
+        ..Default::default()
+    };
+    let made = admin.create_token(made).await.unwrap();
+    mesh.sign(&made.token, "web-1").await.unwrap();
+    let listed = admin.list_tokens(v1::ListTokensRequest {}).await.unwrap().tokens;
+    assert_eq!(
+        (listed[0].id.as_str(), listed[0].uses_left, listed[0].unlimited),
+        (made.id.as_str(), 2, false)
+    );
+    assert_eq!(listed[0].services, ["shop", "web"]);
+    let none = admin.revoke_token(v1::RevokeTokenRequest { id: "none".into() }).await;
+    assert_eq!(none.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
 async fn only_the_admin_token_administers() {
     let mesh = Mesh::start().await;
     let join = mesh.token("web").await;

@@ -17,7 +17,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 use weft_certs::{Credentials, KeyPair, alpn, anchored_client_config, pem, request};
-use weft_control_plane::{App, Config, Handle, Listeners};
+use weft_control_plane::{App, Config, Handle, Listeners, StartError};
 use weft_core::model::{SpiffeId, TrustDomain};
 use weft_proto::v1;
 use weft_proto::v1::admin_client::AdminClient;
@@ -38,12 +38,16 @@ impl Mesh {
 
     /// With its data in a directory that may hold some already.
     pub(crate) async fn start_in(dir: Arc<TempDir>, flags: &[&str]) -> Self {
+        Self::try_start_in(dir, flags).await.unwrap()
+    }
+
+    pub(crate) async fn try_start_in(dir: Arc<TempDir>, flags: &[&str]) -> Result<Self, StartError> {
         let data = dir.path().join("data");
         let any = "127.0.0.1:0";
         let fixed = ["cp", "--grpc-addr", any, "--http-addr", any, "--otlp-addr", any, "--data-dir"];
         let flags = fixed.into_iter().chain([data.to_str().unwrap()]).chain(flags.iter().copied());
-        let handle = App::start(Config::parse_from(flags), Listeners::default()).await.unwrap();
-        Self { handle, dir }
+        let handle = App::start(Config::parse_from(flags), Listeners::default()).await?;
+        Ok(Self { handle, dir })
     }
 
     /// Ends it, and starts another one on the same data.
@@ -170,6 +174,7 @@ calls! {
     identities: IdentitiesRequest -> IdentitiesResponse;
     traces: TracesRequest -> TracesResponse;
     trace: TraceRequest -> TraceResponse;
+    list_tokens: ListTokensRequest -> ListTokensResponse;
     create_token: CreateTokenRequest -> CreateTokenResponse;
     revoke_token: RevokeTokenRequest -> RevokeTokenResponse;
 }

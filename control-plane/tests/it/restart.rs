@@ -1,5 +1,8 @@
 //! What outlives the process.
 
+use std::sync::Arc;
+
+use tempfile::TempDir;
 use weft_proto::v1::{self, Kind};
 
 use crate::mesh::Mesh;
@@ -61,4 +64,52 @@ async fn a_sidecar_is_told_that_the_control_plane_goes_down() {
     mesh.handle.shutdown().await;
     assert_eq!(web.push().await.unwrap_err().code(), tonic::Code::Unavailable);
     drop(dir);
+}
+
+#[tokio::test]
+async fn a_data_directory_belongs_to_one_control_plane_of_one_trust_domain() {
+    let mesh = Mesh::start().await;
+    let second = Mesh::try_start_in(mesh.dir.clone(), &[]).await.err().expect("a refusal");
+    assert!(second.to_string().contains("cannot open the store"), "{second}");
+    let dir = mesh.dir.clone();
+    mesh.handle.shutdown().await;
+    let other = Mesh::try_start_in(dir, &["--trust-domain", "other.mesh"]).await.err().expect("a refusal");
+    assert!(other.to_string().contains("mesh.local, not of other.mesh"), "{other}");
+}
+
+#[tokio::test]
+async fn what_was_rolled_back_stays_so_over_a_restart_until_the_folder_changes() {
+    let dir = Arc::new(TempDir::new().unwrap());
+    let folder = dir.path().join("config");
+    std::fs::create_dir(&folder).unwrap();
+    let service = |port: u16| {
+        format!("apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {{ports: [{{port: {port}}}]}}\n")
+    };
+    std::fs::write(folder.join("a.yaml"), service(80)).unwrap();
+    let flags = ["--config-dir", folder.to_str().unwrap()];
+    let mesh = Mesh::start_in(dir.clone(), &flags).await;
+    until(&mesh, "80/detect").await;
+    std::fs::write(folder.join("a.yaml"), service(81)).unwrap();
+    until(&mesh, "81/detect").await;
+    let back = v1::RollbackRequest { revision: 1, author: String::new() };
+    assert_eq!(mesh.admin().await.rollback(back).await.unwrap().revision, 3);
+    mesh.handle.shutdown().await;
+    let mesh = Mesh::start_in(dir.clone(), &flags).await;
+    until(&mesh, "80/detect").await;
+    std::fs::write(folder.join("a.yaml"), service(82)).unwrap();
+    until(&mesh, "82/detect").await;
+    let history = mesh.admin().await.history(v1::HistoryRequest::default()).await.unwrap().revisions;
+    let sources: Vec<_> = history.iter().map(|revision| revision.source.as_str()).collect();
+    assert_eq!(sources, ["config-dir", "rollback", "config-dir", "config-dir"]);
+}
+
+async fn until(mesh: &Mesh, port: &str) {
+    let mut admin = mesh.admin().await;
+    loop {
+        let listed = admin.services(v1::ServicesRequest {}).await.unwrap().services;
+        if listed.first().is_some_and(|service| service.ports == [port]) {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
 }

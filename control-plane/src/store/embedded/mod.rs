@@ -6,7 +6,7 @@ mod records;
 mod revisions;
 
 use std::fmt;
-use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -42,11 +42,10 @@ impl fmt::Debug for Embedded {
 }
 
 impl Embedded {
-    /// Opens the store in `directory`, or makes it: directory 0700, file 0600.
+    /// Opens the store in `directory`, or makes it: the file 0600, a new directory 0700.
     pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
         let prepare = || {
             DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-            fs::set_permissions(directory, Permissions::from_mode(0o700))?;
             let path = directory.join("weft.redb");
             let file = OpenOptions::new()
                 .read(true)
@@ -114,17 +113,17 @@ impl Embedded {
     async fn read<T, F>(&self, what: &'static str, access: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&ReadTransaction) -> Result<T, redb::Error> + Send + 'static,
+        F: FnOnce(&ReadTransaction) -> Result<T, Fault> + Send + 'static,
     {
         let database = self.database.clone();
         let task = tokio::task::spawn_blocking(move || access(&database.begin_read()?));
-        task.await.map_err(|_| StoreError::Thread(what))?.map_err(|e| StoreError::Access(what, Box::new(e)))
+        task.await.map_err(|_| StoreError::Thread(what))?.map_err(|fault| fault.while_it_was_to(what))
     }
 
     async fn write<T, F>(&self, what: &'static str, access: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&WriteTransaction) -> Result<T, redb::Error> + Send + 'static,
+        F: FnOnce(&WriteTransaction) -> Result<T, Fault> + Send + 'static,
     {
         let permit = self.writer.clone().acquire_owned().await.map_err(|_| StoreError::Thread(what))?;
         let database = self.database.clone();
@@ -136,9 +135,34 @@ impl Embedded {
             txn.commit()?;
             Ok(value)
         });
-        task.await
-            .map_err(|_| StoreError::Thread(what))?
-            .map_err(|e: redb::Error| StoreError::Access(what, Box::new(e)))
+        task.await.map_err(|_| StoreError::Thread(what))?.map_err(|fault: Fault| fault.while_it_was_to(what))
+    }
+}
+
+/// What went wrong within a transaction, which then changes nothing.
+enum Fault {
+    Database(redb::Error),
+    Record(StoreError),
+}
+
+impl Fault {
+    fn while_it_was_to(self, what: &'static str) -> StoreError {
+        match self {
+            Self::Database(error) => StoreError::Access(what, Box::new(error)),
+            Self::Record(error) => error,
+        }
+    }
+}
+
+impl<E: Into<redb::Error>> From<E> for Fault {
+    fn from(error: E) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self::Record(error)
     }
 }
 
@@ -153,7 +177,7 @@ fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, St
 }
 
 /// The values of a whole table.
-fn values(txn: &ReadTransaction, table: Records) -> Result<Vec<Vec<u8>>, redb::Error> {
+fn values(txn: &ReadTransaction, table: Records) -> Result<Vec<Vec<u8>>, Fault> {
     let table = txn.open_table(table)?;
     let mut found = Vec::new();
     for entry in table.iter()? {
@@ -176,7 +200,7 @@ mod tests {
             assert_eq!(store.keep_secret("key", vec![1]).await.unwrap(), [1]);
             assert_eq!(store.keep_secret("key", vec![2]).await.unwrap(), [1]);
         }
-        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&home), mode(&home.join("weft.redb"))), (0o700, 0o600));
         let again = Embedded::open(&home).unwrap();
         assert_eq!(again.secret("key").await.unwrap(), Some(vec![1]));

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::super::{Allocation, Certificate, Registration, StoreError, Token};
-use super::{Embedded, Records, decode, encode, values};
+use super::{Embedded, Fault, Records, decode, encode, values};
 
 const TOKENS: Records = TableDefinition::new("tokens");
 const CERTIFICATES: Records = TableDefinition::new("certificates");
@@ -48,39 +48,35 @@ impl Embedded {
     /// Spends one use of a token, if it has one: at most as many succeed as it has uses.
     pub(crate) async fn spend_token(&self, id: &str) -> Result<TokenUse, StoreError> {
         let id = id.to_owned();
-        let spent = self.write("use a token", move |txn| {
+        self.write("use a token", move |txn| {
             let mut table = txn.open_table(TOKENS)?;
-            let Some(bytes) = table.get(id.as_str())?.map(|value| value.value().to_vec()) else {
-                return Ok(Ok(TokenUse::Unknown));
-            };
-            let mut token: Token = match decode("a token", &bytes) {
-                Ok(token) => token,
-                Err(error) => return Ok(Err(error)),
+            let Some(mut token) = find::<Token>("a token", &table, &id)? else {
+                return Ok(TokenUse::Unknown);
             };
             if token.revoked {
-                return Ok(Ok(TokenUse::Revoked));
+                return Ok(TokenUse::Revoked);
             }
             if let Some(left) = token.uses_left {
-                let Some(left) = left.checked_sub(1) else { return Ok(Ok(TokenUse::UsedUp)) };
+                let Some(left) = left.checked_sub(1) else { return Ok(TokenUse::UsedUp) };
                 token.uses_left = Some(left);
-                match encode("a token", &token) {
-                    Ok(bytes) => table.insert(id.as_str(), bytes.as_slice())?,
-                    Err(error) => return Ok(Err(error)),
-                };
+                table.insert(id.as_str(), encode("a token", &token)?.as_slice())?;
             }
-            Ok(Ok(TokenUse::Spent(token)))
-        });
-        spent.await?
+            Ok(TokenUse::Spent(token))
+        })
+        .await
     }
 
     /// Takes a token back; false where there is none.
     pub(crate) async fn revoke_token(&self, id: &str) -> Result<bool, StoreError> {
-        let Some(mut token) = self.tokens().await?.into_iter().find(|token| token.id == id) else {
-            return Ok(false);
-        };
-        token.revoked = true;
-        self.keep_token(&token).await?;
-        Ok(true)
+        let id = id.to_owned();
+        self.write("revoke a token", move |txn| {
+            let mut table = txn.open_table(TOKENS)?;
+            let Some(token) = find::<Token>("a token", &table, &id)? else { return Ok(false) };
+            let revoked = encode("a token", &Token { revoked: true, ..token })?;
+            table.insert(id.as_str(), revoked.as_slice())?;
+            Ok(true)
+        })
+        .await
     }
 
     /// Keeps an issued certificate.
@@ -94,14 +90,17 @@ impl Embedded {
         self.all("list certificates", "a certificate", CERTIFICATES).await
     }
 
-    /// Forgets certificates and tokens that ended before `before`.
-    pub(crate) async fn prune(&self, before: SystemTime) -> Result<(), StoreError> {
+    /// Forgets the certificates that ended before this.
+    pub(crate) async fn prune_certificates(&self, before: SystemTime) -> Result<(), StoreError> {
         let ended = |certificate: &Certificate| certificate.not_after < before;
-        let serials: Vec<String> =
-            self.certificates().await?.into_iter().filter(ended).map(|c| c.serial).collect();
-        self.remove("forget expired certificates", CERTIFICATES, serials).await?;
-        let expired = |token: &Token| token.expires < before;
-        let ids: Vec<String> = self.tokens().await?.into_iter().filter(expired).map(|t| t.id).collect();
+        let serials = self.certificates().await?.into_iter().filter(ended).map(|c| c.serial).collect();
+        self.remove("forget expired certificates", CERTIFICATES, serials).await
+    }
+
+    /// Forgets the tokens that ended before this.
+    pub(crate) async fn prune_tokens(&self, before: SystemTime) -> Result<(), StoreError> {
+        let ended = |token: &Token| token.expires < before;
+        let ids = self.tokens().await?.into_iter().filter(ended).map(|token| token.id).collect();
         self.remove("forget expired tokens", TOKENS, ids).await
     }
 
@@ -192,6 +191,16 @@ impl Embedded {
     }
 }
 
+/// The record of this name.
+fn find<T: DeserializeOwned>(
+    what: &'static str,
+    table: &impl ReadableTable<&'static str, &'static [u8]>,
+    name: &str,
+) -> Result<Option<T>, Fault> {
+    let found = table.get(name)?;
+    Ok(found.map(|record| decode(what, record.value())).transpose()?)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -229,7 +238,7 @@ mod tests {
         assert_eq!(spend("any").await, TokenUse::Revoked);
         assert_eq!(spend("none").await, TokenUse::Unknown);
         assert!(!store.revoke_token("none").await.unwrap());
-        store.prune(SystemTime::UNIX_EPOCH + Duration::from_secs(101)).await.unwrap();
+        store.prune_tokens(SystemTime::UNIX_EPOCH + Duration::from_secs(101)).await.unwrap();
         assert_eq!(store.tokens().await.unwrap(), []);
     }
 }

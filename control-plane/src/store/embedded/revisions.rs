@@ -7,7 +7,7 @@ use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinitio
 use serde::{Deserialize, Serialize};
 
 use super::super::{Document, Revision, StoreError};
-use super::{Embedded, decode, encode};
+use super::{Embedded, Fault, decode, encode};
 
 const REVISIONS: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("revisions");
 const DOCUMENTS: TableDefinition<'static, &'static [u8], &'static [u8]> = TableDefinition::new("documents");
@@ -74,37 +74,25 @@ impl Embedded {
 
     /// A revision's documents.
     pub(crate) async fn documents(&self, revision: u64) -> Result<Option<Vec<Document>>, StoreError> {
-        let found = self.read("read a revision", move |txn| read_documents(txn, revision)).await?;
-        let Some(records) = found? else { return Ok(None) };
-        records.iter().map(|bytes| decode("a document", bytes)).collect::<Result<_, _>>().map(Some)
+        self.read("read a revision", move |txn| read_documents(txn, revision)).await
     }
 }
 
-type Bytes = Vec<u8>;
-
-fn read_documents(
-    txn: &ReadTransaction,
-    revision: u64,
-) -> Result<Result<Option<Vec<Bytes>>, StoreError>, redb::Error> {
-    let Some(entry) = txn.open_table(REVISIONS)?.get(revision)?.map(|value| value.value().to_vec()) else {
-        return Ok(Ok(None));
-    };
-    let entry: Entry = match decode("a revision", &entry) {
-        Ok(entry) => entry,
-        Err(error) => return Ok(Err(error)),
-    };
+fn read_documents(txn: &ReadTransaction, revision: u64) -> Result<Option<Vec<Document>>, Fault> {
+    let Some(entry) = txn.open_table(REVISIONS)?.get(revision)? else { return Ok(None) };
+    let entry: Entry = decode("a revision", entry.value())?;
     let table = txn.open_table(DOCUMENTS)?;
-    let mut records = Vec::with_capacity(entry.documents.len());
+    let mut documents = Vec::with_capacity(entry.documents.len());
     for digest in &entry.documents {
-        if let Some(value) = table.get(digest.as_slice())? {
-            records.push(value.value().to_vec());
+        if let Some(record) = table.get(digest.as_slice())? {
+            documents.push(decode("a document", record.value())?);
         }
     }
-    Ok(Ok(Some(records)))
+    Ok(Some(documents))
 }
 
 /// Forgets the oldest revisions, and the documents that none of the others holds.
-fn sweep(txn: &WriteTransaction, newest: u64) -> Result<(), redb::Error> {
+fn sweep(txn: &WriteTransaction, newest: u64) -> Result<(), Fault> {
     let mut revisions = txn.open_table(REVISIONS)?;
     if revisions.len()? <= KEPT + SLACK {
         return Ok(());
