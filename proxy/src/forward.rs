@@ -141,7 +141,8 @@ async fn read_some(stream: &mut Stream, buffer: &mut [u8]) -> io::Result<usize> 
     Ok(read.filled().len())
 }
 
-/// Carries bytes between the client and one of `cluster`'s endpoints.
+/// Carries bytes between the client and one of `cluster`'s endpoints. `security` is the client's where the way on is no
+/// hop of its own.
 pub async fn tunnel(
     worker: &Worker,
     cluster: &Cluster,
@@ -149,7 +150,7 @@ pub async fn tunnel(
     greeted: Option<Greeted>,
     flow: &Flow,
     spoken: Spoken,
-    security: Option<Security>,
+    security: Security,
 ) {
     let greeted = match greeted {
         Some(greeted) => Ok(greeted),
@@ -159,7 +160,7 @@ pub async fn tunnel(
         worker.observer.connection_refused(flow.direction(), Refusal::Unreachable);
         return client.reset();
     };
-    let security = security.unwrap_or_else(|| opened.flight.security());
+    let security = opened.flight.security().unwrap_or(security);
     let open = worker.observer.connection_opened(flow, spoken, security);
     if !greeting.is_empty() {
         if client.write_all(&greeting).await.is_err() {

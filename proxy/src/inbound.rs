@@ -96,7 +96,7 @@ async fn from_stranger(worker: Rc<Worker>, mut client: Peeked, from: SocketAddr,
             Ok(permit) => {
                 let (cluster, flow) =
                     (app_cluster(&worker, &permit, app.ip()), flow(&worker, &peer, app.port()));
-                let plain = Some(Security::Plaintext);
+                let plain = Security::Plaintext;
                 forward::tunnel(&worker, &cluster, client.into(), greeted, &flow, spoken, plain).await;
             }
             Err(denial) => refuse(&worker, &client.into(), refusal_of(denial)),
@@ -110,7 +110,7 @@ async fn to_app(worker: Rc<Worker>, stream: Stream, peer: Peer, from: SocketAddr
     match permit(&worker, &peer, app.port()) {
         Ok(permit) => {
             let (cluster, flow) = (app_cluster(&worker, &permit, app.ip()), flow(&worker, &peer, app.port()));
-            let mutual = Some(Security::Mutual);
+            let mutual = Security::Mutual;
             forward::tunnel(&worker, &cluster, stream, None, &flow, Spoken::Tcp, mutual).await;
         }
         Err(denial) => {
@@ -189,6 +189,8 @@ impl Session {
 
     async fn serve(self, stream: Stream) {
         let (version, drain) = (self.version, self.worker.drain.clone());
+        let spoken = forward::spoken(version, false);
+        let _open = self.worker.observer.connection_opened(&self.flow, spoken, self.security);
         let session = Rc::new(self);
         serve(stream, version, drain, move |request| {
             let session = Rc::clone(&session);

@@ -66,11 +66,14 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, destination: SocketA
     };
     match heard {
         Ok(Heard::Http(version)) => {
-            let session = Session { worker, cluster, flow, client: accepted.client, destination, version };
+            let (client_address, security) = (accepted.client, cluster.security());
+            let session =
+                Session { worker, cluster, flow, client: client_address, destination, version, security };
             session.serve(client.into()).await;
         }
         Ok(Heard::Bytes(spoken, opened)) => {
-            forward::tunnel(&worker, &cluster, client.into(), opened, &flow, spoken, None).await;
+            forward::tunnel(&worker, &cluster, client.into(), opened, &flow, spoken, Security::Plaintext)
+                .await;
         }
         Err(refusal) => refuse(&worker, &client.into(), refusal),
     }
@@ -144,11 +147,14 @@ struct Session {
     client: SocketAddr,
     destination: SocketAddr,
     version: Version,
+    security: Security,
 }
 
 impl Session {
     async fn serve(self, client: Stream) {
         let (version, drain) = (self.version, self.worker.drain.clone());
+        let spoken = forward::spoken(version, false);
+        let _open = self.worker.observer.connection_opened(&self.flow, spoken, self.security);
         let session = Rc::new(self);
         serve(client, version, drain, move |request| {
             let session = Rc::clone(&session);
@@ -170,7 +176,7 @@ impl Session {
         let facts = Facts {
             flow: self.flow.clone(),
             protocol: forward::spoken(self.version, grpc),
-            security: Security::Plaintext,
+            security: self.security,
             client: self.client,
             trace: span.own,
             parent: span.parent,

@@ -70,6 +70,15 @@ impl TraceContext {
     }
 }
 
+/// Writes `bytes` as lower-case hexadecimal digits, as many as fit into `text`.
+pub fn hex(bytes: &[u8], text: &mut [u8]) {
+    let digit = |nibble: u8| nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
+    for (byte, [high, low]) in bytes.iter().zip(text.as_chunks_mut::<2>().0) {
+        *high = digit(byte >> 4);
+        *low = digit(byte & 15);
+    }
+}
+
 fn write_hex(bytes: &[u8], f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }

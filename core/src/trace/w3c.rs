@@ -1,6 +1,6 @@
 //! W3C Trace Context, level 2: `traceparent` and `tracestate`.
 
-use super::{SpanId, TraceContext, TraceId};
+use super::{SpanId, TraceContext, TraceId, hex};
 
 /// The length of a version 00 `traceparent`.
 pub const LENGTH: usize = 55;
@@ -36,19 +36,16 @@ pub fn parse(header: &[u8]) -> Option<TraceContext> {
 
 /// Writes a version 00 `traceparent`.
 pub fn write(context: &TraceContext) -> [u8; LENGTH] {
-    let mut text = [b'-'; LENGTH];
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
     let flags = if context.sampled { SAMPLED } else { 0 } | if context.random { RANDOM } else { 0 };
-    let mut digits = text.iter_mut();
-    let mut put = |bytes: &[u8]| {
-        for (byte, digit) in bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).zip(&mut digits) {
-            *digit = byte + if byte < 10 { b'0' } else { b'a' - 10 };
-        }
-        digits.next();
-    };
-    put(&[0]);
-    put(context.trace.as_bytes());
-    put(context.span.as_bytes());
-    put(&[flags]);
+    let (_, rest) = text.split_at_mut(3);
+    let (trace, rest) = rest.split_at_mut(32);
+    let (_, rest) = rest.split_at_mut(1);
+    let (span, rest) = rest.split_at_mut(16);
+    let (_, last) = rest.split_at_mut(1);
+    hex(context.trace.as_bytes(), trace);
+    hex(context.span.as_bytes(), span);
+    hex(&[flags], last);
     text
 }
 

@@ -12,7 +12,7 @@ use weft_core::classify;
 use weft_core::trace::{SpanId, TraceContext};
 
 use crate::failure::ErrorCode;
-use crate::observe::{Direction, Flow, Observer, RequestEnded, Security, Spoken};
+use crate::observe::{Flow, Observer, RequestEnded, Security, Spoken};
 use crate::upstream::Lease;
 
 /// What is known of a request when its head has been read.
@@ -83,10 +83,9 @@ impl Exchange {
     }
 
     /// It is sent, perhaps not for the first time.
-    pub fn sent(&self, to: SocketAddr, security: Security) {
+    pub fn sent(&self, to: SocketAddr, security: Option<Security>) {
         self.upstream.set(Some(to));
-        // Inbound, the hop between the pods is the one to us, not the one to the app.
-        if self.facts.flow.direction() == Direction::Outbound {
+        if let Some(security) = security {
             self.security.set(security);
         }
         self.sends.set(self.sends.get() + 1);

@@ -9,7 +9,7 @@ use http::header::{
     CONNECTION, Entry, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use weft_core::model::SpiffeId;
-use weft_core::trace::{SpanId, TraceContext, w3c};
+use weft_core::trace::{SpanId, TraceContext, hex, w3c};
 
 use super::respond::WEFT_ERROR;
 
@@ -81,21 +81,28 @@ pub fn trace(headers: &mut HeaderMap, rng: &mut fastrand::Rng, sampling_per_mill
 
 /// Names the request, where nobody has yet.
 pub fn name_request(headers: &mut HeaderMap, rng: &mut fastrand::Rng) {
-    if let Entry::Vacant(entry) = headers.entry(REQUEST_ID) {
-        // As a random UUID (RFC 9562 section 5.4), which is what readers of this field expect.
-        let bits = rng.u128(..) & !(0xf << 76 | 0x3 << 62) | (0x4 << 76 | 0x2 << 62);
-        let text = format!(
-            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-            bits >> 96,
-            bits >> 80 & 0xffff,
-            bits >> 64 & 0xffff,
-            bits >> 48 & 0xffff,
-            bits & 0xffff_ffff_ffff
-        );
-        if let Ok(value) = HeaderValue::from_str(&text) {
-            entry.insert(value);
-        }
+    if let Entry::Vacant(entry) = headers.entry(REQUEST_ID)
+        && let Ok(value) = HeaderValue::from_bytes(&uuid(rng))
+    {
+        entry.insert(value);
     }
+}
+
+/// A random UUID (RFC 9562 section 5.4), which is what readers of this field expect.
+fn uuid(rng: &mut fastrand::Rng) -> [u8; 36] {
+    let bits = rng.u128(..) & !(0xf << 76 | 0x3 << 62) | (0x4 << 76 | 0x2 << 62);
+    let mut digits = [0; 32];
+    hex(&bits.to_be_bytes(), &mut digits);
+    let mut text = [b'-'; 36];
+    let (mut rest, mut unwritten) = (&digits[..], &mut text[..]);
+    for length in [8, 4, 4, 4, 12] {
+        let (group, digits) = rest.split_at(length);
+        let (place, after) = unwritten.split_at_mut(length);
+        place.copy_from_slice(group);
+        rest = digits;
+        unwritten = after.get_mut(1..).unwrap_or_default();
+    }
+    text
 }
 
 /// Says to the app who its client is, and removes what the client said of it.

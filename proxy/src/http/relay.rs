@@ -26,7 +26,7 @@ pub async fn relay(
     match upstream::send(worker, cluster, version, request, &exchange).await {
         Ok((response, lease)) => {
             let mut response = response;
-            if lease.security() == Security::Plaintext {
+            if lease.security() != Some(Security::Mutual) {
                 headers::disown(response.headers_mut());
             }
             match wish {

@@ -11,6 +11,7 @@ use weft_core::balance::{self, PeakEwma, Weights};
 use weft_core::model::{Endpoint, Protocol, QualifiedName};
 
 use super::{InFlight, Upstream};
+use crate::observe::Security;
 use crate::state::{Known, Snapshot};
 
 /// Where a cluster's endpoints come from.
@@ -68,6 +69,13 @@ impl Cluster {
     /// What is spoken there, as far as it was declared.
     pub fn protocol(&self) -> Protocol {
         self.protocol.get()
+    }
+
+    /// How connections to its endpoints are protected: mutually, as soon as one of them has a sidecar.
+    pub fn security(&self) -> Security {
+        let state = self.state.borrow();
+        let mutual = state.upstreams.iter().any(|upstream| upstream.security() == Some(Security::Mutual));
+        if mutual { Security::Mutual } else { Security::Plaintext }
     }
 
     /// Takes over what has changed since the last snapshot. What has not keeps its connections and measurements.

@@ -86,9 +86,10 @@ impl Upstream {
         self.addresses.first().copied()
     }
 
-    /// How connections to it are protected.
-    pub fn security(&self) -> Security {
-        if self.secure.is_some() { Security::Mutual } else { Security::Plaintext }
+    /// How the hop to it is protected; the way to our own app is no hop.
+    pub fn security(&self) -> Option<Security> {
+        self.endpoint.as_ref()?;
+        Some(if self.secure.is_some() { Security::Mutual } else { Security::Plaintext })
     }
 
     /// Opens a connection to it that carries `carries`.
@@ -118,8 +119,8 @@ impl InFlight {
         Self { upstream, begun: now, took: None }
     }
 
-    /// How connections to it are protected.
-    pub fn security(&self) -> Security {
+    /// How the hop to it is protected; the way to our own app is no hop.
+    pub fn security(&self) -> Option<Security> {
         self.upstream.security()
     }
 

@@ -91,8 +91,8 @@ impl Lease {
         Self { connection, flight }
     }
 
-    /// How the connection is protected.
-    pub fn security(&self) -> Security {
+    /// How the hop that it goes over is protected; the way to our own app is no hop.
+    pub fn security(&self) -> Option<Security> {
         self.flight.security()
     }
 

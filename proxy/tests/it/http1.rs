@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use weft_core::model::Protocol;
+use weft_proxy::observe::{Direction, Security, Spoken};
 
 use crate::pair::{PATIENCE, Pair, app, read_head};
 
@@ -337,5 +338,35 @@ async fn renewed_certificates_cost_no_request() {
     tokio::select! {
         () = serving => {}
         done = timeout(PATIENCE, asking) => done.unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn both_sidecars_tell_of_a_request_as_two_spans_of_one_trace() {
+    let (listener, address) = app().await;
+    let mut pair = Pair::of_protocol(address, Protocol::Http);
+    let serving = async { serve(listener.accept().await.unwrap().0, |_| ok("hello")).await };
+    let request =
+        "PUT /orders?x=1 HTTP/1.1\r\nHost: orders:80\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc";
+    tokio::select! {
+        () = serving => {}
+        response = pair.ask(request) => assert!(response.starts_with("HTTP/1.1 200"), "{response}"),
+    }
+    let caller = timeout(PATIENCE, pair.caller.record()).await.unwrap();
+    let callee = timeout(PATIENCE, pair.callee.record()).await.unwrap();
+    assert_eq!((caller.direction, callee.direction), (Direction::Outbound, Direction::Inbound));
+    assert_eq!(caller.trace.trace, callee.trace.trace);
+    assert_eq!((caller.parent, callee.parent), (None, Some(caller.trace.span)));
+    assert_eq!((&*callee.source, &*callee.destination), ("default/web", "default/orders"));
+    assert_eq!(&*caller.destination, "default/orders");
+    assert_eq!((caller.upstream, callee.upstream), (Some(pair.callee.workers.inbound()), Some(address)));
+    for record in [caller, callee] {
+        assert_eq!((record.security, record.protocol), (Security::Mutual, Spoken::Http1));
+        assert_eq!((record.status, record.error, record.retries), (Some(200), None, 0));
+        assert_eq!((record.bytes_in, record.bytes_out), (3, 5));
+        assert_eq!(
+            (record.method.as_str(), &*record.authority, &*record.path),
+            ("PUT", "orders:80", "/orders")
+        );
     }
 }

@@ -13,7 +13,7 @@ use weft_core::model::{
     ServicePort, SpiffeId, TrustDomain, Workload,
 };
 use weft_proxy::credentials::CredentialStore;
-use weft_proxy::observe::Observe;
+use weft_proxy::observe::{Observe, Record, RecordQueue};
 use weft_proxy::state::{self, Discovery, KnownService, Publisher, Snapshot};
 use weft_proxy::worker::{self, Explicit, Settings, Shared, Workers};
 use weft_runtime::drain::{self, Drain};
@@ -35,6 +35,7 @@ pub(crate) struct Sidecar {
     /// Where the app finds `orders`.
     pub(crate) orders: SocketAddr,
     credentials: CredentialStore,
+    records: RecordQueue,
     _discovery: Discovery,
 }
 
@@ -92,7 +93,7 @@ fn sidecar(authority: &Authority, account: &str) -> Sidecar {
     let (discovery, publisher, _asked) = state::channel(vec![LOCALHOST]);
     let store = CredentialStore::default();
     store.replace(credentials(authority, account));
-    let (observe, _records) = Observe::new(&Registry::default());
+    let (observe, records) = Observe::new(&Registry::default());
     let any = SocketAddr::new(LOCALHOST, 0);
     // The explicit listener's port must be known, and only one worker may have it before the others join.
     let free = std::net::TcpListener::bind(any).unwrap().local_addr().unwrap();
@@ -111,7 +112,19 @@ fn sidecar(authority: &Authority, account: &str) -> Sidecar {
     let shared = Shared { discovery: discovery.clone(), credentials: store.clone(), observe };
     let (drain, watch) = drain::channel();
     let workers = worker::start(&settings, &shared, &watch).unwrap();
-    Sidecar { workers, publisher, drain, orders: free, credentials: store, _discovery: discovery }
+    Sidecar { workers, publisher, drain, orders: free, credentials: store, records, _discovery: discovery }
+}
+
+impl Sidecar {
+    /// What it recorded of the one request that it carried.
+    pub(crate) async fn record(&mut self) -> Record {
+        loop {
+            if let Some(record) = self.records.take().pop() {
+                return record;
+            }
+            self.records.gather(Duration::from_millis(1)).await;
+        }
+    }
 }
 
 impl Pair {
