@@ -8,49 +8,33 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwap;
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::TraceServiceServer;
 use tokio::task::JoinHandle;
-use tokio::time::{interval, sleep, timeout};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Server;
-use weft_certs::{CertError, ClientAuth, Credentials, alpn};
-use weft_core::model::{Name, SpiffeId};
+use tokio::time::{interval, timeout};
+use weft_certs::CertError;
+use weft_core::model::Name;
 use weft_core::world::{Change, Defaults};
-use weft_proto::v1::admin_server::AdminServer;
-use weft_proto::v1::discovery_server::DiscoveryServer;
-use weft_proto::v1::identity_server::IdentityServer;
 use weft_runtime::drain::{Drain, DrainWatch, channel};
 use weft_runtime::http::Limits;
 use weft_runtime::task;
 
 use crate::api::{AdminGate, AdminService};
-use crate::ca::{Ca, CaError, IdentityService, OwnNames};
+use crate::ca::{Ca, CaError, OwnCertificate};
 use crate::config::Config;
 use crate::configuration::{Configuration, ConfigurationError};
 use crate::dashboard::Dashboard;
-use crate::discovery::{DiscoveryService, Shared};
-use crate::listen::{self, Security, Settings};
+use crate::discovery::Shared;
 use crate::metrics::Metrics;
-use crate::peer::MeshGate;
 use crate::push::Hub;
 use crate::report::chain;
+use crate::serve;
 use crate::source::files::Folder;
 use crate::source::registry::Registry;
 use crate::status::Live;
 use crate::store::{Embedded, StoreError};
-use crate::telemetry::{OtlpService, SegmentError, Telemetry};
+use crate::telemetry::{SegmentError, Telemetry};
 use crate::tokens::{TokenError, hex, random};
 use crate::world::World;
 
-/// How often an idle connection is tried, and how long it may stay silent: a crash is noticed within 5 s.
-const PING: Duration = Duration::from_secs(2);
-const PONG: Duration = Duration::from_millis(1500);
-/// Calls at once on one connection.
-const STREAMS: u32 = 128;
-/// What may be applied at once, after the admin token was checked.
-const CONFIGURATION_BYTES: usize = 32 << 20;
 /// How often what is due from time to time is done.
 const MAINTENANCE: Duration = Duration::from_mins(1);
 /// For connections to end.
@@ -164,6 +148,33 @@ struct Parts {
     store: Embedded,
 }
 
+impl Parts {
+    fn admin_service(&self) -> AdminService {
+        AdminService {
+            ca: self.ca.clone(),
+            configuration: self.configuration.clone(),
+            world: self.world.clone(),
+            registry: self.registry.clone(),
+            live: self.live.clone(),
+            telemetry: self.telemetry.clone(),
+            store: self.store.clone(),
+        }
+    }
+
+    fn shared(&self, drain: &DrainWatch) -> Shared {
+        Shared {
+            ca: self.ca.clone(),
+            hub: self.hub.clone(),
+            world: self.world.clone(),
+            registry: self.registry.clone(),
+            live: self.live.clone(),
+            metrics: self.metrics.clone(),
+            trust_domain: self.ca.trust_domain(),
+            drain: drain.clone(),
+        }
+    }
+}
+
 impl App {
     /// Starts a control plane on the current tokio runtime.
     pub async fn start(config: Config, listeners: Listeners) -> Result<Handle, StartError> {
@@ -185,24 +196,22 @@ impl App {
         write_private(&config.data_dir.join("ca.pem"), &ca_pem)?;
 
         let (drain, watch) = channel();
-        let names = own_names(&config, addresses.0)?;
-        let credentials = parts.ca.own_credentials(names.clone(), SystemTime::now())?;
-        let settings = Arc::new(ArcSwap::new(server_config(&credentials)?));
-        start_loops(&parts, &config, &watch);
-        let renewal = renew(parts.ca.clone(), names, credentials, settings.clone());
-        task::spawn("own-certificate", until_drained(watch.clone(), renewal));
+        let certificate = OwnCertificate::new(parts.ca.clone(), addresses.0)?;
+        let settings = certificate.settings();
+        start_loops(&parts, &config, certificate, &watch);
 
-        let admin = admin_service(&parts);
+        let admin = parts.admin_service();
         let dashboard = Dashboard::new(admin.clone(), parts.metrics.clone());
         let handler = move |request| dashboard.clone().answer(request);
         task::spawn("http", weft_runtime::http::serve(http, Limits::default(), watch.clone(), handler));
-        serve_grpc(&parts, grpc, settings, admin, &admin_token, &watch);
-        serve_otlp(&parts, otlp, &watch);
+        let admin = (admin, AdminGate::new(admin_token.reveal()));
+        serve::mesh(grpc, settings, parts.shared(&watch), admin, parts.telemetry.clone());
+        serve::otlp(otlp, parts.telemetry.clone(), parts.metrics.clone(), &watch);
         drop(watch);
 
-        let registry = parts.registry.clone();
-        let last =
-            vec![task::spawn("registry", registry.clone().run()), task::spawn("trace-writer", writer.run())];
+        let (registry, kept) = (parts.registry.clone(), parts.registry);
+        let writing = task::supervise("registry", move || kept.clone().run());
+        let last = vec![writing, task::spawn("trace-writer", writer.run())];
         let (grpc, http, otlp) = addresses;
         tracing::info!(%grpc, %http, %otlp, trust_domain = %config.trust_domain, "control plane started");
         Ok(Handle { grpc, http, otlp, ca_pem, admin_token, drain, registry, last })
@@ -250,7 +259,9 @@ async fn open(config: &Config) -> Result<(Parts, crate::telemetry::Task), StartE
 }
 
 /// What runs beside the listeners until the drain.
-fn start_loops(parts: &Parts, config: &Config, watch: &DrainWatch) {
+fn start_loops(parts: &Parts, config: &Config, certificate: Arc<OwnCertificate>, watch: &DrainWatch) {
+    let drain = watch.clone();
+    task::supervise("own-certificate", move || until_drained(drain.clone(), certificate.clone().run()));
     let (world, drain) = (parts.world.clone(), watch.clone());
     task::supervise("world", move || until_drained(drain.clone(), world.clone().run()));
     let (ca, telemetry, drain) = (parts.ca.clone(), parts.telemetry.clone(), watch.clone());
@@ -266,78 +277,6 @@ fn start_loops(parts: &Parts, config: &Config, watch: &DrainWatch) {
     }
 }
 
-fn admin_service(parts: &Parts) -> AdminService {
-    AdminService {
-        ca: parts.ca.clone(),
-        configuration: parts.configuration.clone(),
-        world: parts.world.clone(),
-        registry: parts.registry.clone(),
-        live: parts.live.clone(),
-        telemetry: parts.telemetry.clone(),
-        store: parts.store.clone(),
-    }
-}
-
-fn serve_grpc(
-    parts: &Parts,
-    listener: tokio::net::TcpListener,
-    settings: Settings,
-    admin: AdminService,
-    admin_token: &AdminToken,
-    watch: &DrainWatch,
-) {
-    let discovery = DiscoveryService::new(Shared {
-        ca: parts.ca.clone(),
-        hub: parts.hub.clone(),
-        world: parts.world.clone(),
-        registry: parts.registry.clone(),
-        live: parts.live.clone(),
-        metrics: parts.metrics.clone(),
-        trust_domain: parts.ca.trust_domain(),
-        drain: watch.clone(),
-    });
-    let otlp = OtlpService::new(parts.telemetry.clone());
-    let admin = AdminServer::new(admin).max_decoding_message_size(CONFIGURATION_BYTES);
-    let router = server()
-        .add_service(DiscoveryServer::new(discovery))
-        .add_service(IdentityServer::new(IdentityService::new(parts.ca.clone(), parts.metrics.clone())))
-        .add_service(InterceptedService::new(admin, AdminGate::new(admin_token.reveal())))
-        .add_service(TraceServiceServer::with_interceptor(otlp, MeshGate));
-    let incoming = listen::accept(listener, Security::Tls(settings), parts.metrics.clone(), watch.clone());
-    task::spawn("grpc", serve(router, incoming, watch.clone()));
-}
-
-fn serve_otlp(parts: &Parts, listener: tokio::net::TcpListener, watch: &DrainWatch) {
-    let router = server().add_service(TraceServiceServer::new(OtlpService::new(parts.telemetry.clone())));
-    let incoming = listen::accept(listener, Security::Plain, parts.metrics.clone(), watch.clone());
-    task::spawn("otlp", serve(router, incoming, watch.clone()));
-}
-
-fn server() -> Server {
-    Server::builder()
-        .http2_keepalive_interval(Some(PING))
-        .http2_keepalive_timeout(Some(PONG))
-        .max_concurrent_streams(STREAMS)
-}
-
-async fn serve(
-    router: tonic::transport::server::Router,
-    incoming: tokio::sync::mpsc::Receiver<io::Result<crate::peer::Io>>,
-    mut watch: DrainWatch,
-) {
-    let mut stop = watch.clone();
-    let mut drain = watch.clone();
-    let serving = router
-        .serve_with_incoming_shutdown(ReceiverStream::new(incoming), async move { drain.draining().await });
-    tokio::select! {
-        served = serving => if let Err(error) = served {
-            tracing::error!(reason = chain(&error), "gRPC ended");
-            watch.draining().await;
-        },
-        () = stop.stopped() => {}
-    }
-}
-
 async fn maintain(ca: Arc<Ca>, telemetry: Arc<Telemetry>) {
     let mut due = interval(MAINTENANCE);
     loop {
@@ -350,31 +289,6 @@ async fn maintain(ca: Arc<Ca>, telemetry: Arc<Telemetry>) {
     }
 }
 
-/// Renews our own certificate in time, for ever. Connections that are open keep theirs.
-async fn renew(ca: Arc<Ca>, names: OwnNames, mut credentials: Credentials, settings: Settings) {
-    let mut rng = fastrand::Rng::new();
-    loop {
-        let at = credentials.renew_at(SystemTime::now(), &mut rng);
-        sleep(at.duration_since(SystemTime::now()).unwrap_or_default()).await;
-        let renewed = ca.own_credentials(names.clone(), SystemTime::now());
-        match renewed.and_then(|credentials| Ok((server_config(&credentials)?, credentials))) {
-            Ok((config, renewed)) => {
-                settings.store(config);
-                credentials = renewed;
-                tracing::info!(serial = credentials.serial(), "renewed our own certificate");
-            }
-            Err(error) => {
-                tracing::error!(reason = chain(&error), "cannot renew our own certificate");
-                sleep(Duration::from_secs(1)).await;
-            }
-        }
-    }
-}
-
-fn server_config(credentials: &Credentials) -> Result<Arc<rustls::ServerConfig>, CertError> {
-    credentials.server_config(&[alpn::H2], ClientAuth::Optional)
-}
-
 async fn until_drained(mut drain: DrainWatch, work: impl Future<Output = ()>) {
     tokio::select! {
         () = work => {}
@@ -382,27 +296,13 @@ async fn until_drained(mut drain: DrainWatch, work: impl Future<Output = ()>) {
     }
 }
 
-/// Whom sidecars and the `weft` command expect to reach, and by which names they may call.
-fn own_names(config: &Config, grpc: SocketAddr) -> Result<OwnNames, CertError> {
-    let identity = format!("spiffe://{}/ns/weft/sa/control-plane", config.trust_domain);
-    let identity: SpiffeId = identity.parse().map_err(CertError::Identity)?;
-    let mut dns = vec!["localhost".to_owned(), "weft-control-plane".to_owned()];
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim().to_ascii_lowercase();
-    if host.parse::<Name>().is_ok() && !dns.contains(&host) {
-        dns.push(host);
-    }
-    let mut ips = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-    if !grpc.ip().is_unspecified() && !ips.contains(&grpc.ip()) {
-        ips.push(grpc.ip());
-    }
-    Ok(OwnNames { identity, dns, ips })
-}
-
 /// The given socket, or one bound to the address; where there is no IPv6, any address means any IPv4 address.
 fn listener(given: Option<TcpListener>, address: SocketAddr) -> Result<tokio::net::TcpListener, StartError> {
     let bind = || match TcpListener::bind(address) {
-        Err(_) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+        Err(error)
+            if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+                && !matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied) =>
+        {
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port()))
         }
         bound => bound,

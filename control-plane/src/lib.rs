@@ -17,6 +17,7 @@ mod peer;
 mod push;
 mod report;
 mod run;
+mod serve;
 mod source;
 mod status;
 mod store;

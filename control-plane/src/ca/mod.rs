@@ -3,6 +3,7 @@
 //! A caller proves itself with a join token or with the certificate it has; the grant of the one is inherited by
 //! the other, remembered by serial number.
 
+mod own;
 mod rate;
 mod service;
 
@@ -19,6 +20,7 @@ use crate::peer::Peer;
 use crate::store::{Certificate, Embedded, Grant, StoreError};
 use crate::tokens::{TokenError, Tokens};
 
+pub(crate) use own::OwnCertificate;
 pub(crate) use service::IdentityService;
 
 /// The issuing certificate is renewed when it has less than this left: it lives a year.
@@ -202,10 +204,10 @@ impl Ca {
     }
 
     /// A certificate of our own, for the port that sidecars and the `weft` command call.
-    pub(crate) fn own_credentials(&self, names: OwnNames, now: SystemTime) -> Result<Credentials, CertError> {
+    fn own_credentials(&self, names: &own::OwnNames, now: SystemTime) -> Result<Credentials, CertError> {
         let authority = self.authority.load();
         let key = KeyPair::generate()?;
-        let OwnNames { identity, dns, ips } = names;
+        let own::OwnNames { identity, dns, ips } = names.clone();
         // Our own certificate is checked by sidecars whose clocks differ; minutes are short enough for us.
         let ttl = self.ttl.max(Duration::from_mins(5));
         let wanted = IssueParams { identity, dns, ips, ttl, now };
@@ -255,15 +257,4 @@ impl Ca {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Certificate>>> {
         self.issued.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What our own certificate says.
-#[derive(Debug, Clone)]
-pub(crate) struct OwnNames {
-    /// `spiffe://TRUST-DOMAIN/ns/weft/sa/control-plane`.
-    pub identity: SpiffeId,
-    /// The names that we may be called by.
-    pub dns: Vec<String>,
-    /// The addresses that we listen on.
-    pub ips: Vec<std::net::IpAddr>,
 }

@@ -1,0 +1,116 @@
+//! The control plane's own certificate: made at the start, renewed in time, put to use without a restart.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use tokio::time::sleep;
+use weft_certs::{CertError, ClientAuth, Credentials, alpn};
+use weft_core::model::{Name, SpiffeId, TrustDomain};
+
+use super::Ca;
+use crate::listen::Settings;
+use crate::report::chain;
+
+/// Until a renewal that failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the certificate says.
+#[derive(Debug, Clone)]
+pub(crate) struct OwnNames {
+    /// Whom sidecars and the `weft` command expect to reach.
+    pub identity: SpiffeId,
+    /// The names that we may be called by.
+    pub dns: Vec<String>,
+    /// The addresses that we are reached at.
+    pub ips: Vec<IpAddr>,
+}
+
+/// The certificate, and the TLS settings made from it.
+#[derive(Debug)]
+pub(crate) struct OwnCertificate {
+    ca: Arc<Ca>,
+    names: OwnNames,
+    current: ArcSwap<Credentials>,
+    settings: Settings,
+}
+
+impl OwnCertificate {
+    /// Makes the first one, for a control plane that listens at this address.
+    pub(crate) fn new(ca: Arc<Ca>, listens_at: SocketAddr) -> Result<Arc<Self>, CertError> {
+        let names = OwnNames::new(&ca.trust_domain(), listens_at)?;
+        let first = ca.own_credentials(&names, SystemTime::now())?;
+        let settings = Arc::new(ArcSwap::new(server_config(&first)?));
+        Ok(Arc::new(Self { ca, names, current: ArcSwap::from_pointee(first), settings }))
+    }
+
+    /// The TLS settings in force, now and later.
+    pub(crate) fn settings(&self) -> Settings {
+        self.settings.clone()
+    }
+
+    /// Renews it, for ever. Connections that are open keep the one they began with.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let mut rng = fastrand::Rng::new();
+        loop {
+            let due = self.current.load().renew_at(SystemTime::now(), &mut rng);
+            sleep(due.duration_since(SystemTime::now()).unwrap_or_default()).await;
+            while let Err(error) = self.renew() {
+                tracing::error!(reason = chain(&error), "cannot renew our own certificate");
+                sleep(RETRY).await;
+            }
+        }
+    }
+
+    fn renew(&self) -> Result<(), CertError> {
+        let credentials = self.ca.own_credentials(&self.names, SystemTime::now())?;
+        self.settings.store(server_config(&credentials)?);
+        tracing::info!(serial = credentials.serial(), "renewed our own certificate");
+        self.current.store(Arc::new(credentials));
+        Ok(())
+    }
+}
+
+impl OwnNames {
+    fn new(domain: &TrustDomain, listens_at: SocketAddr) -> Result<Self, CertError> {
+        let identity = format!("spiffe://{domain}/ns/weft/sa/control-plane");
+        let mut dns = vec!["localhost".to_owned(), "weft-control-plane".to_owned()];
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = host.trim().to_ascii_lowercase();
+        if host.parse::<Name>().is_ok() && !dns.contains(&host) {
+            dns.push(host);
+        }
+        let mut ips = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        if !listens_at.ip().is_unspecified() && !ips.contains(&listens_at.ip()) {
+            ips.push(listens_at.ip());
+        }
+        Ok(Self { identity: identity.parse().map_err(CertError::Identity)?, dns, ips })
+    }
+}
+
+fn server_config(credentials: &Credentials) -> Result<Arc<ServerConfig>, CertError> {
+    credentials.server_config(&[alpn::H2], ClientAuth::Optional)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Embedded;
+
+    #[tokio::test]
+    async fn a_renewed_certificate_is_used_by_the_next_handshake() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, domain) = (Embedded::open(dir.path()).unwrap(), "mesh.local".parse().unwrap());
+        let ca = Ca::open(store, &domain, Duration::from_secs(1), SystemTime::now()).await.unwrap();
+        let own = OwnCertificate::new(Arc::new(ca), "10.1.2.3:7443".parse().unwrap()).unwrap();
+        let (settings, first) = (own.settings(), own.current.load_full());
+        let before = settings.load_full();
+        own.renew().unwrap();
+        assert!(!Arc::ptr_eq(&before, &settings.load_full()));
+        assert_ne!(first.serial(), own.current.load().serial());
+        assert_eq!(first.identity().as_str(), "spiffe://mesh.local/ns/weft/sa/control-plane");
+        assert!(own.names.ips.contains(&"10.1.2.3".parse().unwrap()));
+    }
+}

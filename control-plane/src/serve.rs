@@ -1,0 +1,86 @@
+//! gRPC on 7443 (TLS: sidecars, the `weft` command) and on 4317 (plaintext: anybody's spans).
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::TraceServiceServer;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Server;
+use tonic::transport::server::Router;
+use weft_proto::v1::admin_server::AdminServer;
+use weft_proto::v1::discovery_server::DiscoveryServer;
+use weft_proto::v1::identity_server::IdentityServer;
+use weft_runtime::drain::DrainWatch;
+use weft_runtime::task;
+
+use crate::api::{AdminGate, AdminService};
+use crate::ca::IdentityService;
+use crate::discovery::{DiscoveryService, Shared};
+use crate::listen::{self, Security, Settings};
+use crate::metrics::Metrics;
+use crate::peer::{Io, MeshGate};
+use crate::report::chain;
+use crate::telemetry::{OtlpService, Telemetry};
+
+/// How often an idle connection is tried, and how long it may stay silent: a crash is noticed within 5 s.
+const PING: Duration = Duration::from_secs(2);
+const PONG: Duration = Duration::from_millis(1500);
+/// Calls at once on one connection.
+const STREAMS: u32 = 128;
+/// What may be applied at once, after the admin token was checked.
+const CONFIGURATION_BYTES: usize = 32 << 20;
+
+/// Serves the mesh until the drain.
+pub(crate) fn mesh(
+    listener: TcpListener,
+    settings: Settings,
+    shared: Shared,
+    (admin, gate): (AdminService, AdminGate),
+    telemetry: Arc<Telemetry>,
+) {
+    let (metrics, drain) = (shared.metrics.clone(), shared.drain.clone());
+    let identity = IdentityService::new(shared.ca.clone(), metrics.clone());
+    let admin = AdminServer::new(admin).max_decoding_message_size(CONFIGURATION_BYTES);
+    let router = server()
+        .add_service(DiscoveryServer::new(DiscoveryService::new(shared)))
+        .add_service(IdentityServer::new(identity))
+        .add_service(InterceptedService::new(admin, gate))
+        .add_service(TraceServiceServer::with_interceptor(OtlpService::new(telemetry), MeshGate));
+    let incoming = listen::accept(listener, Security::Tls(settings), metrics, drain.clone());
+    task::spawn("grpc", serve(router, incoming, drain));
+}
+
+/// Takes anybody's spans until the drain.
+pub(crate) fn otlp(
+    listener: TcpListener,
+    telemetry: Arc<Telemetry>,
+    metrics: Arc<Metrics>,
+    drain: &DrainWatch,
+) {
+    let router = server().add_service(TraceServiceServer::new(OtlpService::new(telemetry)));
+    let incoming = listen::accept(listener, Security::Plain, metrics, drain.clone());
+    task::spawn("otlp", serve(router, incoming, drain.clone()));
+}
+
+fn server() -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(PING))
+        .http2_keepalive_timeout(Some(PONG))
+        .max_concurrent_streams(STREAMS)
+}
+
+async fn serve(router: Router, incoming: mpsc::Receiver<io::Result<Io>>, mut watch: DrainWatch) {
+    let mut drain = watch.clone();
+    let incoming = ReceiverStream::new(incoming);
+    let serving = router.serve_with_incoming_shutdown(incoming, async move { drain.draining().await });
+    tokio::select! {
+        served = serving => if let Err(error) = served {
+            tracing::error!(reason = chain(&error), "gRPC ended");
+        },
+        () = watch.stopped() => {}
+    }
+}
