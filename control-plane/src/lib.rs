@@ -11,6 +11,7 @@ mod config;
 mod configuration;
 mod dashboard;
 mod discovery;
+mod io;
 mod listen;
 mod metrics;
 mod peer;

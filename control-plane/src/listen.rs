@@ -13,8 +13,8 @@ use tokio_rustls::TlsAcceptor;
 use weft_runtime::drain::DrainWatch;
 use weft_runtime::task;
 
+use crate::io::Io;
 use crate::metrics::Metrics;
-use crate::peer::Io;
 use crate::report::chain;
 
 /// Connections at a time. More wait in the kernel's queue.

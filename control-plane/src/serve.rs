@@ -20,9 +20,10 @@ use weft_runtime::task;
 use crate::api::{AdminGate, AdminService};
 use crate::ca::IdentityService;
 use crate::discovery::{DiscoveryService, Shared};
+use crate::io::Io;
 use crate::listen::{self, Security, Settings};
 use crate::metrics::Metrics;
-use crate::peer::{Io, MeshGate};
+use crate::peer::MeshGate;
 use crate::report::chain;
 use crate::telemetry::{OtlpService, Telemetry};
 

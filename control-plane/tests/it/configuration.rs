@@ -6,7 +6,8 @@ use tempfile::TempDir;
 use tonic::Code;
 use weft_proto::v1::{self, Kind};
 
-use crate::mesh::{Admin, Mesh};
+use crate::join::page;
+use crate::mesh::{Admin, Mesh, eventually};
 use crate::sidecar::{Sidecar, hello, offering, told};
 
 fn service(name: &str, port: u16) -> String {
@@ -135,12 +136,10 @@ async fn the_watched_folder_is_followed_and_its_last_good_state_stays() {
 
     std::fs::write(folder.join("b.yaml"), "apiVersion: v1\nkind: Srvice\nmetadata: {name: b}\n").unwrap();
     std::fs::write(folder.join("a.yaml"), service("a", 81)).unwrap();
-    loop {
-        let metrics = crate::join::page(&mesh, "/metrics").await;
-        if metrics.contains("weft_config_dir_problems 1") {
-            break;
-        }
-    }
+    eventually("the mistake is counted", async || {
+        page(&mesh, "/metrics").await.contains("weft_config_dir_problems 1")
+    })
+    .await;
     assert_eq!(ports(&mut admin, "a").await, ["80/detect"]);
     std::fs::write(folder.join("b.yaml"), service("b", 80)).unwrap();
     until(&mut admin, "b", &["80/detect"]).await;
@@ -157,7 +156,5 @@ async fn the_watched_folder_is_followed_and_its_last_good_state_stays() {
 }
 
 async fn until(admin: &mut Admin, service: &str, expected: &[&str]) {
-    while ports(admin, service).await != expected {
-        tokio::task::yield_now().await;
-    }
+    eventually(service, async || ports(admin, service).await == expected).await;
 }

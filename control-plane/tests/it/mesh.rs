@@ -1,6 +1,5 @@
 //! A control plane under test, and callers of it.
 
-use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -193,7 +192,7 @@ impl Admin {
 }
 
 /// Asks again and again until the answer is yes.
-pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
+pub(crate) async fn eventually(what: &str, mut ask: impl AsyncFnMut() -> bool) {
     let asking = async {
         let mut again = interval(Duration::from_millis(20));
         while !ask().await {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use weft_proto::v1::{self, Kind};
 
-use crate::mesh::Mesh;
+use crate::mesh::{Mesh, eventually};
 use crate::sidecar::{Sidecar, endpoints, hello, offering, told};
 
 #[tokio::test]
@@ -39,9 +39,7 @@ async fn workloads_stay_in_rotation_while_their_sidecars_come_back() {
     let mesh = Mesh::start().await;
     let _orders = Sidecar::ready(&mesh, "orders", offering("orders", 1)).await;
     let mut admin = mesh.admin().await;
-    while !admin.sidecar("orders-1").await.unwrap().ready {
-        tokio::task::yield_now().await;
-    }
+    eventually("orders is ready", async || admin.sidecar("orders-1").await.unwrap().ready).await;
     drop(admin);
     let mesh = mesh.restart().await;
     let listed = mesh.admin().await.sidecar("orders-1").await.unwrap();
@@ -105,11 +103,9 @@ async fn what_was_rolled_back_stays_so_over_a_restart_until_the_folder_changes()
 
 async fn until(mesh: &Mesh, port: &str) {
     let mut admin = mesh.admin().await;
-    loop {
+    eventually(port, async || {
         let listed = admin.services(v1::ServicesRequest {}).await.unwrap().services;
-        if listed.first().is_some_and(|service| service.ports == [port]) {
-            return;
-        }
-        tokio::task::yield_now().await;
-    }
+        listed.first().is_some_and(|service| service.ports == [port])
+    })
+    .await;
 }

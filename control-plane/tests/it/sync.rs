@@ -30,15 +30,8 @@ async fn a_service_is_known_to_others_as_soon_as_a_workload_offers_it() {
     let first = orders.take().await;
     assert_eq!(first.epoch, 1);
     let mut admin = mesh.admin().await;
-    eventually("orders is ready", || {
-        let mut client = admin.client.clone();
-        let token = admin.token.clone();
-        async move {
-            let (request, ()) =
-                crate::mesh::with_bearer(&token, (tonic::Request::new(v1::StatusRequest::default()), ()));
-            let status = client.status(request).await.unwrap().into_inner();
-            status.sidecars.iter().all(|sidecar| sidecar.ready && sidecar.in_sync)
-        }
+    eventually("orders is ready and in sync", async || {
+        admin.sidecar("orders-1").await.is_some_and(|orders| orders.ready && orders.in_sync)
     })
     .await;
 
@@ -103,13 +96,11 @@ async fn readiness_takes_a_workload_in_and_out_by_a_small_message() {
 
 async fn all_ready(mesh: &Mesh, number: u32) {
     let mut admin = mesh.admin().await;
-    loop {
+    eventually("all are ready", async || {
         let listed = admin.services(v1::ServicesRequest {}).await.unwrap().services;
-        if listed.first().is_some_and(|service| service.ready == number) {
-            return;
-        }
-        tokio::task::yield_now().await;
-    }
+        listed.first().is_some_and(|service| service.ready == number)
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -119,11 +110,10 @@ async fn a_clean_end_takes_a_workload_out_at_once() {
     let _staying = Sidecar::ready(&mesh, "orders", offering("orders", 2)).await;
     all_ready(&mesh, 2).await;
     let mut web = caller(&mesh, 2).await;
-    let begun = Instant::now();
     leaving.leave().await;
-    assert_eq!(endpoints_removed(&web.take().await), ["default/orders-1"]);
-    assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
+    // A second of grace, as for a broken stream, would have it listed still.
     assert!(mesh.admin().await.sidecar("orders-1").await.is_none());
+    assert_eq!(endpoints_removed(&web.take().await), ["default/orders-1"]);
 }
 
 fn endpoints_removed(push: &v1::Push) -> &[String] {
@@ -207,12 +197,9 @@ async fn a_refusal_is_shown_with_its_reason() {
     let rejected = v1::Rejection { name: Some(name(Kind::Mesh, "default")), reason: "not today".into() };
     web.ack(push.epoch, vec![rejected]).await;
     let mut admin = mesh.admin().await;
-    let listed = loop {
-        let listed = admin.sidecar("web").await.unwrap();
-        if !listed.rejected.is_empty() {
-            break listed;
-        }
-    };
+    eventually("the refusal is listed", async || !admin.sidecar("web").await.unwrap().rejected.is_empty())
+        .await;
+    let listed = admin.sidecar("web").await.unwrap();
     assert!(!listed.in_sync);
     assert_eq!(listed.rejected[0].reason, "not today");
     assert_eq!(listed.rejected[0].name, Some(name(Kind::Mesh, "default")));
@@ -238,11 +225,6 @@ async fn a_sidecar_is_in_sync_once_it_has_acked_what_concerns_it() {
     assert!(!admin.sidecar("web").await.unwrap().in_sync);
     let push = web.take().await;
     assert_eq!((told(&push), push.revision), (vec!["+MESH default".to_owned()], 1));
-    loop {
-        let listed = admin.sidecar("web").await.unwrap();
-        if listed.in_sync {
-            assert_eq!(listed.revision, 1);
-            break;
-        }
-    }
+    eventually("web is in sync", async || admin.sidecar("web").await.unwrap().in_sync).await;
+    assert_eq!(admin.sidecar("web").await.unwrap().revision, 1);
 }
