@@ -84,7 +84,7 @@ async fn callee(worker: &Worker, destination: SocketAddr) -> Callee {
     let port = destination.port();
     match snapshot.addresses.get(&destination.ip()) {
         Some(Known::Service(name)) => match snapshot.services.get(name) {
-            Some(known) if known.service.ports.iter().any(|declared| declared.port == port) => {
+            Some(known) if known.service.takes(port) => {
                 let cluster = worker.cluster(Source::Service(name.clone(), port), &snapshot);
                 Callee::Mesh(cluster, Party::Named(name.clone()))
             }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use weft_core::model::{Endpoint, Mesh, QualifiedName, Service, ServicePort, Workload};
 
 /// How long a look-up waits for the control plane's answer.
-pub const LOOKUP_LIMIT: Duration = Duration::from_millis(500);
+pub const LOOKUP_LIMIT: Duration = Duration::from_secs(2);
 
 /// Look-ups that may be on their way to the control loop.
 const WANTED_LIMIT: usize = 1024;

@@ -72,6 +72,13 @@ pub struct PortMap {
     pub target_port: u16,
 }
 
+impl Service {
+    /// Whether it may be called on this port.
+    pub fn takes(&self, port: u16) -> bool {
+        self.ports.is_empty() || self.ports.iter().any(|declared| declared.port == port)
+    }
+}
+
 impl Endpoint {
     /// The app's port behind a service port.
     pub fn target_port(&self, port: u16) -> Option<u16> {

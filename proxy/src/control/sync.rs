@@ -86,6 +86,8 @@ impl SyncLoop {
             let begun = Instant::now();
             let ended = self.stream(target, &credentials).await;
             self.publisher.set_connected(false);
+            // What was learnt last may still wait to be written.
+            self.save().await;
             self.collector.send_replace(None);
             if begun.elapsed() > OPEN_LIMIT {
                 backoff.reset();
@@ -134,11 +136,14 @@ impl SyncLoop {
         };
         let (inbox, first) =
             tokio::time::timeout(OPEN_LIMIT, opening).await.map_err(|_| SyncError::Timeout)??;
-        if let Some(ack) = self.take(first) {
+        let answer = self.apply(first);
+        self.save().await;
+        // First someone to ask, then readiness: else the app's first calls would go out as if to strangers.
+        self.publisher.set_connected(true);
+        self.publish();
+        if let Some(ack) = answer {
             outbox.send(say(ack)).await.map_err(|_| SyncError::Ended)?;
         }
-        self.save().await;
-        self.publisher.set_connected(true);
         self.collector.send_replace(Some(channel));
         tracing::info!(control_plane = %target, revision = self.publisher.snapshot().revision, "in sync");
         self.converse(inbox, &outbox).await
@@ -172,15 +177,20 @@ impl SyncLoop {
         }
     }
 
-    /// Applies what the control plane said; returns what to answer.
+    /// Puts what the control plane said in force; returns what to answer.
     fn take(&mut self, message: v1::ControlMessage) -> Option<Message> {
+        let answer = self.apply(message);
+        self.publish();
+        answer
+    }
+
+    fn apply(&mut self, message: v1::ControlMessage) -> Option<Message> {
         let v1::control_message::Message::Push(push) = message.message?;
         let epoch = push.epoch;
         let rejected = self.table.apply(push);
         for rejection in &rejected {
             tracing::error!(name = ?rejection.name, reason = rejection.reason, "refused a resource");
         }
-        self.publish();
         Some(Message::Ack(v1::Ack { epoch, rejected }))
     }
 
