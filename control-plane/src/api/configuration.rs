@@ -2,9 +2,13 @@
 
 use serde_json::{Map, Value, json};
 use tonic::Status;
+use weft_core::compile;
 use weft_core::manifest::{Kind, Resource, ResourceKey, SourceFile, Spec};
+use weft_core::model::{QualifiedName, ServicePort};
+use weft_core::world::World;
 use weft_proto::v1;
 
+use super::listing::protocol_name;
 use super::{AdminService, name, namespace};
 use crate::configuration::{ConfigurationError, Mode, Outcome};
 use crate::report::{chain, rfc3339};
@@ -64,23 +68,55 @@ impl AdminService {
             }
             document.to_string()
         });
-        Ok(v1::GetResponse { resources: resources.collect() })
+        let mut resources: Vec<_> = resources.collect();
+        if kind == Kind::Service {
+            resources.extend(self.world.read(|known| {
+                let offered = known.service_names().into_iter().filter(|service| {
+                    known.documented_service(service).is_none()
+                        && (request.all_namespaces || service.namespace == namespace)
+                        && (request.name.is_empty() || service.name.as_str() == request.name)
+                });
+                offered
+                    .filter_map(|service| Some(offered_service(known, &service)?.to_string()))
+                    .collect::<Vec<_>>()
+            }));
+        }
+        Ok(v1::GetResponse { resources })
     }
 
     fn resource_status(&self, resource: &Resource) -> Map<String, Value> {
-        let mut status = Map::new();
-        if let (Spec::Service(_), Some(service)) = (&resource.spec, resource.qualified_name()) {
-            self.world.read(|known| {
-                let addresses: Vec<_> =
-                    known.service_addresses(&service).iter().map(ToString::to_string).collect();
-                let ready = weft_core::compile::endpoints(known, &service).map_or(0, |found| found.len());
-                status.insert("addresses".into(), json!(addresses));
-                status.insert("endpoints".into(), json!(known.members(&service).len()));
-                status.insert("ready".into(), json!(ready));
-            });
+        match (&resource.spec, resource.qualified_name()) {
+            (Spec::Service(_), Some(service)) => self.world.read(|known| service_status(known, &service)),
+            _ => Map::new(),
         }
-        status
     }
+}
+
+fn service_status(known: &World, service: &QualifiedName) -> Map<String, Value> {
+    let addresses: Vec<_> = known.service_addresses(service).iter().map(ToString::to_string).collect();
+    let ready = compile::endpoints(known, service).map_or(0, |found| found.len());
+    Map::from_iter([
+        ("addresses".into(), json!(addresses)),
+        ("endpoints".into(), json!(known.members(service).len())),
+        ("ready".into(), json!(ready)),
+    ])
+}
+
+/// A service that no document names, as a document would say it.
+fn offered_service(known: &World, name: &QualifiedName) -> Option<Value> {
+    let service = compile::service(known, name)?;
+    let port = |port: &ServicePort| match protocol_name(port.protocol) {
+        Some(protocol) => json!({"port": port.port, "appProtocol": protocol}),
+        None => json!({"port": port.port}),
+    };
+    let ports: Vec<_> = service.ports.iter().map(port).collect();
+    Some(json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name.name.as_str(), "namespace": name.namespace.as_str()},
+        "spec": {"ports": ports},
+        "status": service_status(known, name),
+    }))
 }
 
 fn kind(text: &str) -> Result<Kind, Status> {

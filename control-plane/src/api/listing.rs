@@ -112,17 +112,21 @@ impl AdminService {
     }
 }
 
-/// `8080/http`; what is found out call by call has no protocol.
+/// `8080/http`.
 fn port(port: &ServicePort) -> String {
-    let protocol = match port.protocol {
-        Protocol::Detect => "detect",
-        Protocol::Http => "http",
-        Protocol::Http2 => "http2",
-        Protocol::Grpc => "grpc",
-        Protocol::Tcp => "tcp",
-        Protocol::Tls => "tls",
-    };
-    format!("{}/{protocol}", port.port)
+    format!("{}/{}", port.port, protocol_name(port.protocol).unwrap_or("detect"))
+}
+
+/// As `appProtocol` has it; what is found out call by call has none.
+pub(super) fn protocol_name(protocol: Protocol) -> Option<&'static str> {
+    match protocol {
+        Protocol::Detect => None,
+        Protocol::Http => Some("http"),
+        Protocol::Http2 => Some("http2"),
+        Protocol::Grpc => Some("grpc"),
+        Protocol::Tcp => Some("tcp"),
+        Protocol::Tls => Some("tls"),
+    }
 }
 
 fn count(number: usize) -> u32 {
