@@ -28,12 +28,19 @@ pub(crate) struct Arguments {
 pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut admin = client::connect(&Target::find(&common.target)?).await?;
     let request = v1::GetRequest {
-        kind: arguments.kind,
+        kind: arguments.kind.clone(),
         namespace: common.namespace.to_string(),
         all_namespaces: common.all_namespaces,
-        name: arguments.name.unwrap_or_default(),
+        name: arguments.name.clone().unwrap_or_default(),
     };
     let resources = answer(admin.get(request).await)?.resources;
+    if let (Some(name), true) = (&arguments.name, resources.is_empty()) {
+        anyhow::bail!(
+            "there is no {} {name} (weft get {} lists those there are)",
+            arguments.kind,
+            arguments.kind
+        );
+    }
     let resources =
         resources.iter().map(|text| serde_json::from_str(text)).collect::<Result<Vec<Value>, _>>();
     let resources = resources.context("the control plane answered with something else than JSON")?;
