@@ -1,0 +1,95 @@
+//! Configuration: mistakes are named with their place and change nothing; what was applied can be taken back.
+
+use std::fs;
+use std::time::Duration;
+
+use weft_tests::{Mesh, Options, eventually};
+
+use crate::{in_pods, weft};
+
+const GOOD: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: orders}\nspec:\n  ports: [{port: 80, targetPort: 8080}]\n";
+
+#[test]
+fn every_mistake_is_refused_with_its_place_and_a_suggestion() {
+    in_pods!(every_mistake_is_refused_with_its_place_and_a_suggestion, || {
+        let mesh = Mesh::start(weft(), Options::default());
+        let check = |text: &str, line: usize, says: &[&str]| {
+            let file = mesh.scratch().join("bad.yaml");
+            fs::write(&file, text).expect("a file");
+            let output = mesh.weft(&["apply", "-f", file.to_str().expect("a path")]);
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{text}\n{error}");
+            let place = format!("bad.yaml:{line}");
+            assert!(error.contains(&place), "{place} is not in: {error}");
+            for part in says {
+                assert!(error.contains(part), "{part:?} is not in: {error}");
+            }
+        };
+        check(&GOOD.replace("ports:", "prots:"), 5, &["prots", "ports"]);
+        check(&GOOD.replace("port: 80,", "port: eighty,"), 5, &["eighty", "number"]);
+        check(&GOOD.replace("port: 80,", "port: 70000,"), 5, &["70000"]);
+        check(&format!("{GOOD}---\n{GOOD}"), 7, &["orders", "bad.yaml:1"]);
+        check(&GOOD.replace("Service", "Servcie"), 2, &["Servcie", "Service"]);
+        check("apiVersion: v1\nkind: Service\nmetadata: {name: [}\n", 3, &[]);
+        check(
+            "apiVersion: weft.mesh/v1alpha1\nkind: MeshConfig\nmetadata: {name: default}\nspec: {mtls: {mode: Strickt}}\n",
+            4,
+            &["Strict"],
+        );
+        assert_eq!(mesh.weft_json(&["get", "services", "-A"]), serde_json::json!([]), "nothing was changed");
+    });
+}
+
+#[test]
+fn a_bad_file_in_the_watched_folder_keeps_the_last_good_state() {
+    in_pods!(a_bad_file_in_the_watched_folder_keeps_the_last_good_state, || {
+        let mesh = Mesh::start(
+            weft(),
+            Options { config: vec![("orders.yaml", GOOD.to_owned())], ..Options::default() },
+        );
+        let names = || {
+            let services = mesh.weft_json(&["get", "services"]);
+            let services = services.as_array().cloned().unwrap_or_default();
+            services
+                .iter()
+                .filter_map(|s| s["metadata"]["name"].as_str().map(str::to_owned))
+                .collect::<Vec<_>>()
+        };
+        eventually("the folder was read", Duration::from_secs(10), || names() == ["orders"]);
+        fs::write(mesh.config().join("bad.yaml"), GOOD.replace("orders", "other").replace("spec:", "spek:"))
+            .expect("a file");
+        eventually("the mistake is reported", Duration::from_secs(10), || {
+            mesh.control_plane_log().contains("bad.yaml:4")
+        });
+        assert_eq!(names(), ["orders"]);
+        fs::write(mesh.config().join("bad.yaml"), GOOD.replace("orders", "other")).expect("a file");
+        eventually("the mended file is in force", Duration::from_secs(10), || names().len() == 2);
+    });
+}
+
+#[test]
+fn every_apply_is_a_revision_and_one_command_goes_back() {
+    in_pods!(every_apply_is_a_revision_and_one_command_goes_back, || {
+        let mesh = Mesh::start(weft(), Options::default());
+        let apply = |text: &str| {
+            let file = mesh.scratch().join("orders.yaml");
+            fs::write(&file, text).expect("a file");
+            mesh.weft_ok(&["apply", "-f", file.to_str().expect("a path")]);
+        };
+        apply(GOOD);
+        let first = mesh.weft_json(&["history"])[0]["revision"].as_u64().expect("a revision");
+        apply(&GOOD.replace("port: 80,", "port: 81,"));
+        let history = mesh.weft_json(&["history"]);
+        assert_eq!(history[0]["revision"], first + 1);
+        for field in ["revision", "time", "author", "source", "summary"] {
+            assert!(!history[0][field].is_null(), "{field}: {history}");
+        }
+        let port = || mesh.weft_json(&["get", "service", "orders"])[0]["spec"]["ports"][0]["port"].as_u64();
+        assert_eq!(port(), Some(81));
+        mesh.weft_ok(&["rollback", &first.to_string()]);
+        assert_eq!(port(), Some(80));
+        assert_eq!(mesh.weft_json(&["history"])[0]["revision"], first + 2);
+        mesh.weft_ok(&["delete", "service", "orders"]);
+        assert_eq!(mesh.weft(&["get", "service", "orders"]).status.code(), Some(1));
+    });
+}

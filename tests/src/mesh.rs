@@ -1,0 +1,288 @@
+//! A control plane and pods with sidecars, each the real program.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use weft_pods::intercept::Rules;
+use weft_pods::{Exemption, Hub, Pod};
+
+use crate::{HttpClient, Process, eventually};
+
+/// How long anything may take to start on a busy machine.
+const START: Duration = Duration::from_secs(30);
+
+/// How a mesh is to be started.
+#[derive(Debug, Default, Clone)]
+pub struct Options {
+    /// How long certificates live, e.g. `3s`; the control plane's default otherwise.
+    pub certificate_ttl: Option<&'static str>,
+    /// Documents in the control plane's folder, by file name.
+    pub config: Vec<(&'static str, String)>,
+}
+
+/// A hub with a control plane in it.
+#[derive(Debug)]
+pub struct Mesh {
+    weft: PathBuf,
+    options: Options,
+    control: Option<Process>,
+    hub: Hub,
+    folder: TempDir,
+}
+
+/// A pod with a sidecar and interception.
+#[derive(Debug)]
+pub struct SidecarPod {
+    weft: PathBuf,
+    environment: Vec<(String, String)>,
+    folder: PathBuf,
+    sidecar: Option<Process>,
+    pod: Pod,
+}
+
+impl Mesh {
+    /// Starts a mesh of the `weft` binary at this path.
+    pub fn start(weft: &Path, options: Options) -> Self {
+        let hub = Hub::create().expect("a hub");
+        let folder = tempfile::Builder::new().prefix("weft-test-").tempdir().expect("a folder");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a readable folder");
+        fs::create_dir(folder.path().join("config")).expect("a folder");
+        for (name, text) in &options.config {
+            fs::write(folder.path().join("config").join(name), text).expect("a document");
+        }
+        let mut mesh = Self { weft: weft.to_owned(), options, control: None, hub, folder };
+        mesh.start_control_plane();
+        mesh
+    }
+
+    /// Starts the control plane, again after [`Self::kill_control_plane`].
+    pub fn start_control_plane(&mut self) {
+        let mut command = Command::new(&self.weft);
+        command.args(["control-plane", "--http-addr", "127.0.0.1:7080", "--otlp-addr", "127.0.0.1:4317"]);
+        command.args(["--grpc-addr", &format!("{}:7443", self.hub.address_v4())]);
+        command.arg("--data-dir").arg(self.data()).arg("--config-dir").arg(self.config());
+        if let Some(ttl) = self.options.certificate_ttl {
+            command.args(["--certificate-ttl", ttl]);
+        }
+        self.control =
+            Some(Process::start(command, &self.folder.path().join("control-plane.log"), |command| {
+                self.hub.run(|| command.spawn()).expect("the hub")
+            }));
+        let ready = || self.hub.run(|| get("127.0.0.1:7080", "/ready")).expect("the hub") == Some(200);
+        eventually("the control plane is ready", START, ready);
+        let anchors = self.folder.path().join("anchors.pem");
+        fs::copy(self.data().join("ca.pem"), &anchors).expect("the trust anchors");
+        fs::set_permissions(&anchors, fs::Permissions::from_mode(0o644)).expect("readable by all");
+    }
+
+    /// Ends the control plane without warning.
+    pub fn kill_control_plane(&mut self) {
+        self.control.take().expect("a running control plane").kill();
+    }
+
+    /// What the control plane has logged.
+    pub fn control_plane_log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("control-plane.log")).unwrap_or_default()
+    }
+
+    /// The folder that the control plane watches.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("config")
+    }
+
+    /// The control plane's data.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// A scratch folder that ends with the mesh.
+    pub fn scratch(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Does something outside any pod, but where the pods' links meet.
+    pub fn in_hub<T: Send>(&self, does: impl FnOnce() -> T + Send) -> T {
+        self.hub.run(does).expect("the hub")
+    }
+
+    /// The hub's address, at which the control plane listens.
+    pub fn address(&self) -> IpAddr {
+        IpAddr::V4(self.hub.address_v4())
+    }
+
+    /// Runs a `weft` command beside the control plane.
+    pub fn weft(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(&self.weft);
+        command
+            .args(arguments)
+            .env("WEFT_CONTROL_PLANE", self.control_plane())
+            .env("WEFT_DATA_DIR", self.data());
+        self.hub.run(|| command.output()).expect("the hub").expect("weft starts")
+    }
+
+    /// The same, which must succeed; its standard output.
+    pub fn weft_ok(&self, arguments: &[&str]) -> String {
+        let output = self.weft(arguments);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "weft {arguments:?}: {error}\n{}", self.control_plane_log());
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// The same, its output as JSON.
+    pub fn weft_json(&self, arguments: &[&str]) -> serde_json::Value {
+        let text = self.weft_ok(&[arguments, &["-o", "json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {text}"))
+    }
+
+    /// A pod named `name`, whose sidecar offers `services` (as `WEFT_SERVICES` has them) as the service account `name`.
+    pub fn pod(&self, name: &str, services: &str) -> SidecarPod {
+        let mut arguments = vec!["token", "create", "--service-account", name];
+        for service in
+            services.split(',').filter_map(|offer| offer.split(':').next()).filter(|s| !s.is_empty())
+        {
+            arguments.extend(["--service", service]);
+        }
+        let token = self.weft_ok(&arguments);
+        self.pod_with_token(name, services, &token, &[])
+    }
+
+    /// The same with a given token and more settings.
+    pub fn pod_with_token(
+        &self,
+        name: &str,
+        services: &str,
+        token: &str,
+        more: &[(&str, &str)],
+    ) -> SidecarPod {
+        let mut pod = self.pod_that_may_fail(name, services, token, more);
+        pod.wait_until_ready();
+        pod
+    }
+
+    /// The same without waiting for its sidecar.
+    pub fn pod_that_may_fail(
+        &self,
+        name: &str,
+        services: &str,
+        token: &str,
+        more: &[(&str, &str)],
+    ) -> SidecarPod {
+        let pod = self.hub.pod(name).expect("a pod");
+        let folder = self.folder.path().join(format!("pod-{name}"));
+        fs::create_dir_all(&folder).expect("a folder");
+        let token_file = folder.join("token");
+        fs::write(&token_file, token).expect("a token");
+        let rules = Rules::default().letting_through(Exemption::here());
+        let mut environment: Vec<(String, String)> = [
+            ("WEFT_CONTROL_PLANE", self.control_plane()),
+            ("WEFT_CA", self.folder.path().join("anchors.pem").display().to_string()),
+            ("WEFT_TOKEN_FILE", token_file.display().to_string()),
+            ("WEFT_WORKLOAD", format!("{name}-1")),
+            ("WEFT_SERVICES", services.to_owned()),
+            ("WEFT_POD_IP", pod.v4().to_string()),
+            ("WEFT_CACHE_DIR", folder.display().to_string()),
+            ("WEFT_WORKERS", "1".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        if let Exemption::User(uid) = Exemption::here() {
+            for path in [&folder, &token_file] {
+                chown(path, Some(uid), Some(uid)).expect("the sidecar's own folder");
+            }
+        }
+        environment.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        pod.run(|| weft_pods::intercept::up(&rules)).expect("the pod").expect("interception");
+        let mut started = SidecarPod { weft: self.weft.clone(), environment, folder, sidecar: None, pod };
+        started.start_sidecar();
+        started
+    }
+
+    fn control_plane(&self) -> String {
+        format!("https://{}:7443", self.hub.address_v4())
+    }
+}
+
+impl SidecarPod {
+    /// Starts the sidecar, again after its end.
+    pub fn start_sidecar(&mut self) {
+        let mut command = Command::new(&self.weft);
+        command.args(["proxy", "run"]).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let log = self.folder.join("sidecar.log");
+        self.sidecar = Some(Process::start(command, &log, |command| {
+            self.pod.spawn_sidecar(command).map_err(std::io::Error::other)
+        }));
+    }
+
+    /// Waits until the sidecar can serve.
+    pub fn wait_until_ready(&mut self) {
+        eventually("the sidecar is ready", START, || {
+            self.admin("/ready").is_some_and(|(status, _)| status == 200)
+        });
+    }
+
+    /// The sidecar's process.
+    pub fn sidecar(&mut self) -> &mut Process {
+        self.sidecar.as_mut().expect("a running sidecar")
+    }
+
+    /// What the sidecar has logged.
+    pub fn sidecar_log(&self) -> String {
+        fs::read_to_string(self.folder.join("sidecar.log")).unwrap_or_default()
+    }
+
+    /// The pod's address.
+    pub fn address(&self) -> IpAddr {
+        IpAddr::V4(self.pod.v4())
+    }
+
+    /// The pod itself.
+    pub fn pod(&self) -> &Pod {
+        &self.pod
+    }
+
+    /// Starts an app beside the sidecar.
+    pub fn app(&self, command: Command) -> Process {
+        let name =
+            Path::new(command.get_program()).file_name().expect("a program").to_string_lossy().into_owned();
+        Process::start(command, &self.folder.join(format!("{name}.log")), |command| {
+            self.pod.spawn(command).map_err(std::io::Error::other)
+        })
+    }
+
+    /// Does something as the app would: inside the pod.
+    pub fn run<T: Send>(&self, does: impl FnOnce() -> T + Send) -> T {
+        self.pod.run(does).expect("the pod")
+    }
+
+    /// Runs a program as the app would, to its end.
+    pub fn output(&self, mut command: Command) -> Output {
+        self.run(|| command.output()).expect("the program starts")
+    }
+
+    /// `GET path` of the sidecar's admin port: status and body.
+    pub fn admin(&self, path: &str) -> Option<(u16, String)> {
+        self.run(|| {
+            let response = HttpClient::connect("127.0.0.1:4191").ok()?.get("localhost", path, "").ok()?;
+            Some((response.status, response.text()))
+        })
+    }
+
+    /// The sum of a metric's series whose labels hold all of `labels`, each as `name="value"`.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let (_, text) = self.admin("/metrics").expect("metrics");
+        let series = text.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && labels.iter().all(|label| line.contains(label))
+        });
+        series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+}
+
+fn get(address: &str, path: &str) -> Option<u16> {
+    Some(HttpClient::connect(address).ok()?.get("localhost", path, "").ok()?.status)
+}

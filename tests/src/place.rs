@@ -1,0 +1,54 @@
+//! Where a test can run: as root, or as an ordinary user in a user namespace; and what it needs to be installed.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Set in the copy of the test that runs inside a user namespace.
+const INSIDE: &str = "WEFT_TEST_INSIDE";
+
+/// Runs `test` where it may make network namespaces. For an ordinary user that is a copy of this test binary inside a
+/// user namespace of its own, entered by `weft` (the binary at `weft`) before any thread exists.
+pub fn in_pods(weft: &Path, name: &str, test: impl FnOnce()) {
+    if !weft_pods::userns::needed() || env::var_os(INSIDE).is_some() {
+        return test();
+    }
+    let this = env::current_exe().expect("the test binary");
+    let mut command = Command::new(weft);
+    command.arg("inside-user-namespace").arg(this).args([
+        "--exact",
+        name,
+        "--nocapture",
+        "--test-threads",
+        "1",
+    ]);
+    let output = command.env(INSIDE, "1").output().expect("weft starts");
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if text.contains("the kernel forbids") && !refuses_skips() {
+        eprintln!("SKIPPED {name}: {}", text.trim());
+        return;
+    }
+    assert!(output.status.success(), "{name} inside a user namespace:\n{text}");
+}
+
+/// The path of an installed program that a test cannot do without; `None`, loudly, when the test is to be skipped.
+pub fn program(names: &[&str]) -> Option<PathBuf> {
+    let mut folders: Vec<PathBuf> = env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
+    folders.extend(["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from));
+    if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
+        folders.extend(versions.flatten().map(|version| version.path().join("bin")));
+    }
+    for name in names {
+        if let Some(found) = folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file()) {
+            return Some(found);
+        }
+    }
+    assert!(!refuses_skips(), "none of {names:?} is installed, and skipping is refused");
+    eprintln!("SKIPPED: none of {names:?} is installed");
+    None
+}
+
+fn refuses_skips() -> bool {
+    env::var_os("WEFT_REFUSE_SKIPS").is_some()
+}
