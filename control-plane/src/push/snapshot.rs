@@ -1,7 +1,7 @@
 //! Everything that can be told, at one moment: encoded once, shared by all streams.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
@@ -25,7 +25,16 @@ pub(crate) struct Encoded {
     /// The service that an address brings along.
     pub brings: Option<QualifiedName>,
     endpoints: Option<Arc<[v1::Endpoint]>>,
-    past: VecDeque<(u64, Arc<[v1::Endpoint]>)>,
+    past: Vec<Past>,
+}
+
+/// An earlier set of endpoints.
+#[derive(Debug)]
+struct Past {
+    hash: u64,
+    endpoints: Arc<[v1::Endpoint]>,
+    /// What became of it, found out once for all who hold it.
+    delta: OnceLock<Option<v1::EndpointDelta>>,
 }
 
 /// Every resource there is.
@@ -80,14 +89,7 @@ impl Encoded {
             Resource::Address(Address::Workload { service, .. }) => service.clone(),
             _ => None,
         };
-        let mut past = VecDeque::new();
-        if let Some((before, endpoints)) = before.and_then(|b| Some((b, b.endpoints.clone()?))) {
-            past = before.past.clone();
-            past.push_back((before.hash, endpoints));
-            if past.len() > PAST_ENDPOINTS {
-                past.pop_front();
-            }
-        }
+        let past = before.map(|before| before.with_past()).unwrap_or_default();
         Self { name, hash: hash(&body), body, brings, endpoints, past }
     }
 
@@ -98,24 +100,38 @@ impl Encoded {
 
     /// What became of the endpoints since the set with this hash, where that is known and shorter than all of them.
     pub(crate) fn since(&self, from_hash: u64) -> Option<v1::EndpointDelta> {
+        let past = self.past.iter().find(|past| past.hash == from_hash)?;
+        past.delta.get_or_init(|| self.delta(past)).clone()
+    }
+
+    fn delta(&self, past: &Past) -> Option<v1::EndpointDelta> {
+        fn by_workload(endpoints: &[v1::Endpoint]) -> HashMap<&str, &v1::Endpoint> {
+            endpoints.iter().map(|endpoint| (endpoint.workload.as_str(), endpoint)).collect()
+        }
         let now = self.endpoints.as_deref()?;
-        let (_, then) = self.past.iter().rev().find(|(hash, _)| *hash == from_hash)?;
-        let by_workload = |endpoints: &[v1::Endpoint]| -> HashMap<String, v1::Endpoint> {
-            endpoints.iter().map(|e| (e.workload.clone(), e.clone())).collect()
-        };
-        let (before, after) = (by_workload(then), by_workload(now));
-        let differs = |e: &&v1::Endpoint| before.get(&e.workload) != Some(e);
-        let upserts: Vec<_> = now.iter().filter(differs).cloned().collect();
-        let gone = |e: &&v1::Endpoint| !after.contains_key(&e.workload);
-        let removed: Vec<_> = then.iter().filter(gone).map(|e| e.workload.clone()).collect();
+        let (before, after) = (by_workload(&past.endpoints), by_workload(now));
+        let differs = |e: &&v1::Endpoint| before.get(e.workload.as_str()) != Some(e);
+        let gone = |e: &&v1::Endpoint| !after.contains_key(e.workload.as_str());
         let delta = v1::EndpointDelta {
             service: self.name.to_string(),
-            from_hash,
+            from_hash: past.hash,
             hash: self.hash,
-            upserts,
-            removed,
+            upserts: now.iter().filter(differs).cloned().collect(),
+            removed: past.endpoints.iter().filter(gone).map(|e| e.workload.clone()).collect(),
         };
         (delta.encoded_len() < self.body.len()).then_some(delta)
+    }
+
+    /// The earlier sets of endpoints, as seen from the one that follows on this; newest first.
+    fn with_past(&self) -> Vec<Past> {
+        let own = self.endpoints.as_ref().map(|endpoints| (self.hash, endpoints));
+        let earlier = self.past.iter().map(|past| (past.hash, &past.endpoints));
+        let past = |(hash, endpoints): (u64, &Arc<[v1::Endpoint]>)| Past {
+            hash,
+            endpoints: endpoints.clone(),
+            delta: OnceLock::new(),
+        };
+        own.into_iter().chain(earlier).take(PAST_ENDPOINTS).map(past).collect()
     }
 }
 
