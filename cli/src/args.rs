@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 use weft_core::model::Name;
 
 use crate::output::Format;
-use crate::{commands, demo, tether};
+use crate::{commands, demo, run, tether};
 
 const EXAMPLES: &str = "Examples:
   weft demo                                                    a whole mesh on this machine
@@ -47,7 +47,7 @@ pub(crate) struct Common {
 }
 
 /// Where the control plane is and how to prove oneself to it.
-#[derive(Debug, Clone, Default, clap::Args)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = "Common options")]
 pub(crate) struct TargetOptions {
     /// The control plane; several, comma-separated, are tried in turn [default: this machine's]
@@ -68,6 +68,7 @@ pub(crate) struct TargetOptions {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Demo(demo::Arguments),
+    Run(run::Arguments),
     Apply(commands::apply::Arguments),
     Get(commands::get::Arguments),
     Delete(commands::delete::Arguments),
@@ -79,6 +80,7 @@ pub(crate) enum Command {
     Trace(commands::trace::Arguments),
     Identity(commands::identity::Arguments),
     Token(commands::token::Arguments),
+    Dashboard(commands::dashboard::Arguments),
     Completions(commands::completions::Arguments),
     /// The sidecar: the same as the program weft-proxy
     #[command(disable_help_flag = true)]
@@ -86,6 +88,8 @@ pub(crate) enum Command {
     /// The control plane: the same as the program weft-control-plane
     #[command(disable_help_flag = true)]
     ControlPlane(PassedOn),
+    #[command(hide = true)]
+    Hold(run::HolderArguments),
     #[command(hide = true)]
     Tethered(tether::Arguments),
     /// An example service

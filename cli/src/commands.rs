@@ -2,6 +2,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod completions;
+pub(crate) mod dashboard;
 pub(crate) mod delete;
 pub(crate) mod diff;
 pub(crate) mod get;

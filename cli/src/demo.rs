@@ -6,29 +6,28 @@ mod scrape;
 mod shop;
 mod view;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use weft_pods::{Snapshot, adopt_orphans, userns};
 use weft_proto::v1;
 use weft_runtime::logs::{self, LogFormat};
-use weft_runtime::signal;
+use weft_runtime::{signal, task};
 
 use crate::args::duration;
 use crate::client::{self, answer};
-use crate::mesh::Access;
+use crate::mesh::{Own, listen_for_dashboard, rendezvous};
 use crate::output;
 use crate::time::milliseconds;
 use load::{Load, Outcome};
 use shop::{SERVICES, Shop};
 use view::View;
 
-/// Where the dashboard is unless that is taken.
-const DASHBOARD: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7080);
 /// How often the view is drawn anew.
 const TICK: Duration = Duration::from_secs(1);
 /// How many traces are asked for at the end, the newest.
@@ -75,13 +74,14 @@ pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let before = Snapshot::take()?;
     adopt_orphans()?;
     // In the host's network namespace, which an ordinary user's namespace still gives us.
-    let dashboard = listen(arguments.dashboard)?;
+    let dashboard = listen_for_dashboard(arguments.dashboard)?;
+    let line = rendezvous::listen(&rendezvous::Name::of_demo())?;
     if userns::needed() {
         userns::enter()?;
     }
     logs::init(LogFormat::Text, std::env::var("RUST_LOG").as_deref().unwrap_or("error"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let result = runtime.block_on(run(arguments, dashboard));
+    let result = runtime.block_on(run(arguments, dashboard, line));
     runtime.shutdown_timeout(PATIENCE);
     let left = before.diff(&Snapshot::take()?);
 
@@ -98,28 +98,24 @@ pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn listen(asked: Option<SocketAddr>) -> anyhow::Result<TcpListener> {
-    let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    match asked {
-        Some(address) => {
-            TcpListener::bind(address).with_context(|| format!("cannot show the dashboard on {address}"))
-        }
-        None => TcpListener::bind(DASHBOARD).or_else(|_| TcpListener::bind(free)).context("cannot listen"),
-    }
-}
-
 /// Runs the demo; none where it was interrupted before it ran.
-async fn run(arguments: &Arguments, dashboard: TcpListener) -> anyhow::Result<Option<Report>> {
+async fn run(
+    arguments: &Arguments,
+    dashboard: TcpListener,
+    line: Option<UnixListener>,
+) -> anyhow::Result<Option<Report>> {
     let mut shutdown = signal::shutdown()?;
     let mut shop = tokio::select! {
         started = Shop::start(dashboard) => started?,
         _ = shutdown.received() => return Ok(None),
     };
-    let access = shop.access();
-    output::progress(&format!("dashboard: {}", access.dashboard));
+    let own = shop.control_plane();
+    output::progress(&format!("dashboard: {}", own.dashboard));
+    // While we run, the other commands find this mesh.
+    let telling = line.map(|line| task::spawn("rendezvous", rendezvous::tell(line, shop.access())));
 
     let load = Load::start(shop.shopper(), arguments.rps);
-    let mut view = View::new(!arguments.json, &access);
+    let mut view = View::new(!arguments.json, &own.dashboard);
     let end = arguments.length.map(|length| Instant::now() + length);
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -139,7 +135,10 @@ async fn run(arguments: &Arguments, dashboard: TcpListener) -> anyhow::Result<Op
 
     // Sidecars send their last spans when they end.
     let control_plane = shop.close().await;
-    let traces = whole_traces(&access).await;
+    let traces = whole_traces(&own).await;
+    if let Some(telling) = telling {
+        telling.abort();
+    }
     control_plane.end().await;
     match trouble {
         Some(trouble) => bail!("{trouble}"),
@@ -148,8 +147,8 @@ async fn run(arguments: &Arguments, dashboard: TcpListener) -> anyhow::Result<Op
 }
 
 /// How many of the newest traces go through all four services.
-async fn whole_traces(access: &Access) -> anyhow::Result<usize> {
-    let mut admin = client::connect(&access.target()).await?;
+async fn whole_traces(own: &Own) -> anyhow::Result<usize> {
+    let mut admin = client::connect(&own.target()).await?;
     let request = v1::TracesRequest { limit: TRACES, ..Default::default() };
     let traces = answer(admin.traces(request).await)?.traces;
     Ok(traces.iter().filter(|trace| is_whole(&trace.services)).count())
@@ -234,12 +233,5 @@ mod tests {
         );
         check(&["web", "orders", "inventory"], false);
         check(&[], false);
-    }
-
-    #[test]
-    fn a_dashboard_address_that_was_asked_for_is_not_replaced() {
-        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        assert!(listen(Some(taken.local_addr().unwrap())).is_err());
-        assert!(listen(None).is_ok());
     }
 }

@@ -7,6 +7,7 @@ mod demo;
 mod http;
 mod mesh;
 mod output;
+mod run;
 mod target;
 mod tether;
 mod time;
@@ -45,6 +46,8 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { common, command } = arguments;
     match command {
         Command::Demo(arguments) => demo::execute(&arguments),
+        Command::Run(arguments) => run::execute(&common, &arguments),
+        Command::Hold(arguments) => run::hold(&arguments),
         Command::Tethered(arguments) => tether::execute(&arguments),
         Command::Apply(arguments) => asking(commands::apply::execute(&common, arguments)),
         Command::Get(arguments) => asking(commands::get::execute(&common, arguments)),
@@ -61,6 +64,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Proxy(_) | Command::ControlPlane(_) => {
             bail!("proxy and control-plane come before any option")
         }
+        Command::Dashboard(_) => commands::dashboard::execute(&common),
         Command::Completions(arguments) => commands::completions::execute(&arguments),
         Command::Example { example: Example::Shop { service } } => {
             logs::init(LogFormat::Text, "info")?;

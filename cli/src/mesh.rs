@@ -3,8 +3,9 @@
 mod control_plane;
 mod door;
 mod member;
+pub(crate) mod rendezvous;
 mod resident;
 
-pub(crate) use control_plane::{Access, LocalControlPlane};
+pub(crate) use control_plane::{Access, LocalControlPlane, Outpost, Own, listen_for_dashboard};
 pub(crate) use member::{Member, Membership, SIDECAR_ADMIN};
-pub(crate) use resident::{Resident, Role, end, sidecar_owner};
+pub(crate) use resident::{Resident, Role, end, folder, sidecar_owner, signal};

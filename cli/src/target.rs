@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use weft_core::model::SpiffeId;
 
 use crate::args;
+use crate::mesh::rendezvous::{Call, Name};
 
 /// Where a control plane listens when nobody says otherwise.
 const DEFAULT_URL: &str = "https://127.0.0.1:7443";
@@ -25,8 +26,21 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// The control plane that the options name.
+    /// The control plane that the options name; without any, the one of `weft run` or of `weft demo`, where the user
+    /// has one running, else the usual address.
     pub(crate) fn find(options: &args::TargetOptions) -> anyhow::Result<Self> {
+        if *options == args::TargetOptions::default() {
+            for name in [Name::of_runs(), Name::of_demo()] {
+                if let Some(own) = Call::dial(&name)?.and_then(|call| call.access().own.clone()) {
+                    return Ok(own.target());
+                }
+            }
+        }
+        Self::of_options(options)
+    }
+
+    /// The control plane that the options name, or the usual one.
+    pub(crate) fn of_options(options: &args::TargetOptions) -> anyhow::Result<Self> {
         let data_dir = options.data_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
         Ok(Self {
             urls: parse_urls(options.control_plane.as_deref().unwrap_or(DEFAULT_URL))?,
@@ -58,7 +72,8 @@ fn read(path: &Path, what: &str, option: &str) -> anyhow::Result<String> {
         .with_context(|| format!("cannot read {what} in {} (name the file with {option})", path.display()))
 }
 
-fn parse_urls(list: &str) -> anyhow::Result<Vec<String>> {
+/// The URLs in a comma-separated list.
+pub(crate) fn parse_urls(list: &str) -> anyhow::Result<Vec<String>> {
     list.split(',').map(str::trim).filter(|url| !url.is_empty()).map(parse_url).collect()
 }
 
@@ -98,7 +113,7 @@ mod tests {
             token_file: Some("/secret".into()),
             ..args::TargetOptions::default()
         };
-        let target = Target::find(&options).unwrap();
+        let target = Target::of_options(&options).unwrap();
         assert_eq!(target.urls, [DEFAULT_URL]);
         assert_eq!(target.ca, Path::new("/data/ca.pem"));
         assert_eq!(target.token, Path::new("/secret"));

@@ -1,8 +1,7 @@
 //! The mesh of the demo: a control plane, a pod with a sidecar for each service, and one for those who shop.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -18,7 +17,8 @@ use weft_core::model::Name;
 use super::load::try_front;
 use super::scrape::Inbound;
 use crate::mesh::{
-    Access, LocalControlPlane, Member, Membership, Resident, Role, SIDECAR_ADMIN, end, sidecar_owner,
+    Access, LocalControlPlane, Member, Membership, Own, Resident, Role, SIDECAR_ADMIN, end, folder,
+    sidecar_owner,
 };
 use crate::tether::{self, OURSELVES};
 use crate::{http, output};
@@ -69,20 +69,13 @@ struct ServicePod {
 impl Shop {
     /// Starts everything and waits until a purchase goes through.
     pub(crate) async fn start(dashboard: TcpListener) -> anyhow::Result<Self> {
-        let folder =
-            tempfile::Builder::new().prefix("weft-demo-").tempdir().context("cannot make a folder")?;
-        if sidecar_owner().is_some() {
-            // Sidecars run as another user; each file says for itself who may read it.
-            fs::set_permissions(folder.path(), Permissions::from_mode(0o711))?;
-        }
+        let folder = folder("weft-demo-")?;
         output::progress("starting the control plane");
         let control_plane = LocalControlPlane::start(&folder.path().join("control-plane"), dashboard).await?;
-        let access = control_plane.access();
 
         output::progress("starting four services, each with a sidecar in a pod of its own");
-        let shopper = join(&control_plane, &access, SHOPPER, folder.path()).await?;
-        let starting =
-            SERVICES.map(|service| ServicePod::start(&control_plane, &access, service, folder.path()));
+        let shopper = join(&control_plane, SHOPPER, folder.path()).await?;
+        let starting = SERVICES.map(|service| ServicePod::start(&control_plane, service, folder.path()));
         let pods = try_join_all(starting).await?;
         let mut shop = Self { control_plane, pods, shopper, folder };
         shop.ready().await?;
@@ -92,6 +85,11 @@ impl Shop {
     /// How others reach its mesh.
     pub(crate) fn access(&self) -> Access {
         self.control_plane.access()
+    }
+
+    /// Its control plane, as the host reaches it.
+    pub(crate) fn control_plane(&self) -> Own {
+        self.control_plane.own()
     }
 
     /// The pod of those who shop.
@@ -162,11 +160,10 @@ impl OpenControlPlane {
 impl ServicePod {
     async fn start(
         control_plane: &LocalControlPlane,
-        access: &Access,
         service: Service,
         folder: &Path,
     ) -> anyhow::Result<Self> {
-        let member = join(control_plane, access, service, folder).await?;
+        let member = join(control_plane, service, folder).await?;
         let log = File::create(folder.join(service.name).join("service.log"))?;
         let mut command = tether::command(OURSELVES);
         command
@@ -215,12 +212,7 @@ impl ServicePod {
     }
 }
 
-async fn join(
-    control_plane: &LocalControlPlane,
-    access: &Access,
-    service: Service,
-    folder: &Path,
-) -> anyhow::Result<Member> {
+async fn join(control_plane: &LocalControlPlane, service: Service, folder: &Path) -> anyhow::Result<Member> {
     let folder = folder.join(service.name);
     fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let name: Name = service.name.parse()?;
@@ -233,5 +225,7 @@ async fn join(
         labels: vec![("app".to_owned(), service.name.to_owned())],
         workers: Some(1),
     };
-    Member::join(access, control_plane.hub(), &membership, &folder).await.context(service.name)
+    let (target, access) = (control_plane.own().target(), control_plane.access());
+    let joined = Member::join(&target, &access.from_pods, control_plane.hub(), &membership, &folder).await;
+    joined.context(service.name)
 }

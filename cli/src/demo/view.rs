@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use super::load::Outcome;
 use super::scrape::Inbound;
-use crate::mesh::Access;
 use crate::output;
 use crate::time::milliseconds;
 
@@ -36,13 +35,13 @@ enum Kind {
 
 impl View {
     /// A view of a mesh; `visible` or not.
-    pub(crate) fn new(visible: bool, access: &Access) -> Self {
+    pub(crate) fn new(visible: bool, dashboard: &str) -> Self {
         let kind = match (visible, output::is_terminal()) {
             (false, _) => Kind::None,
             (true, true) => Kind::Live,
             (true, false) => Kind::Plain,
         };
-        Self { kind, dashboard: access.dashboard.clone(), started: Instant::now(), last: None, drawn: 0 }
+        Self { kind, dashboard: dashboard.to_owned(), started: Instant::now(), last: None, drawn: 0 }
     }
 
     /// Shows the state of the services.

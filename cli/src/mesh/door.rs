@@ -1,15 +1,15 @@
-//! The door into a hub: a port of the host's loopback behind which the hub's control plane is.
+//! A door between the host's network and a hub's: a listener on one side, connections made on the other.
 //!
-//! The control plane listens in the hub, where only pods reach it. Through the door the `weft` command reaches it too,
-//! with the same TLS and the same token: the door only carries bytes.
+//! A control plane in a hub is reached by pods only; through a door the `weft` command on the host reaches it too. The
+//! other way round, pods reach through a door a control plane that listens on the host. The TLS is between the two ends:
+//! the door only carries bytes.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream as StdStream};
+use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
-use weft_pods::Hub;
 use weft_runtime::task;
 
 /// An open door. Dropped, it is closed.
@@ -20,11 +20,15 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// Opens a door on a free port of the host's loopback to an address in the hub.
-    pub(super) async fn open(hub: Arc<Hub>, to: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    /// Opens a door from a listener to wherever `dial` connects to.
+    pub(super) fn open(
+        listener: StdListener,
+        dial: impl Fn() -> anyhow::Result<StdStream> + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
-        Ok(Self { address, serving: task::spawn("door", serve(listener, hub, to)) })
+        Ok(Self { address, serving: task::spawn("door", serve(listener, Arc::new(dial))) })
     }
 
     /// Where it is.
@@ -39,14 +43,17 @@ impl Drop for Door {
     }
 }
 
-async fn serve(listener: TcpListener, hub: Arc<Hub>, to: SocketAddr) {
-    while let Ok((mut outside, _)) = listener.accept().await {
-        let hub = hub.clone();
+async fn serve<D>(listener: TcpListener, dial: Arc<D>)
+where
+    D: Fn() -> anyhow::Result<StdStream> + Send + Sync + 'static,
+{
+    while let Ok((mut near, _)) = listener.accept().await {
+        let dial = dial.clone();
         task::spawn("door-connection", async move {
-            match connect(hub, to).await {
-                Ok(mut inside) => {
-                    // Either end may close as it likes; its other end learns of it.
-                    let _ = tokio::io::copy_bidirectional(&mut outside, &mut inside).await;
+            match connect(dial).await {
+                Ok(mut far) => {
+                    // Either end may close as it likes; the other end learns of it.
+                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
                 }
                 Err(error) => tracing::warn!("cannot reach the control plane: {error:#}"),
             }
@@ -54,11 +61,12 @@ async fn serve(listener: TcpListener, hub: Arc<Hub>, to: SocketAddr) {
     }
 }
 
-async fn connect(hub: Arc<Hub>, to: SocketAddr) -> anyhow::Result<TcpStream> {
-    let connecting = move || -> anyhow::Result<StdStream> {
-        let stream = hub.run(|| StdStream::connect(to))??;
-        stream.set_nonblocking(true)?;
-        Ok(stream)
-    };
-    Ok(TcpStream::from_std(tokio::task::spawn_blocking(connecting).await??)?)
+async fn connect<D>(dial: Arc<D>) -> anyhow::Result<TcpStream>
+where
+    D: Fn() -> anyhow::Result<StdStream> + Send + Sync + 'static,
+{
+    let stream = tokio::task::spawn_blocking(move || dial()).await??;
+    stream.set_nonblocking(true)?;
+    stream.set_nodelay(true)?;
+    Ok(TcpStream::from_std(stream)?)
 }

@@ -15,10 +15,10 @@ use weft_core::model::Name;
 use weft_pods::{Exemption, Hub, intercept};
 use weft_proto::v1;
 
-use super::Access;
 use super::resident::{self, Resident, Role};
-use crate::client::{self, Admin, answer};
+use crate::client::{self, answer};
 use crate::http;
+use crate::target::Target;
 use crate::tether::{self, OURSELVES};
 
 /// The sidecar's admin port, as the pod itself reaches it.
@@ -51,38 +51,33 @@ pub(crate) struct Membership {
 pub(crate) struct Member {
     resident: Arc<Resident>,
     sidecar: Child,
+    environment: Vec<(&'static str, String)>,
     log: PathBuf,
 }
 
 impl Member {
     /// Joins: makes a pod, intercepts its traffic, starts its sidecar. Its files go into `folder`, which must exist.
     pub(crate) async fn join(
-        access: &Access,
+        target: &Target,
+        from_pods: &str,
         hub: &Hub,
         membership: &Membership,
         folder: &Path,
     ) -> anyhow::Result<Self> {
-        let mut admin = client::connect(&access.target()).await?;
-        let files = Files::create(folder, &access.data_dir, &membership.token(&mut admin).await?)?;
+        let files = Files::create(folder, &target.ca, &membership.token(target).await?)?;
         let pod = hub.pod(&membership.workload)?;
         let rules = intercept::Rules::default().letting_through(Exemption::here());
         pod.run(|| intercept::up(&rules))??;
         let resident = Arc::new(Resident::new(pod)?);
+        let environment = membership.environment(from_pods, &files);
+        let sidecar = start_sidecar(&resident, &environment, &files.log).await?;
+        Ok(Self { resident, sidecar, environment, log: files.log })
+    }
 
-        let mut command = tether::command(OURSELVES);
-        command
-            .args(["proxy", "run"])
-            .env_clear()
-            .envs(std::env::vars_os().filter(|(name, _)| name == "RUST_LOG"))
-            .envs(membership.environment(access, &files))
-            .stdin(Stdio::null())
-            .stdout(files.log()?)
-            .stderr(files.log()?)
-            // The terminal's Ctrl-C is for the program; the sidecar ends after it.
-            .process_group(0)
-            .kill_on_drop(true);
-        let sidecar = resident.spawn(command, Role::Sidecar).await?;
-        Ok(Self { resident, sidecar, log: files.log })
+    /// Starts the sidecar anew after it ended by itself. It comes up with what it has on disk.
+    pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
+        self.sidecar = start_sidecar(&self.resident, &self.environment, &self.log).await?;
+        Ok(())
     }
 
     /// The thread in its pod.
@@ -132,8 +127,36 @@ impl Member {
     }
 }
 
+async fn start_sidecar(
+    resident: &Resident,
+    environment: &[(&'static str, String)],
+    log: &Path,
+) -> anyhow::Result<Child> {
+    let open =
+        || File::options().append(true).open(log).with_context(|| format!("cannot open {}", log.display()));
+    let mut command = tether::command(OURSELVES);
+    command
+        .args(["proxy", "run"])
+        .env_clear()
+        .envs(std::env::vars_os().filter(|(name, _)| name == "RUST_LOG"))
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(open()?)
+        .stderr(open()?)
+        // The terminal's Ctrl-C is for the program; the sidecar ends after it.
+        .process_group(0)
+        .kill_on_drop(true);
+    resident.spawn(command, Role::Sidecar).await
+}
+
 impl Membership {
-    async fn token(&self, admin: &mut Admin) -> anyhow::Result<String> {
+    /// The token to join with: one of the administrator's making, unless we were given a token to join with.
+    async fn token(&self, target: &Target) -> anyhow::Result<String> {
+        let given = target.token()?;
+        if is_join_token(&given) {
+            return Ok(given);
+        }
+        let mut admin = client::connect(target).await?;
         let request = v1::CreateTokenRequest {
             namespace: self.namespace.to_string(),
             service_account: self.service_account.to_string(),
@@ -145,11 +168,11 @@ impl Membership {
         Ok(answer(admin.create_token(request).await)?.token)
     }
 
-    fn environment(&self, access: &Access, files: &Files) -> Vec<(&'static str, String)> {
+    fn environment(&self, from_pods: &str, files: &Files) -> Vec<(&'static str, String)> {
         let path = |path: &Path| path.display().to_string();
         let labels: Vec<String> = self.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let mut environment = vec![
-            ("WEFT_CONTROL_PLANE", access.from_pods.clone()),
+            ("WEFT_CONTROL_PLANE", from_pods.to_owned()),
             ("WEFT_CA", path(&files.ca)),
             ("WEFT_TOKEN_FILE", path(&files.token)),
             ("WEFT_CACHE_DIR", path(&files.cache)),
@@ -163,6 +186,11 @@ impl Membership {
     }
 }
 
+/// Tokens to join with are JWTs (RFC 7519 section 3), the administrator's are not.
+fn is_join_token(token: &str) -> bool {
+    token.split('.').count() == 3
+}
+
 /// What a sidecar reads and writes.
 struct Files {
     ca: PathBuf,
@@ -172,11 +200,11 @@ struct Files {
 }
 
 impl Files {
-    fn create(folder: &Path, data_dir: &Path, token: &str) -> anyhow::Result<Self> {
+    fn create(folder: &Path, ca: &Path, token: &str) -> anyhow::Result<Self> {
         let at = |name| folder.join(name);
         let files = Self { ca: at("ca.pem"), token: at("token"), cache: at("cache"), log: at("sidecar.log") };
         let create = || {
-            fs::copy(data_dir.join("ca.pem"), &files.ca)?;
+            fs::copy(ca, &files.ca)?;
             fs::write(&files.token, token)?;
             fs::create_dir_all(&files.cache)?;
             File::create(&files.log)?;
@@ -195,9 +223,41 @@ impl Files {
         create().with_context(|| format!("cannot write the sidecar's files in {}", folder.display()))?;
         Ok(files)
     }
+}
 
-    fn log(&self) -> anyhow::Result<File> {
-        let opened = File::options().append(true).open(&self.log);
-        opened.with_context(|| format!("cannot open {}", self.log.display()))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sidecar_is_told_what_the_member_offers() {
+        let membership = Membership {
+            workload: "hello-1".into(),
+            namespace: "default".parse().unwrap(),
+            service_account: "hello".parse().unwrap(),
+            services: vec!["hello".parse().unwrap()],
+            offers: "hello:8000".into(),
+            labels: vec![("a".into(), "b".into()), ("c".into(), "d".into())],
+            workers: None,
+        };
+        let files =
+            Files { ca: "/f/ca".into(), token: "/f/t".into(), cache: "/f/c".into(), log: "/f/l".into() };
+        let environment = membership.environment("https://10.238.0.1:7443", &files);
+        let value =
+            |name| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());
+        assert_eq!(value("WEFT_CONTROL_PLANE"), Some("https://10.238.0.1:7443"));
+        assert_eq!(value("WEFT_SERVICES"), Some("hello:8000"));
+        assert_eq!(value("WEFT_LABELS"), Some("a=b,c=d"));
+        assert_eq!(value("WEFT_TOKEN_FILE"), Some("/f/t"));
+        assert_eq!(value("WEFT_WORKERS"), None);
+        let silent = Membership { offers: String::new(), labels: Vec::new(), ..membership };
+        assert!(!silent.environment("x", &files).iter().any(|(name, _)| *name == "WEFT_SERVICES"));
+    }
+
+    #[test]
+    fn tokens_to_join_with_are_told_from_the_administrators() {
+        assert!(is_join_token("eyJh.eyJq.c2ln"));
+        assert!(!is_join_token("0123456789abcdef"));
+        assert!(!is_join_token("a.b"));
     }
 }

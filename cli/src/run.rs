@@ -1,0 +1,295 @@
+//! `weft run`: any program with a sidecar beside it, in a pod of its own.
+
+mod holder;
+mod signals;
+
+use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{ExitCode, ExitStatus};
+use std::str::FromStr;
+
+use anyhow::{Context as _, bail};
+use tokio::process::Child;
+use weft_core::model::Name;
+use weft_pods::{Hub, userns};
+use weft_runtime::logs::{self, LogFormat};
+
+pub(crate) use holder::{HolderArguments, hold};
+
+use crate::args::{Common, key_value};
+use crate::mesh::rendezvous::{Call, hung_up};
+use crate::mesh::{Access, Member, Membership, Role, folder, signal};
+use crate::target::{Target, parse_urls};
+use crate::{output, tether};
+use signals::Signals;
+
+/// Run a program with a sidecar beside it: a network of its own, discovery, identity, mTLS
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  weft run --service hello --port 8000 -- python3 -m http.server 8000
+  weft run --service me -- curl -s http://hello:8000/
+  weft run --service db --port 5432:tcp -- postgres -D data
+
+The first run of a user starts a control plane on this machine and the others join it; it ends with the last.
+The program's exit code is weft's, and signals are passed on to it.")]
+pub(crate) struct Arguments {
+    /// The service that the program belongs to
+    #[arg(long, value_name = "NAME[.NAMESPACE]")]
+    service: ServiceName,
+    /// A port that the program serves; repeatable [default: whichever it serves]
+    #[arg(long, value_name = "P[->APP-PORT][:PROTOCOL]")]
+    port: Vec<Port>,
+    /// The service account that it runs as [default: the one named like the service]
+    #[arg(long, value_name = "SA")]
+    service_account: Option<Name>,
+    /// A label that it has; repeatable
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    label: Vec<(String, String)>,
+    /// Keep the host's network and intercept only the program's traffic
+    #[arg(long)]
+    host: bool,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// `NAME[.NAMESPACE]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ServiceName {
+    name: Name,
+    namespace: Option<Name>,
+}
+
+/// `P[->APP-PORT][:PROTOCOL]`, checked, as the sidecar reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Port(String);
+
+pub(crate) fn execute(common: &Common, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    if arguments.host {
+        bail!(
+            "--host is not supported by this version yet; without it the program gets a network of its own"
+        );
+    }
+    logs::init(LogFormat::Text, std::env::var("RUST_LOG").as_deref().unwrap_or("error"))?;
+    let urls = common.target.control_plane.as_deref().map(parse_urls).transpose()?;
+    let call = holder::call(urls.as_deref())?;
+    let target = match &call.access().own {
+        Some(own) => own.target(),
+        None => Target::of_options(&common.target)?,
+    };
+    // Only a process with a single thread may do this, so it comes before anything that starts one.
+    if userns::needed() {
+        userns::join(call.access().pid)?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ran =
+        runtime.block_on(run(&call, &target, &arguments.membership(&common.namespace), &arguments.command));
+    drop(runtime);
+    call.hang_up().context("the mesh of this machine did not end in good order")?;
+    ran
+}
+
+async fn run(
+    call: &Call,
+    target: &Target,
+    membership: &Membership,
+    command: &[OsString],
+) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::listen()?;
+    let files = folder("weft-run-")?;
+    let joined = tokio::select! {
+        joined = join(call.access(), target, membership, files.path()) => joined,
+        signal = signals.ending() => return Ok(exit_code(ExitStatus::from_raw(signal))),
+    };
+    let mut member = match joined {
+        Ok(member) => member,
+        Err(error) => {
+            let kept = files.keep();
+            return Err(
+                error.context(format!("cannot join the mesh (see {})", kept.join("sidecar.log").display()))
+            );
+        }
+    };
+    let ended = supervise(&mut member, &mut signals, call, command).await;
+    member.leave().await;
+    Ok(exit_code(ended?))
+}
+
+async fn join(
+    access: &Access,
+    target: &Target,
+    membership: &Membership,
+    folder: &std::path::Path,
+) -> anyhow::Result<Member> {
+    let hub = Hub::join(&access.hub)?;
+    let mut member = Member::join(target, &access.from_pods, &hub, membership, folder).await?;
+    member.ready().await?;
+    Ok(member)
+}
+
+/// Runs the program to its end, and keeps its sidecar running meanwhile.
+async fn supervise(
+    member: &mut Member,
+    signals: &mut Signals,
+    call: &Call,
+    command: &[OsString],
+) -> anyhow::Result<ExitStatus> {
+    let (program, arguments) = command.split_first().context("no program is named")?;
+    let mut start = tether::command(program);
+    start.args(arguments).kill_on_drop(true);
+    let mut child = member.resident().spawn(start, Role::Application).await?;
+    let mut line = call.line()?;
+    let mut held = true;
+    loop {
+        tokio::select! {
+            ended = child.wait() => return ended.context("cannot wait for the program"),
+            received = signals.next() => signal(&child, received),
+            trouble = member.until_trouble() => restart(member, &trouble, &mut child, signals).await?,
+            () = hung_up(&mut line), if held => {
+                held = false;
+                output::note("weft: the control plane of this machine is gone; the program goes on with what its sidecar knows")?;
+            }
+        }
+    }
+}
+
+/// Starts a sidecar that ended by itself once more. Signals to the program do not wait for that.
+async fn restart(
+    member: &mut Member,
+    trouble: &str,
+    child: &mut Child,
+    signals: &mut Signals,
+) -> anyhow::Result<()> {
+    output::note(&format!("weft: {trouble}; it is started once more"))?;
+    member.restart().await?;
+    tokio::select! {
+        ready = member.ready() => ready,
+        received = signals.next() => {
+            signal(child, received);
+            Ok(())
+        }
+    }
+}
+
+/// The program's exit code; as shells have it, 128 and the signal's number for one that was killed.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let killed = || status.signal().map(|signal| 128 + signal);
+    let code = status.code().or_else(killed).and_then(|code| u8::try_from(code).ok());
+    code.map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+impl Arguments {
+    fn membership(&self, namespace: &Name) -> Membership {
+        let service = &self.service.name;
+        let offers: Vec<String> = match self.port.as_slice() {
+            [] => vec![service.to_string()],
+            ports => ports.iter().map(|Port(port)| format!("{service}:{port}")).collect(),
+        };
+        Membership {
+            workload: format!("{service}-{}", std::process::id()),
+            namespace: self.service.namespace.clone().unwrap_or_else(|| namespace.clone()),
+            service_account: self.service_account.clone().unwrap_or_else(|| service.clone()),
+            services: vec![service.clone()],
+            offers: offers.join(","),
+            labels: self.label.clone(),
+            workers: None,
+        }
+    }
+}
+
+impl FromStr for ServiceName {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let (name, namespace) = match text.split_once('.') {
+            Some((name, namespace)) => (name, Some(namespace.parse()?)),
+            None => (text, None),
+        };
+        Ok(Self { name: name.parse()?, namespace })
+    }
+}
+
+impl FromStr for Port {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let (ports, protocol) = text.split_once(':').unwrap_or((text, "http"));
+        let (outer, inner) = ports.split_once("->").unwrap_or((ports, ports));
+        for port in [outer, inner] {
+            if !port.parse::<u16>().is_ok_and(|port| port > 0) {
+                bail!("{port:?} is no port");
+            }
+        }
+        if !["http", "http2", "grpc", "tcp", "tls"].contains(&protocol) {
+            bail!("{protocol:?} is no protocol; there are http, http2, grpc, tcp and tls");
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Line::try_parse_from(line.split(' ')).map(|line| line.arguments)
+    }
+
+    fn check(line: &str, namespace: &str, account: &str, offers: &str) {
+        let membership = parse(line).unwrap().membership(&"default".parse().unwrap());
+        assert_eq!(membership.namespace.as_str(), namespace, "{line}");
+        assert_eq!(membership.service_account.as_str(), account, "{line}");
+        assert_eq!(membership.offers, offers, "{line}");
+    }
+
+    #[test]
+    fn a_member_is_what_the_options_say() {
+        check("run --service me -- curl", "default", "me", "me");
+        check("run --service hello --port 8000 -- x", "default", "hello", "hello:8000");
+        check(
+            "run --service a.shop --port 80->8080:http --port 9090:grpc --service-account b -- x",
+            "shop",
+            "b",
+            "a:80->8080:http,a:9090:grpc",
+        );
+    }
+
+    #[test]
+    fn what_follows_the_dashes_is_the_programs() {
+        let arguments = parse("run --service me -- curl -s --port 1 http://hello:8000/").unwrap();
+        assert_eq!(arguments.command.len(), 5);
+        assert!(arguments.port.is_empty());
+    }
+
+    #[test]
+    fn mistakes_are_refused() {
+        for bad in [
+            "run -- x",
+            "run --service me",
+            "run --service Me -- x",
+            "run --service me.a.b_c -- x",
+            "run --service me --port 0 -- x",
+            "run --service me --port 80:ftp -- x",
+            "run --service me --port 80->x -- x",
+            "run --service me --label x -- x",
+        ] {
+            assert_eq!(parse(bad).unwrap_err().exit_code(), 2, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_exit_code_is_the_programs() {
+        let code = |raw| format!("{:?}", exit_code(ExitStatus::from_raw(raw)));
+        assert_eq!(code(0), format!("{:?}", ExitCode::SUCCESS));
+        assert_eq!(code(42 << 8), format!("{:?}", ExitCode::from(42)));
+        assert_eq!(code(15), format!("{:?}", ExitCode::from(143)));
+    }
+}
