@@ -96,7 +96,7 @@ async fn run(
     command: &[OsString],
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
-    let files = folder("weft-run-")?;
+    let files = folder("run")?;
     let joined = tokio::select! {
         joined = join(call.access(), target, membership, files.path()) => joined,
         signal = signals.ending() => return Ok(exit_code(ExitStatus::from_raw(signal))),

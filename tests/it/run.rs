@@ -58,8 +58,17 @@ fn two_programs_find_each_other_by_name_over_mutual_tls() {
         let mut server = user.run(&serve).stderr(Stdio::piped()).spawn().expect("weft starts");
         let mut answer = None;
         eventually("the page is served", Duration::from_secs(60), || {
-            let ask =
-                ["--service", "me", "--", &curl, "-sS", "--max-time", "5", "http://hello:8000/page.txt"];
+            let ask = [
+                "--service",
+                "me",
+                "--",
+                &curl,
+                "-sS",
+                "--fail",
+                "--max-time",
+                "5",
+                "http://hello:8000/page.txt",
+            ];
             let output = user.output(&ask);
             let good = output.status.success();
             answer = Some(output);

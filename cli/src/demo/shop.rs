@@ -69,7 +69,7 @@ struct ServicePod {
 impl Shop {
     /// Starts everything and waits until a purchase goes through.
     pub(crate) async fn start(dashboard: TcpListener) -> anyhow::Result<Self> {
-        let folder = folder("weft-demo-")?;
+        let folder = folder("demo")?;
         output::progress("starting the control plane");
         let control_plane = LocalControlPlane::start(&folder.path().join("control-plane"), dashboard).await?;
 
@@ -164,11 +164,13 @@ impl ServicePod {
         folder: &Path,
     ) -> anyhow::Result<Self> {
         let member = join(control_plane, service, folder).await?;
-        let log = File::create(folder.join(service.name).join("service.log"))?;
+        let folder = folder.join(service.name);
+        let log = File::create(folder.join("service.log"))?;
         let mut command = tether::command(OURSELVES);
         command
             .args(["example", "shop", service.name])
             .env_clear()
+            .env("TMPDIR", &folder)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -109,10 +109,11 @@ impl Drop for Resident {
 }
 
 /// A folder for the files of sidecars. Where they run as another user they may enter it; each file in it says for
-/// itself who may read it.
-pub(crate) fn folder(prefix: &str) -> anyhow::Result<TempDir> {
+/// itself who may read it. Its name says whose it is: `weft-demo-PID-..`.
+pub(crate) fn folder(owner: &str) -> anyhow::Result<TempDir> {
     let mode = if sidecar_owner().is_some() { 0o711 } else { 0o700 };
-    let folder = tempfile::Builder::new().prefix(prefix).tempdir().context("cannot make a folder")?;
+    let prefix = format!("weft-{owner}-{}-", std::process::id());
+    let folder = tempfile::Builder::new().prefix(&prefix).tempdir().context("cannot make a folder")?;
     fs::set_permissions(folder.path(), Permissions::from_mode(mode))?;
     Ok(folder)
 }

@@ -103,7 +103,7 @@ pub(crate) fn hold(arguments: &HolderArguments) -> anyhow::Result<ExitCode> {
 
 async fn serve(listener: UnixListener, urls: Option<Vec<String>>) -> anyhow::Result<Option<UnixStream>> {
     let mut shutdown = signal::shutdown()?;
-    let files = folder("weft-mesh-")?;
+    let files = folder("mesh")?;
     let held = match urls {
         Some(urls) => Held::Outpost(Outpost::start(urls)?),
         None => {
