@@ -187,7 +187,7 @@ pub async fn refuse_all(
     from: SocketAddr,
     code: ErrorCode,
 ) {
-    let drain = worker.drain.clone();
+    let closing = worker.leaving.closing.clone();
     let answer = move |mut request: Request<Incoming>| {
         let grpc = is_grpc(request.headers());
         let span = trace(&worker, request.headers_mut());
@@ -202,7 +202,7 @@ pub async fn refuse_all(
         let exchange = Exchange::begin(&worker.observer, &request, facts);
         ready(refuse(&exchange, code, grpc))
     };
-    serve(client, version, drain, answer).await;
+    serve(client, version, closing, answer).await;
 }
 
 /// Continues a request's trace, or begins one as the mesh's settings say.

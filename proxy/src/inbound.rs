@@ -188,11 +188,11 @@ impl Session {
     }
 
     async fn serve(self, stream: Stream) {
-        let (version, drain) = (self.version, self.worker.drain.clone());
+        let (version, closing) = (self.version, self.worker.leaving.closing.clone());
         let spoken = forward::spoken(version, false);
         let _open = self.worker.observer.connection_opened(&self.flow, spoken, self.security);
         let session = Rc::new(self);
-        serve(stream, version, drain, move |request| {
+        serve(stream, version, closing, move |request| {
             let session = Rc::clone(&session);
             async move { session.request(request).await }
         })

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout;
 use weft_core::model::Name;
-use weft_runtime::drain::DrainWatch;
+use weft_runtime::drain::{self, DrainWatch};
 use weft_runtime::task;
 
 use crate::credentials::CredentialStore;
@@ -31,6 +32,9 @@ pub const MAX_CONNECTIONS: usize = 32 * 1024;
 
 /// How long no connection is taken after the machine had no room for one.
 const NO_ROOM: Duration = Duration::from_millis(50);
+
+/// How long callers are still served after it was said that we leave: that is how long they may take to hear it.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// How often idle connections and unused clusters are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -165,21 +169,15 @@ impl Listeners {
     }
 }
 
-async fn run(listeners: Listeners, shared: Shared, mark: Option<u32>, drain: DrainWatch) -> io::Result<()> {
+async fn run(
+    listeners: Listeners,
+    shared: Shared,
+    mark: Option<u32>,
+    mut drain: DrainWatch,
+) -> io::Result<()> {
     let own_ports = [listeners.outbound.local_addr()?.port(), listeners.inbound.local_addr()?.port()];
-    let worker = Rc::new(Worker {
-        observer: shared.observe.observer(),
-        tls_client: TlsClient::new(shared.credentials.clone()),
-        tls_server: TlsServer::new(shared.credentials.clone()),
-        credentials: shared.credentials,
-        discovery: shared.discovery,
-        dialer: Dialer::new(mark),
-        rng: RefCell::new(fastrand::Rng::new()),
-        own_ports,
-        clusters: RefCell::default(),
-        open: Rc::default(),
-        drain: drain.clone(),
-    });
+    let (close, closing) = drain::channel();
+    let worker = Rc::new(Worker::new(shared, mark, own_ports, Leaving { announced: drain.clone(), closing }));
     worker.accept(TcpListener::from_std(listeners.outbound)?, outbound::redirected);
     worker.accept(TcpListener::from_std(listeners.inbound)?, inbound::connection);
     for (listener, explicit) in listeners.explicit {
@@ -188,8 +186,12 @@ async fn run(listeners: Listeners, shared: Shared, mark: Option<u32>, drain: Dra
         });
     }
     task::spawn_local("sweep", sweep(Rc::clone(&worker)));
-    let mut drain = drain;
     drain.draining().await;
+    if worker.has_callers() {
+        // They are being told that we leave; until they have heard, they are still served.
+        let _ = timeout(FAREWELL, drain.stopped()).await;
+    }
+    close.start();
     // What is under way may end; what has not by the deadline goes with the runtime.
     let open = Rc::clone(&worker.open);
     tokio::select! {
@@ -197,6 +199,15 @@ async fn run(listeners: Listeners, shared: Shared, mark: Option<u32>, drain: Dra
         () = drain.stopped() => {}
     }
     Ok(())
+}
+
+/// Hears that we leave, in two steps.
+#[derive(Debug, Clone)]
+pub struct Leaving {
+    /// It is being said: what is answered from now on also asks the caller not to come back on this connection.
+    pub announced: DrainWatch,
+    /// Nothing new is begun any more.
+    pub closing: DrainWatch,
 }
 
 /// One worker's state. Everything on its thread shares it.
@@ -216,14 +227,36 @@ pub struct Worker {
     pub rng: RefCell<fastrand::Rng>,
     /// The ports of our own listeners, which are nobody's app.
     pub own_ports: [u16; 2],
-    /// Hears of the drain.
-    pub drain: DrainWatch,
+    /// Hears that we leave.
+    pub leaving: Leaving,
     credentials: CredentialStore,
     clusters: RefCell<HashMap<Source, Rc<Cluster>>>,
     open: Rc<Open>,
 }
 
 impl Worker {
+    /// A worker for the thread that calls.
+    pub fn new(shared: Shared, mark: Option<u32>, own_ports: [u16; 2], leaving: Leaving) -> Self {
+        Self {
+            observer: shared.observe.observer(),
+            tls_client: TlsClient::new(shared.credentials.clone()),
+            tls_server: TlsServer::new(shared.credentials.clone()),
+            credentials: shared.credentials,
+            discovery: shared.discovery,
+            dialer: Dialer::new(mark),
+            rng: RefCell::new(fastrand::Rng::new()),
+            own_ports,
+            leaving,
+            clusters: RefCell::default(),
+            open: Rc::default(),
+        }
+    }
+
+    /// Whether anyone may have been told to call us.
+    fn has_callers(&self) -> bool {
+        self.discovery.snapshot().workload.as_ref().is_some_and(|workload| !workload.ports.is_empty())
+    }
+
     /// Starts a task on this worker.
     pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + 'static) {
         task::spawn_local(name, future);
@@ -267,7 +300,7 @@ impl Worker {
         Fut: Future<Output = ()> + 'static,
     {
         let worker = Rc::clone(self);
-        let mut drain = self.drain.clone();
+        let mut closing = self.leaving.closing.clone();
         let accepting = async move {
             loop {
                 worker.open.room().await;
@@ -287,7 +320,7 @@ impl Worker {
         task::spawn_local("accept", async move {
             tokio::select! {
                 () = accepting => {}
-                () = drain.draining() => {}
+                () = closing.draining() => {}
             }
         });
     }
@@ -306,12 +339,12 @@ async fn pause(error: &io::Error) {
 
 /// Closes what has been idle for long, and forgets destinations that nobody calls any more.
 async fn sweep(worker: Rc<Worker>) {
-    let mut drain = worker.drain.clone();
+    let mut closing = worker.leaving.closing.clone();
     loop {
         let rest = tokio::time::sleep(SWEEP);
         tokio::select! {
             () = rest => {}
-            () = drain.draining() => return,
+            () = closing.draining() => return,
         }
         let now = Instant::now();
         let mut clusters = worker.clusters.borrow_mut();

@@ -127,6 +127,11 @@ pub fn introduce(headers: &mut HeaderMap, client: &ClientFields) {
     }
 }
 
+/// Asks the caller not to use the connection again (RFC 9112 section 9.6).
+pub fn say_goodbye(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+}
+
 /// Removes from an app's or a stranger's response what only the mesh says.
 pub fn disown(headers: &mut HeaderMap) {
     headers.remove(WEFT_ERROR);

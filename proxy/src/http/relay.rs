@@ -34,6 +34,9 @@ pub async fn relay(
                 Some(_) | None => {
                     let (mut head, body) = response.into_parts();
                     headers::strip_hop_by_hop(&mut head.headers, None);
+                    if version == Version::Http1 && worker.leaving.announced.is_draining() {
+                        headers::say_goodbye(&mut head.headers);
+                    }
                     exchange.answered(&head, lease);
                     Response::from_parts(head, Body::response(body, exchange))
                 }

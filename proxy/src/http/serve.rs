@@ -35,8 +35,8 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Local {
     }
 }
 
-/// Serves `stream` until it ends; from the drain signal on no further request is taken.
-pub async fn serve<S, F>(stream: Stream, version: Version, drain: DrainWatch, service: S)
+/// Serves `stream` until it ends; once we close, no further request is taken.
+pub async fn serve<S, F>(stream: Stream, version: Version, closing: DrainWatch, service: S)
 where
     S: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<Body>> + 'static,
@@ -46,12 +46,12 @@ where
         async { Ok::<_, Infallible>(response.await) }
     });
     match version {
-        Version::Http1 => serve_http1(stream, drain, service).await,
-        Version::Http2 => serve_http2(stream, drain, service).await,
+        Version::Http1 => serve_http1(stream, closing, service).await,
+        Version::Http2 => serve_http2(stream, closing, service).await,
     }
 }
 
-async fn serve_http1<S>(stream: Stream, mut drain: DrainWatch, service: S)
+async fn serve_http1<S>(stream: Stream, mut closing: DrainWatch, service: S)
 where
     S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
 {
@@ -60,7 +60,7 @@ where
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = drain.draining() => {
+        () = closing.draining() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -70,7 +70,7 @@ where
     }
 }
 
-async fn serve_http2<S>(stream: Stream, mut drain: DrainWatch, service: S)
+async fn serve_http2<S>(stream: Stream, mut closing: DrainWatch, service: S)
 where
     S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
     S::Future: 'static,
@@ -86,7 +86,7 @@ where
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = drain.draining() => {
+        () = closing.draining() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -1,5 +1,7 @@
 //! HTTP/1 through both sidecars.
 
+use std::time::{Duration, Instant};
+
 use futures_util::StreamExt as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -305,6 +307,30 @@ async fn a_request_in_flight_outlives_the_beginning_of_a_drain() {
     timeout(PATIENCE, client.read_to_string(&mut response)).await.unwrap().unwrap();
     assert!(response.ends_with("late"), "{response}");
     timeout(PATIENCE, pair.caller.workers.ended()).await.unwrap();
+    timeout(PATIENCE, pair.callee.workers.ended()).await.unwrap();
+}
+
+#[tokio::test]
+async fn callers_are_still_served_while_they_hear_that_a_sidecar_leaves() {
+    let (listener, address) = app().await;
+    let pair = Pair::of_protocol(address, Protocol::Http);
+    let serving = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        serve(stream, |_| ok("x")).await;
+    };
+    let asking = async {
+        assert!(pair.ask(CLOSE).await.starts_with("HTTP/1.1 200"));
+        pair.callee.drain.start();
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(200) {
+            let response = pair.ask(&CLOSE.replace("GET", "POST")).await;
+            assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+        }
+    };
+    tokio::select! {
+        () = serving => panic!("the pooled connection was closed"),
+        done = timeout(PATIENCE, asking) => done.unwrap(),
+    }
     timeout(PATIENCE, pair.callee.workers.ended()).await.unwrap();
 }
 

@@ -10,4 +10,6 @@ mod http2;
 #[cfg(test)]
 mod pair;
 #[cfg(test)]
+mod strangers;
+#[cfg(test)]
 mod tcp;
