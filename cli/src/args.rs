@@ -76,6 +76,7 @@ pub(crate) enum Command {
     History(commands::history::Arguments),
     Rollback(commands::rollback::Arguments),
     Status(commands::status::Arguments),
+    Check(commands::check::Arguments),
     Traces(commands::traces::Arguments),
     Trace(commands::trace::Arguments),
     Identity(commands::identity::Arguments),

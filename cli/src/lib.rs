@@ -24,6 +24,8 @@ use args::{Arguments, Command, Example, Program};
 
 /// Reads the command line of this process, does what it says, and tells how it went.
 pub fn main() -> ExitCode {
+    // Started by way of /proc/self/exe we would be listed as "exe".
+    let _ = rustix::thread::set_name(c"weft");
     match args::other_program(std::env::args_os()) {
         Some((Program::Proxy, arguments)) => return weft_proxy::run(arguments),
         Some((Program::ControlPlane, arguments)) => return weft_control_plane::run(arguments),
@@ -64,6 +66,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Proxy(_) | Command::ControlPlane(_) => {
             bail!("proxy and control-plane come before any option")
         }
+        Command::Check(arguments) => commands::check::execute(&common, &arguments),
         Command::Dashboard(_) => commands::dashboard::execute(&common),
         Command::Completions(arguments) => commands::completions::execute(&arguments),
         Command::Example { example: Example::Shop { service } } => {

@@ -38,7 +38,7 @@ pub(super) struct Sidecar {
     revision: u64,
     pub(super) in_sync: bool,
     pub(super) rejected: Vec<Rejected>,
-    certificate_expires: String,
+    pub(super) certificate_expires: String,
     version: String,
     services: Vec<String>,
     addresses: Vec<String>,
