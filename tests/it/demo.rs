@@ -1,12 +1,15 @@
 //! `weft demo`: a whole mesh in one command, that leaves nothing behind, for root and for an ordinary user.
 
+use std::collections::BTreeSet;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, geteuid, kill_process};
+use rustix::process::{Signal, geteuid};
 use serde_json::Value;
 use weft_pods::Snapshot;
+use weft_tests::{Process, eventually};
 
 use crate::weft;
 
@@ -67,26 +70,46 @@ fn a_killed_demo_leaves_nothing_behind() {
     let _alone = ALONE.lock();
     for signal in [Signal::INT, Signal::KILL] {
         let before = Snapshot::take().expect("a look");
-        let mut child =
-            demo(None, &["--json"]).stdout(std::process::Stdio::null()).spawn().expect("weft starts");
-        let id = child.id();
-        weft_tests::eventually("its pods are up", Duration::from_secs(30), || children_of(id) >= 8);
-        kill_process(Pid::from_raw(i32::try_from(id).expect("a number")).expect("a number"), signal)
-            .expect("sent");
-        child.wait().expect("its end");
-        weft_tests::eventually("all of it is gone", Duration::from_secs(20), || {
-            before.diff(&Snapshot::take().expect("a look")).is_empty() && children_of(id) == 0
+        let log = tempfile::NamedTempFile::new().expect("a file");
+        let mut running = Process::start(demo(None, &["--json"]), log.path(), Command::spawn);
+        let mut started = BTreeSet::new();
+        eventually("its pods are up", Duration::from_secs(30), || {
+            started.extend(descendants(running.id()));
+            started.len() >= 8
+        });
+        running.signal(signal);
+        running.wait(Duration::from_secs(20));
+        eventually("all of it is gone", Duration::from_secs(20), || {
+            let alive = started.iter().any(|pid| Path::new(&format!("/proc/{pid}/exe")).exists());
+            !alive && before.diff(&Snapshot::take().expect("a look")).is_empty()
         });
     }
 }
 
-/// How many processes were started for the demo of this process: its descendants run `weft` with its folder.
-fn children_of(id: u32) -> usize {
-    let group = format!("weft-demo-{id}");
-    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
-    let named = |entry: &std::fs::DirEntry| {
-        std::fs::read(entry.path().join("environ"))
-            .is_ok_and(|text| text.windows(group.len()).any(|window| window == group.as_bytes()))
-    };
-    processes.filter(named).count()
+/// The processes that this one has started, and those that they have.
+fn descendants(id: u32) -> BTreeSet<u32> {
+    let parents: Vec<(u32, u32)> = std::fs::read_dir("/proc")
+        .expect("/proc")
+        .flatten()
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            // The name in parentheses may hold anything; the parent is the second field behind it.
+            let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+            Some((pid, parent))
+        })
+        .collect();
+    let mut found = BTreeSet::from([id]);
+    loop {
+        let more: Vec<u32> = parents
+            .iter()
+            .filter(|(pid, parent)| found.contains(parent) && !found.contains(pid))
+            .map(|(pid, _)| *pid)
+            .collect();
+        if more.is_empty() {
+            found.remove(&id);
+            return found;
+        }
+        found.extend(more);
+    }
 }
