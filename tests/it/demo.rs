@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use rustix::process::{Signal, geteuid};
 use serde_json::Value;
-use weft_pods::Snapshot;
 use weft_tests::{Process, eventually};
 
 use crate::weft;
@@ -69,31 +68,44 @@ fn the_demo_runs_for_an_ordinary_user() {
 fn a_killed_demo_leaves_nothing_behind() {
     let _alone = ALONE.lock();
     for signal in [Signal::INT, Signal::KILL] {
-        let before = Snapshot::take().expect("a look");
         let log = tempfile::NamedTempFile::new().expect("a file");
         let mut running = Process::start(demo(None, &["--json"]), log.path(), Command::spawn);
-        let mut started = BTreeSet::new();
+        let (ours, mut started, mut namespaces) = (namespace("self"), BTreeSet::new(), BTreeSet::new());
         eventually("its pods are up", Duration::from_secs(30), || {
             started.extend(descendants(running.id()));
-            started.len() >= 8
+            namespaces.extend(started.iter().filter_map(|pid| namespace(&pid.to_string())));
+            started.len() >= 8 && namespaces.len() >= 4
         });
+        namespaces.retain(|namespace| Some(namespace) != ours.as_ref());
         running.signal(signal);
         running.wait(Duration::from_secs(20));
         eventually("all of it is gone", Duration::from_secs(20), || {
             let alive = started.iter().any(|pid| Path::new(&format!("/proc/{pid}/exe")).exists());
-            !alive && before.diff(&Snapshot::take().expect("a look")).is_empty()
+            !alive
+                && processes()
+                    .filter_map(|pid| namespace(&pid.to_string()))
+                    .all(|left| !namespaces.contains(&left))
         });
     }
 }
 
-/// The processes that this one has started, and those that they have.
-fn descendants(id: u32) -> BTreeSet<u32> {
-    let parents: Vec<(u32, u32)> = std::fs::read_dir("/proc")
+/// A process's network namespace.
+fn namespace(pid: &str) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/{pid}/ns/net")).ok()
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    std::fs::read_dir("/proc")
         .expect("/proc")
         .flatten()
-        .filter_map(|entry| {
-            let pid = entry.file_name().to_str()?.parse().ok()?;
-            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// The processes that this one has started, and those that they have.
+fn descendants(id: u32) -> BTreeSet<u32> {
+    let parents: Vec<(u32, u32)> = processes()
+        .filter_map(|pid| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
             // The name in parentheses may hold anything; the parent is the second field behind it.
             let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
             Some((pid, parent))

@@ -34,8 +34,9 @@ pub fn in_pods(weft: &Path, name: &str, test: impl FnOnce()) {
 
 /// The path of an installed program that a test cannot do without; `None`, loudly, when the test is to be skipped.
 pub fn program(names: &[&str]) -> Option<PathBuf> {
-    let mut folders: Vec<PathBuf> = env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
-    folders.extend(["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from));
+    // The system's own come first: other users can run them too.
+    let mut folders: Vec<PathBuf> = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"].map(PathBuf::from).into();
+    folders.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
     if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
         folders.extend(versions.flatten().map(|version| version.path().join("bin")));
     }
