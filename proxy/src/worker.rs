@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
@@ -20,7 +19,7 @@ use weft_runtime::drain::{self, DrainWatch};
 use weft_runtime::task;
 
 use crate::credentials::CredentialStore;
-use crate::listen::{self, Accepted};
+use crate::listen::{self, Accepted, Listener};
 use crate::observe::{Observe, Observer, Party};
 use crate::state::{Discovery, Snapshot};
 use crate::tls::{TlsClient, TlsServer};
@@ -178,10 +177,10 @@ async fn run(
     let own_ports = [listeners.outbound.local_addr()?.port(), listeners.inbound.local_addr()?.port()];
     let (close, closing) = drain::channel();
     let worker = Rc::new(Worker::new(shared, mark, own_ports, Leaving { announced: drain.clone(), closing }));
-    worker.accept(TcpListener::from_std(listeners.outbound)?, outbound::redirected);
-    worker.accept(TcpListener::from_std(listeners.inbound)?, inbound::connection);
+    worker.accept(Listener::new(listeners.outbound)?, outbound::redirected);
+    worker.accept(Listener::new(listeners.inbound)?, inbound::connection);
     for (listener, explicit) in listeners.explicit {
-        worker.accept(TcpListener::from_std(listener)?, move |worker, accepted| {
+        worker.accept(Listener::new(listener)?, move |worker, accepted| {
             outbound::explicit(worker, accepted, explicit.clone())
         });
     }
@@ -294,7 +293,7 @@ impl Worker {
     }
 
     /// Takes connections and starts a task for each, until the drain.
-    fn accept<F, Fut>(self: &Rc<Self>, listener: TcpListener, serve: F)
+    fn accept<F, Fut>(self: &Rc<Self>, listener: Listener, serve: F)
     where
         F: Fn(Rc<Self>, Accepted) -> Fut + 'static,
         Fut: Future<Output = ()> + 'static,
@@ -304,7 +303,7 @@ impl Worker {
         let accepting = async move {
             loop {
                 worker.open.room().await;
-                match listen::accept(&listener).await {
+                match listener.accept().await {
                     Ok(accepted) => {
                         let guard = worker.open.enter();
                         let served = serve(Rc::clone(&worker), accepted);

@@ -9,6 +9,13 @@ use tokio::net::{TcpListener, TcpStream};
 /// Connections that the kernel may hold for us.
 const BACKLOG: i32 = 4096;
 
+/// A socket that connections are taken from.
+#[derive(Debug)]
+pub struct Listener {
+    tcp: TcpListener,
+    port: u16,
+}
+
 /// A connection, and where it was going.
 #[derive(Debug)]
 pub struct Accepted {
@@ -56,24 +63,39 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Takes the next connection.
-pub async fn accept(listener: &TcpListener) -> io::Result<Accepted> {
-    let (io, client) = listener.accept().await?;
-    let local = canonical(io.local_addr()?);
-    Ok(Accepted { client: canonical(client), destination: destination(&io, local), io })
-}
+impl Listener {
+    /// Takes connections from a socket that [`bind`] made.
+    pub fn new(socket: std::net::TcpListener) -> io::Result<Self> {
+        let port = socket.local_addr()?.port();
+        Ok(Self { tcp: TcpListener::from_std(socket)?, port })
+    }
 
-/// Asks connection tracking where `io` was going (netfilter's `SO_ORIGINAL_DST`).
-fn destination(io: &TcpStream, local: SocketAddr) -> OriginalDst {
-    let socket = SockRef::from(io);
-    // A connection of IPv4 has its entry there, also where it was taken by a socket of IPv6.
-    let original = match local.ip() {
-        IpAddr::V4(_) => socket.original_dst_v4(),
-        IpAddr::V6(_) => socket.original_dst_v6(),
-    };
-    match original.ok().and_then(|address| address.as_socket()).map(canonical) {
-        Some(original) if original != local => OriginalDst::Redirected(original),
-        _ => OriginalDst::Direct(local),
+    /// Takes the next connection.
+    pub async fn accept(&self) -> io::Result<Accepted> {
+        let (io, client) = self.tcp.accept().await?;
+        let client = canonical(client);
+        let destination = self.destination(&io, client)?;
+        Ok(Accepted { io, client, destination })
+    }
+
+    /// Asks connection tracking where `io` was going (netfilter's `SO_ORIGINAL_DST`).
+    fn destination(&self, io: &TcpStream, client: SocketAddr) -> io::Result<OriginalDst> {
+        let socket = SockRef::from(io);
+        // A connection of IPv4 has its entry there, also where it was taken by a socket of IPv6.
+        let original = match client.ip() {
+            IpAddr::V4(_) => socket.original_dst_v4(),
+            IpAddr::V6(_) => socket.original_dst_v6(),
+        };
+        let original = original.ok().and_then(|address| address.as_socket()).map(canonical);
+        // Where the ports differ there is no need to ask for our own address as well.
+        if let Some(original) = original.filter(|original| original.port() != self.port) {
+            return Ok(OriginalDst::Redirected(original));
+        }
+        let local = canonical(io.local_addr()?);
+        Ok(match original {
+            Some(original) if original != local => OriginalDst::Redirected(original),
+            Some(_) | None => OriginalDst::Direct(local),
+        })
     }
 }
 
@@ -90,9 +112,9 @@ mod tests {
     async fn a_connection_that_was_not_redirected_is_direct() {
         let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
-        let listener = TcpListener::from_std(listener).unwrap();
+        let listener = Listener::new(listener).unwrap();
         let client = TcpStream::connect(address).await.unwrap();
-        let accepted = accept(&listener).await.unwrap();
+        let accepted = listener.accept().await.unwrap();
         assert_eq!(accepted.destination, OriginalDst::Direct(address));
         assert_eq!(accepted.client, client.local_addr().unwrap());
         assert!(accepted.io.nodelay().unwrap());
@@ -102,9 +124,9 @@ mod tests {
     async fn an_unspecified_ipv6_address_takes_ipv4_and_says_it_as_ipv4() {
         let listener = bind("[::]:0".parse().unwrap()).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let listener = TcpListener::from_std(listener).unwrap();
+        let listener = Listener::new(listener).unwrap();
         let _client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        let accepted = accept(&listener).await.unwrap();
+        let accepted = listener.accept().await.unwrap();
         assert_eq!(accepted.destination, OriginalDst::Direct(SocketAddr::from(([127, 0, 0, 1], port))));
         assert!(accepted.client.is_ipv4());
     }
