@@ -10,13 +10,13 @@ use rustix::process::{Signal, geteuid};
 use serde_json::Value;
 use weft_tests::{Process, eventually};
 
-use crate::weft;
+use crate::weft_for_everyone;
 
 /// One demo at a time: each compares the machine before and after.
 static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 fn demo(uid: Option<u32>, arguments: &[&str]) -> Command {
-    let mut command = Command::new(weft());
+    let mut command = Command::new(weft_for_everyone());
     command.arg("demo").args(arguments).args(["--dashboard", "127.0.0.1:0"]).current_dir("/");
     if let Some(uid) = uid {
         command.uid(uid).gid(uid).env("HOME", "/");

@@ -7,17 +7,36 @@ mod encryption;
 mod hostile_input;
 mod http;
 mod join;
+mod reference;
 mod registration;
 mod rotation;
 mod run;
 mod server_first;
 mod tidy;
 
-use std::path::Path;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
 
 /// The `weft` binary, as built for these tests.
 fn weft() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_weft-under-test"))
+}
+
+/// The same where every user may run it, wherever the workspace lies.
+fn weft_for_everyone() -> &'static Path {
+    static COPY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    let (_, path) = COPY.get_or_init(|| {
+        let folder = tempfile::Builder::new().prefix("weft-test-").tempdir().expect("a folder");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a readable folder");
+        let path = folder.path().join("weft");
+        fs::copy(weft(), &path).expect("a copy");
+        (folder, path)
+    });
+    path
 }
 
 /// Wraps a test that makes pods: `in_pods!(test_name, || { .. })`.

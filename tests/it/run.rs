@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use weft_tests::{eventually, program};
 
-use crate::weft;
+use crate::weft_for_everyone;
 
 /// A user's `weft run`s: with a runtime folder, and so a local control plane, of their own.
 struct User {
@@ -26,7 +26,7 @@ impl User {
     }
 
     fn run(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(weft());
+        let mut command = Command::new(weft_for_everyone());
         command.arg("run").args(arguments).stdin(Stdio::null());
         command.env("XDG_RUNTIME_DIR", self.folder.path()).env("HOME", self.folder.path());
         command.env_remove("WEFT_CONTROL_PLANE").current_dir(self.folder.path());
