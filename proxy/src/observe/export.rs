@@ -5,19 +5,26 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
-use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
+use bytes::{Bytes, BytesMut};
+use http::uri::PathAndQuery;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{oneshot, watch};
 use tonic::transport::Channel;
+use tonic::{Request, Status};
+use tonic_prost::ProstCodec;
 use weft_core::model::Name;
 
 use super::record::{BATCH, QUEUE, RecordQueue};
+use super::wire::{ExportRequest, ResourceSpans, ScopeSpans};
 use super::{access_log, span};
 use crate::state::Discovery;
+
+/// OpenTelemetry's method that takes spans.
+const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
 /// How long a span waits for company.
 const DELAY: Duration = Duration::from_secs(1);
@@ -46,7 +53,7 @@ pub struct Exporter<W> {
 impl<W: AsyncWrite + Unpin> Exporter<W> {
     /// Works until `finish` fires or is dropped; then delivers what is left, as far as that is quick.
     pub async fn run(mut self, mut finish: oneshot::Receiver<()>) {
-        let mut waiting = VecDeque::new();
+        let mut waiting = Waiting::default();
         loop {
             let ended = tokio::select! {
                 () = self.queue.gather(DELAY) => false,
@@ -55,7 +62,7 @@ impl<W: AsyncWrite + Unpin> Exporter<W> {
             if ended {
                 let flush = tokio::time::timeout(FLUSH_LIMIT, self.deliver(&mut waiting));
                 if flush.await.is_err() {
-                    tracing::debug!(spans = waiting.len(), "spans could not be delivered in time");
+                    tracing::debug!(spans = waiting.spans.len(), "spans could not be delivered in time");
                 }
                 return;
             }
@@ -63,7 +70,7 @@ impl<W: AsyncWrite + Unpin> Exporter<W> {
         }
     }
 
-    async fn deliver(&mut self, waiting: &mut VecDeque<Span>) {
+    async fn deliver(&mut self, waiting: &mut Waiting) {
         loop {
             let records = self.queue.take();
             let full = records.len() == BATCH;
@@ -71,10 +78,11 @@ impl<W: AsyncWrite + Unpin> Exporter<W> {
             if !lines.is_empty() {
                 self.write(&lines).await;
             }
-            waiting.extend(records.iter().filter(|record| record.trace.sampled).map(span::of));
-            if waiting.len() > QUEUE {
-                let surplus = waiting.len() - QUEUE;
-                waiting.drain(..surplus);
+            for record in records.iter().filter(|record| record.trace.sampled) {
+                waiting.spans.push_back(span::encode(record, &mut waiting.buffer));
+            }
+            if let Some(surplus) = waiting.spans.len().checked_sub(QUEUE) {
+                waiting.spans.drain(..surplus);
                 self.queue.lost(surplus);
             }
             self.export(waiting).await;
@@ -95,14 +103,13 @@ impl<W: AsyncWrite + Unpin> Exporter<W> {
     }
 
     /// Sends what waits; what cannot be sent now goes on waiting, what is refused is lost.
-    async fn export(&mut self, waiting: &mut VecDeque<Span>) {
-        while !waiting.is_empty() {
+    async fn export(&mut self, waiting: &mut Waiting) {
+        while !waiting.spans.is_empty() {
             let Some(channel) = self.collector.borrow().clone() else { return };
-            let count = waiting.len().min(BATCH);
-            let batch: Vec<Span> = waiting.iter().take(count).cloned().collect();
-            let mut client = TraceServiceClient::new(channel);
-            match tokio::time::timeout(EXPORT_LIMIT, client.export(self.request(batch))).await {
-                Ok(Ok(_)) => {}
+            let count = waiting.spans.len().min(BATCH);
+            let batch = waiting.spans.iter().take(count).cloned().collect();
+            match tokio::time::timeout(EXPORT_LIMIT, send(channel, self.request(batch))).await {
+                Ok(Ok(())) => {}
                 Ok(Err(status)) if is_temporary(status.code()) => {
                     tracing::debug!(%status, "spans wait for the control plane");
                     return;
@@ -116,22 +123,19 @@ impl<W: AsyncWrite + Unpin> Exporter<W> {
                     return;
                 }
             }
-            waiting.drain(..count);
+            waiting.spans.drain(..count);
         }
     }
 
-    fn request(&self, spans: Vec<Span>) -> ExportTraceServiceRequest {
+    fn request(&self, spans: Vec<Bytes>) -> ExportRequest {
         let scope = InstrumentationScope {
             name: "weft-proxy".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..InstrumentationScope::default()
         };
-        let resource_spans = ResourceSpans {
-            resource: Some(self.resource()),
-            scope_spans: vec![ScopeSpans { scope: Some(scope), spans, ..ScopeSpans::default() }],
-            ..ResourceSpans::default()
-        };
-        ExportTraceServiceRequest { resource_spans: vec![resource_spans] }
+        let scope_spans = Some(ScopeSpans { scope: Some(scope), spans });
+        let resource = Some(self.resource());
+        ExportRequest { resource_spans: Some(ResourceSpans { resource, scope_spans }) }
     }
 
     fn resource(&self) -> Resource {
@@ -139,16 +143,33 @@ impl<W: AsyncWrite + Unpin> Exporter<W> {
         let workload = snapshot.workload.as_deref();
         let service = workload.and_then(|workload| workload.ports.first()).map(|port| &port.service);
         let name = service.map_or(&self.workload, |service| &service.name);
-        let mut attributes = vec![
-            span::text("service.name", name.as_str()),
-            span::text("service.instance.id", self.workload.as_str()),
-        ];
+        let mut attributes =
+            vec![text("service.name", name.as_str()), text("service.instance.id", self.workload.as_str())];
         if let Some(workload) = workload {
             let namespace = service.map_or(&workload.name.namespace, |service| &service.namespace);
-            attributes.push(span::text("service.namespace", namespace.as_str()));
+            attributes.push(text("service.namespace", namespace.as_str()));
         }
         Resource { attributes, ..Resource::default() }
     }
+}
+
+/// Spans that wait to be sent, the oldest first, and where the next ones are written.
+#[derive(Debug, Default)]
+struct Waiting {
+    spans: VecDeque<Bytes>,
+    buffer: BytesMut,
+}
+
+async fn send(channel: Channel, request: ExportRequest) -> Result<(), Status> {
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    let codec = ProstCodec::<ExportRequest, ExportTraceServiceResponse>::default();
+    client.unary(Request::new(request), PathAndQuery::from_static(EXPORT), codec).await.map(drop)
+}
+
+fn text(key: &str, value: &str) -> KeyValue {
+    let value = Some(AnyValue { value: Some(Value::StringValue(value.to_owned())) });
+    KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
 }
 
 /// Codes after which the OTLP specification wants the batch to be sent again.
@@ -185,14 +206,14 @@ mod tests {
             Exporter { queue, collector, discovery, workload: "web".parse().unwrap(), log: Vec::new() };
         let observer = observe.observer();
         let flow = observer.flow(Direction::Outbound, Party::Unknown, Party::Unknown);
-        let mut waiting = VecDeque::new();
+        let mut waiting = Waiting::default();
         for _ in 0..2 {
             for _ in 0..QUEUE {
                 observer.request_ended(&request(&flow, &http::Method::GET, true));
             }
             exporter.deliver(&mut waiting).await;
         }
-        assert_eq!(waiting.len(), QUEUE);
+        assert_eq!(waiting.spans.len(), QUEUE);
         assert_eq!(observe.records.dropped(), QUEUE as u64);
         assert_eq!(exporter.log.iter().filter(|byte| **byte == b'\n').count(), 2 * QUEUE);
     }

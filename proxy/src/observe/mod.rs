@@ -9,6 +9,7 @@ pub mod export;
 mod metrics;
 mod record;
 pub mod span;
+mod wire;
 
 use std::cell::RefCell;
 use std::collections::HashMap;

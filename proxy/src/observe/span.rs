@@ -1,17 +1,38 @@
-//! Records as OpenTelemetry spans, by the semantic conventions for HTTP and gRPC (1.44).
+//! Records as OpenTelemetry spans, by the semantic conventions for HTTP and gRPC (1.44), straight in the wire's form.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use bytes::{Bytes, BytesMut};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
-use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 use weft_core::classify::{Outcome, classify};
 
 use super::event::{Direction, Spoken};
 use super::record::Record;
+use super::wire::Fields;
+
+/// Spans are written into pieces of memory of this size, so that few of them need one of their own.
+const PIECE: usize = 16 * 1024;
+
+/// What a span takes at most in the usual case.
+const USUAL: usize = 1024;
+
+/// The numbers of a span's fields in OpenTelemetry's `trace.proto`.
+mod field {
+    pub(super) const TRACE_ID: u32 = 1;
+    pub(super) const SPAN_ID: u32 = 2;
+    pub(super) const PARENT_SPAN_ID: u32 = 4;
+    pub(super) const NAME: u32 = 5;
+    pub(super) const KIND: u32 = 6;
+    pub(super) const START: u32 = 7;
+    pub(super) const END: u32 = 8;
+    pub(super) const ATTRIBUTES: u32 = 9;
+    pub(super) const STATUS: u32 = 15;
+    pub(super) const FLAGS: u32 = 16;
+    /// Of the status.
+    pub(super) const CODE: u32 = 3;
+}
 
 /// Methods that may be part of a span's name; any other is `_OTHER`, so that callers cannot invent names.
 const METHODS: [&str; 10] =
@@ -38,106 +59,113 @@ const GRPC_CODES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
-/// The span of a request: CLIENT for what the app sent, SERVER for what it got.
-pub fn of(record: &Record) -> Span {
-    let end = record.started + record.duration;
+/// The span of a request: CLIENT for what the app sent, SERVER for what it got. `buffer` is where spans are written;
+/// give the same one each time.
+pub fn encode(record: &Record, buffer: &mut BytesMut) -> Bytes {
+    if buffer.capacity() < USUAL {
+        buffer.reserve(PIECE);
+    }
     let kind = match record.direction {
         Direction::Inbound => SpanKind::Server,
         Direction::Outbound => SpanKind::Client,
     };
-    Span {
-        trace_id: record.trace.trace.as_bytes().to_vec(),
-        span_id: record.trace.span.as_bytes().to_vec(),
-        parent_span_id: record.parent.map(|parent| parent.as_bytes().to_vec()).unwrap_or_default(),
-        flags: u32::from(record.trace.sampled),
-        name: name(record),
-        kind: kind.into(),
-        start_time_unix_nano: nanoseconds(record.started),
-        end_time_unix_nano: nanoseconds(end),
-        attributes: attributes(record),
-        status: is_error(record).then(|| Status { message: String::new(), code: StatusCode::Error.into() }),
-        ..Span::default()
+    let mut span = Fields::new(buffer);
+    span.bytes(field::TRACE_ID, record.trace.trace.as_bytes());
+    span.bytes(field::SPAN_ID, record.trace.span.as_bytes());
+    if let Some(parent) = &record.parent {
+        span.bytes(field::PARENT_SPAN_ID, parent.as_bytes());
     }
+    name(record, &mut span);
+    span.number(field::KIND, kind as u64);
+    span.fixed64(field::START, nanoseconds(record.started));
+    span.fixed64(field::END, nanoseconds(record.started + record.duration));
+    attributes(record, &mut Attributes(&mut span));
+    if is_error(record) {
+        span.message(field::STATUS, |status| status.number(field::CODE, StatusCode::Error as u64));
+    }
+    span.fixed32(field::FLAGS, u32::from(record.trace.sampled));
+    buffer.split().freeze()
 }
 
-/// An attribute of text.
-pub fn text(key: &str, value: impl Into<String>) -> KeyValue {
-    attribute(key, Value::StringValue(value.into()))
-}
+/// A span's attributes.
+struct Attributes<'a, 'b>(&'a mut Fields<'b>);
 
-fn number(key: &str, value: impl Into<i64>) -> KeyValue {
-    attribute(key, Value::IntValue(value.into()))
-}
+impl Attributes<'_, '_> {
+    fn text(&mut self, key: &str, value: &str) {
+        self.joined(key, &[value]);
+    }
 
-fn attribute(key: &str, value: Value) -> KeyValue {
-    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
+    fn joined(&mut self, key: &str, parts: &[&str]) {
+        self.0.text_attribute(field::ATTRIBUTES, key, parts);
+    }
+
+    fn number(&mut self, key: &str, value: impl Into<u64>) {
+        self.0.number_attribute(field::ATTRIBUTES, key, value.into());
+    }
 }
 
 /// Never the raw path: a name is what spans are grouped by.
-fn name(record: &Record) -> String {
+fn name(record: &Record, span: &mut Fields<'_>) {
     if record.protocol == Spoken::Grpc {
-        return record.path.trim_start_matches('/').to_owned();
+        return span.text(field::NAME, &[record.path.trim_start_matches('/')]);
     }
     let method = if is_known(record) { record.method.as_str() } else { "HTTP" };
     match &record.route {
-        Some(route) => format!("{method} {route}"),
-        None => method.to_owned(),
+        Some(route) => span.text(field::NAME, &[method, " ", route]),
+        None => span.text(field::NAME, &[method]),
     }
 }
 
-fn attributes(record: &Record) -> Vec<KeyValue> {
-    let mut all = Vec::with_capacity(20);
-    all.push(text("weft.direction", record.direction.as_str()));
-    all.push(text("weft.source", &*record.source));
-    all.push(text("weft.destination", &*record.destination));
-    all.push(text("weft.tls", record.security.as_str()));
+fn attributes(record: &Record, all: &mut Attributes<'_, '_>) {
+    all.text("weft.direction", record.direction.as_str());
+    all.text("weft.source", &record.source);
+    all.text("weft.destination", &record.destination);
+    all.text("weft.tls", record.security.as_str());
     if is_known(record) {
-        all.push(text("http.request.method", record.method.as_str()));
+        all.text("http.request.method", record.method.as_str());
     } else {
-        all.push(text("http.request.method", "_OTHER"));
-        all.push(text("http.request.method_original", record.method.as_str()));
+        all.text("http.request.method", "_OTHER");
+        all.text("http.request.method_original", record.method.as_str());
     }
-    all.push(text("url.path", &*record.path));
-    all.push(text("url.scheme", "http"));
+    all.text("url.path", &record.path);
+    all.text("url.scheme", "http");
     if record.direction == Direction::Outbound {
-        all.push(text("url.full", format!("http://{}{}", record.authority, record.path)));
+        all.joined("url.full", &["http://", &record.authority, &record.path]);
     }
     let (host, port) = host_and_port(&record.authority);
-    all.push(text("server.address", host));
-    all.push(number("server.port", port));
-    let version = if record.protocol == Spoken::Http1 { "1.1" } else { "2" };
-    all.push(text("network.protocol.version", version));
+    all.text("server.address", host);
+    all.number("server.port", port);
+    all.text("network.protocol.version", if record.protocol == Spoken::Http1 { "1.1" } else { "2" });
     let peer = match record.direction {
         Direction::Inbound => record.client,
         Direction::Outbound => record.upstream,
     };
-    peer_attributes(peer, &mut all);
+    peer_attributes(peer, all);
     if let Some(status) = record.status {
-        all.push(number("http.response.status_code", status));
+        all.number("http.response.status_code", status);
     }
     if let Some(route) = &record.route {
-        all.push(text("http.route", &**route));
+        all.text("http.route", route);
     }
     if record.retries > 0 {
-        all.push(number("http.request.resend_count", record.retries));
+        all.number("http.request.resend_count", record.retries);
     }
     if record.protocol == Spoken::Grpc {
-        all.push(text("rpc.system.name", "grpc"));
-        all.push(text("rpc.method", record.path.trim_start_matches('/')));
+        all.text("rpc.system.name", "grpc");
+        all.text("rpc.method", record.path.trim_start_matches('/'));
         if let Some(code) = record.grpc_status {
-            all.push(text("rpc.status_code", grpc_code(code)));
+            all.text("rpc.status_code", &grpc_code(code));
         }
     }
     if let Some(kind) = error_type(record) {
-        all.push(text("error.type", kind));
+        all.text("error.type", &kind);
     }
-    all
 }
 
-fn peer_attributes(peer: Option<SocketAddr>, all: &mut Vec<KeyValue>) {
+fn peer_attributes(peer: Option<SocketAddr>, all: &mut Attributes<'_, '_>) {
     if let Some(peer) = peer {
-        all.push(text("network.peer.address", peer.ip().to_canonical().to_string()));
-        all.push(number("network.peer.port", peer.port()));
+        all.text("network.peer.address", &peer.ip().to_canonical().to_string());
+        all.number("network.peer.port", peer.port());
     }
 }
 
@@ -191,6 +219,9 @@ fn nanoseconds(time: SystemTime) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry_proto::tonic::common::v1::any_value::Value;
+    use opentelemetry_proto::tonic::trace::v1::Span;
+    use prost::Message as _;
     use weft_core::model::AccessLog;
     use weft_runtime::metrics::Registry;
 
@@ -203,7 +234,7 @@ mod tests {
         let flow = observe.observer().flow(direction, Party::Unknown, Party::Unknown);
         let mut event = request(&flow, &http::Method::GET, true);
         change(&mut event);
-        of(&Record::of(&event, AccessLog::Off))
+        Span::decode(encode(&Record::of(&event, AccessLog::Off), &mut BytesMut::new())).unwrap()
     }
 
     fn value(span: &Span, key: &str) -> Option<String> {
