@@ -74,7 +74,7 @@ pub fn trace(headers: &mut HeaderMap, rng: &mut fastrand::Rng, sampling_per_mill
         }
     };
     if let Ok(value) = HeaderValue::from_bytes(&w3c::write(&span.own)) {
-        headers.insert(TRACEPARENT, value);
+        headers.insert(TRACEPARENT, once(value));
     }
     span
 }
@@ -84,8 +84,14 @@ pub fn name_request(headers: &mut HeaderMap, rng: &mut fastrand::Rng) {
     if let Entry::Vacant(entry) = headers.entry(REQUEST_ID)
         && let Ok(value) = HeaderValue::from_bytes(&uuid(rng))
     {
-        entry.insert(value);
+        entry.insert(once(value));
     }
+}
+
+/// No other request will have this value: HTTP/2's tables of fields are spared it (RFC 7541 section 6.2.3).
+fn once(mut value: HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value
 }
 
 /// A random UUID (RFC 9562 section 5.4), which is what readers of this field expect.

@@ -1,6 +1,7 @@
 //! Stages 4 and 8 for HTTP: serve the caller's connection, put heads right, stream bodies.
 
 mod body;
+mod cork;
 mod exchange;
 pub mod headers;
 pub mod limits;
@@ -10,8 +11,9 @@ mod serve;
 mod upgrade;
 
 pub use body::Body;
+pub use cork::Cork;
 pub use exchange::{Exchange, Facts};
 pub use relay::{refuse, relay};
 pub use respond::{is_grpc, refusal};
-pub use serve::{Local, Version, serve};
+pub use serve::{Local, Releasing, Version, serve};
 pub use upgrade::{Wish, fulfil};

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
 
+use futures_util::FutureExt as _;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -12,8 +13,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use weft_runtime::drain::DrainWatch;
 
-use super::Body;
 use super::limits::{BUFFER, CONNECTION_WINDOW, MAX_HEADERS, MAX_STREAMS, STREAM_WINDOW};
+use super::{Body, Cork};
 use crate::stream::Stream;
 
 /// A version of HTTP on a connection.
@@ -35,16 +36,23 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Local {
     }
 }
 
+/// The same for a connection of HTTP/2 that hyper makes tasks of: what they write leaves after each of their turns.
+#[derive(Debug, Clone)]
+pub struct Releasing(pub Cork<Stream>);
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for Releasing {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(self.0.clone().releasing(future));
+    }
+}
+
 /// Serves `stream` until it ends; once we close, no further request is taken.
 pub async fn serve<S, F>(stream: Stream, version: Version, closing: DrainWatch, service: S)
 where
     S: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<Body>> + 'static,
 {
-    let service = service_fn(|request| {
-        let response = service(request);
-        async { Ok::<_, Infallible>(response.await) }
-    });
+    let service = service_fn(|request| service(request).map(Ok::<_, Infallible>));
     match version {
         Version::Http1 => serve_http1(stream, closing, service).await,
         Version::Http2 => serve_http2(stream, closing, service).await,
@@ -83,15 +91,18 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADERS);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = closing.draining() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let cork = Cork::new(stream);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(cork.clone()), service));
+    let served = async {
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = closing.draining() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
     };
-    if let Err(error) = ended {
+    if let Err(error) = cork.releasing(served).await {
         tracing::debug!(%error, "HTTP/2 connection ended early");
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 use super::{InFlight, Upstream};
 use crate::failure::ErrorCode;
 use crate::http::limits::{BUFFER, CONNECTION_WINDOW, MAX_HEADERS, MAX_STREAMS, STREAM_WINDOW};
-use crate::http::{Body, Local, Version};
+use crate::http::{Body, Cork, Releasing, Version};
 use crate::observe::Security;
 use crate::tls::Carries;
 use crate::worker::Worker;
@@ -192,13 +192,14 @@ async fn connect_http1(worker: &Worker, upstream: &Upstream) -> Result<Connectio
 
 async fn connect_http2(worker: &Worker, upstream: &Upstream) -> Result<Connection, ErrorCode> {
     let stream = upstream.connect(worker, Carries::Http2).await?;
-    let mut builder = http2::Builder::new(Local);
+    let cork = Cork::new(stream);
+    let mut builder = http2::Builder::new(Releasing(cork.clone()));
     builder
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(MAX_HEADERS);
     let (sender, connection) =
-        builder.handshake(TokioIo::new(stream)).await.map_err(|_| ErrorCode::ConnectFailed)?;
+        builder.handshake(TokioIo::new(cork)).await.map_err(|_| ErrorCode::ConnectFailed)?;
     worker.spawn("upstream-http2", async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "HTTP/2 connection to an upstream ended early");
