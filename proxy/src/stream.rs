@@ -2,13 +2,14 @@
 //!
 //! One type rather than one per transport: HTTP and TCP forwarding are compiled once.
 
+use std::future::Future;
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
 
@@ -19,20 +20,26 @@ pub struct Stream(Transport);
 #[derive(Debug)]
 enum Transport {
     Tcp(Peeked),
-    ClientTls(Box<client::TlsStream<TcpStream>>),
+    ClientTls(Box<client::TlsStream<Peeked>>),
     ServerTls(Box<server::TlsStream<Peeked>>),
 }
+
+/// Bytes read ahead at once from a connection that has more to give than its reader takes.
+const AHEAD: usize = 64 * 1024;
 
 /// A TCP connection of which some bytes were read ahead; they are read again first.
 #[derive(Debug)]
 pub struct Peeked {
     pub(crate) ahead: BytesMut,
     pub(crate) tcp: TcpStream,
+    /// Whether the last read gave all that was asked for, so that more is likely to be there. TLS asks for 4 KiB at a
+    /// time, which would make each of its records five system calls.
+    more: bool,
 }
 
 impl From<TcpStream> for Peeked {
     fn from(tcp: TcpStream) -> Self {
-        Self { ahead: BytesMut::new(), tcp }
+        Self { ahead: BytesMut::new(), tcp, more: false }
     }
 }
 
@@ -48,8 +55,8 @@ impl From<Peeked> for Stream {
     }
 }
 
-impl From<client::TlsStream<TcpStream>> for Stream {
-    fn from(tls: client::TlsStream<TcpStream>) -> Self {
+impl From<client::TlsStream<Peeked>> for Stream {
+    fn from(tls: client::TlsStream<Peeked>) -> Self {
         Self(Transport::ClientTls(Box::new(tls)))
     }
 }
@@ -65,7 +72,7 @@ impl Stream {
     pub fn tcp(&self) -> &TcpStream {
         match &self.0 {
             Transport::Tcp(peeked) => &peeked.tcp,
-            Transport::ClientTls(tls) => tls.get_ref().0,
+            Transport::ClientTls(tls) => &tls.get_ref().0.tcp,
             Transport::ServerTls(tls) => &tls.get_ref().0.tcp,
         }
     }
@@ -98,8 +105,17 @@ impl Peeked {
 impl AsyncRead for Peeked {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.ahead.is_empty() && (!this.more || buf.remaining() >= AHEAD) {
+            let room = buf.remaining();
+            ready!(Pin::new(&mut this.tcp).poll_read(cx, buf))?;
+            this.more = buf.remaining() == 0 && room > 0;
+            return Poll::Ready(Ok(()));
+        }
         if this.ahead.is_empty() {
-            return Pin::new(&mut this.tcp).poll_read(cx, buf);
+            let mut ahead = BytesMut::with_capacity(AHEAD);
+            let count = ready!(pin!(this.tcp.read_buf(&mut ahead)).poll(cx))?;
+            this.more = count > buf.remaining();
+            this.ahead = ahead;
         }
         let count = this.ahead.len().min(buf.remaining());
         buf.put_slice(this.ahead.get(..count).unwrap_or_default());

@@ -15,7 +15,7 @@ use weft_core::model::SpiffeId;
 use super::{Carries, HANDSHAKE_LIMIT};
 use crate::credentials::CredentialStore;
 use crate::failure::ErrorCode;
-use crate::stream::Stream;
+use crate::stream::{Peeked, Stream};
 
 /// One worker's TLS settings towards other sidecars, made once for each identity and protocol.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl TlsClient {
         carries: Carries,
     ) -> Result<Stream, ErrorCode> {
         let config = self.config(expected, carries).ok_or(ErrorCode::TlsFailed)?;
-        let handshake = TlsConnector::from(config).connect(server_name, tcp);
+        let handshake = TlsConnector::from(config).connect(server_name, Peeked::from(tcp));
         match timeout(HANDSHAKE_LIMIT, handshake).await {
             Ok(Ok(tls)) => Ok(tls.into()),
             Ok(Err(error)) => {
