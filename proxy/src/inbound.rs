@@ -194,12 +194,13 @@ impl Session {
         let session = Rc::new(self);
         serve(stream, version, closing, move |request| {
             let session = Rc::clone(&session);
+            let request = Box::new(request);
             async move { session.request(request).await }
         })
         .await;
     }
 
-    async fn request(&self, mut request: Request<Incoming>) -> Response<Body> {
+    async fn request(&self, mut request: Box<Request<Incoming>>) -> Response<Body> {
         let worker = &*self.worker;
         let grpc = is_grpc(request.headers());
         let headers = request.headers_mut();
@@ -231,7 +232,7 @@ impl Session {
     async fn forward(
         &self,
         permit: Permit,
-        request: Request<Incoming>,
+        request: Box<Request<Incoming>>,
         exchange: Rc<Exchange>,
         grpc: bool,
     ) -> Response<Body> {

@@ -158,12 +158,13 @@ impl Session {
         let session = Rc::new(self);
         serve(client, version, closing, move |request| {
             let session = Rc::clone(&session);
+            let request = Box::new(request);
             async move { session.request(request).await }
         })
         .await;
     }
 
-    async fn request(&self, mut request: Request<Incoming>) -> Response<Body> {
+    async fn request(&self, mut request: Box<Request<Incoming>>) -> Response<Body> {
         let worker = &*self.worker;
         self.cluster.refresh(&worker.discovery.snapshot());
         let grpc = is_grpc(request.headers());

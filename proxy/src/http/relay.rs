@@ -13,11 +13,13 @@ use crate::worker::Worker;
 
 /// Sends a request whose head has been put right to one of `cluster`'s endpoints. Always answers: where no endpoint
 /// does, the mesh itself.
+///
+/// Requests are boxed: each async function that takes one would keep room for it twice in every request's future.
 pub async fn relay(
     worker: &Worker,
     cluster: &Cluster,
     version: Version,
-    mut request: Request<Incoming>,
+    mut request: Box<Request<Incoming>>,
     exchange: Rc<Exchange>,
     grpc: bool,
 ) -> Response<Body> {
@@ -54,11 +56,11 @@ pub fn refuse(exchange: &Exchange, code: ErrorCode, grpc: bool) -> Response<Body
 }
 
 fn outgoing(
-    request: Request<Incoming>,
+    request: Box<Request<Incoming>>,
     version: Version,
     wish: Option<&Wish>,
     exchange: &Rc<Exchange>,
-) -> Request<Body> {
+) -> Box<Request<Body>> {
     let (mut head, body) = request.into_parts();
     headers::strip_hop_by_hop(&mut head.headers, wish.and_then(Wish::protocol));
     head.version = match version {
@@ -66,7 +68,7 @@ fn outgoing(
         Version::Http1 => WireVersion::HTTP_11,
         Version::Http2 => WireVersion::HTTP_2,
     };
-    Request::from_parts(head, Body::request(body, Rc::clone(exchange)))
+    Box::new(Request::from_parts(head, Body::request(body, Rc::clone(exchange))))
 }
 
 /// Answers that the upgrade is granted, and carries bytes once it has happened on both sides.

@@ -50,7 +50,7 @@ pub async fn send(
     worker: &Worker,
     cluster: &Cluster,
     version: Version,
-    mut request: Request<Body>,
+    mut request: Box<Request<Body>>,
     exchange: &Exchange,
 ) -> Result<(Response<Incoming>, Lease), ErrorCode> {
     let mut attempts = Attempts::default();
@@ -68,7 +68,7 @@ pub async fn send(
         }
         let spare = spare(&request, &connection);
         let is_new = connection.idle.is_none();
-        let mut error = match connection.send(request).await {
+        let mut error = match connection.send(*request).await {
             Ok(response) => {
                 if !response.status().is_server_error() {
                     flight.answered();
@@ -77,7 +77,7 @@ pub async fn send(
             }
             Err(error) => error,
         };
-        let unsent = error.take_message();
+        let unsent = error.take_message().map(Box::new);
         let code = code_of(error.error());
         tracing::debug!(error = %error.error(), unsent = unsent.is_some(), "sending a request failed");
         match unsent.or(spare) {
@@ -94,19 +94,20 @@ pub async fn send(
 async fn connection(worker: &Worker, upstream: &Upstream, version: Version) -> Result<Connection, ErrorCode> {
     match upstream.pool.take(version) {
         Some(connection) => Ok(connection),
-        None => pool::connect(worker, upstream, version).await,
+        // Boxed, for every request's future would be as large as a handshake's, and most find a connection.
+        None => Box::pin(pool::connect(worker, upstream, version)).await,
     }
 }
 
 /// A copy to send again should the connection turn out to have been closed while it was idle. A request may only be
 /// repeated unasked where its method is idempotent (RFC 9110 section 9.2.2); only one without a body can be.
-fn spare(request: &Request<Body>, connection: &Connection) -> Option<Request<Body>> {
+fn spare(request: &Request<Body>, connection: &Connection) -> Option<Box<Request<Body>>> {
     let raced = connection.idle.is_some_and(|idle| idle > RACE);
     let idempotent = [Method::GET, Method::HEAD, Method::PUT, Method::DELETE, Method::OPTIONS, Method::TRACE];
     if !raced || !idempotent.contains(request.method()) || !http_body::Body::is_end_stream(request.body()) {
         return None;
     }
-    let mut copy = Request::new(Body::empty());
+    let mut copy = Box::new(Request::new(Body::empty()));
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
