@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{IsTerminal as _, stderr};
 use std::str::FromStr;
 
-use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{Layer as _, Registry, reload};
@@ -21,7 +21,7 @@ pub enum LogFormat {
 
 /// Changes the level of a running process. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct LogLevel(reload::Handle<EnvFilter, Registry>);
+pub struct LogLevel(reload::Handle<Targets, Registry>);
 
 /// Why logs cannot be set up or changed.
 #[derive(Debug, thiserror::Error)]
@@ -94,8 +94,8 @@ impl fmt::Display for LogFormat {
     }
 }
 
-fn parse(level: &str) -> Result<EnvFilter, LogError> {
-    EnvFilter::try_new(level.trim()).map_err(|e| LogError::Level(level.trim().into(), e))
+fn parse(level: &str) -> Result<Targets, LogError> {
+    level.trim().parse().map_err(|e| LogError::Level(level.trim().into(), e))
 }
 
 /// <https://no-color.org>: any value that is not empty turns colours off.

@@ -12,7 +12,7 @@ fn the_level_follows_what_is_asked_for() {
     level.set(" error ").unwrap();
     assert!(!tracing::enabled!(Level::WARN) && tracing::enabled!(Level::ERROR));
 
-    for bad in ["it=loud", "it=debug=warn", "[span"] {
+    for bad in ["it=loud", "it=debug=warn", "it[{field=debug"] {
         let error = level.set(bad).unwrap_err();
         assert!(matches!(&error, LogError::Level(text, _) if text == bad), "{error}");
     }
