@@ -10,7 +10,7 @@ use weft_core::detect::{self, Patience, Progress, Sniffed};
 use crate::stream::Peeked;
 
 /// How long a client may be silent before the other end is listened to as well.
-pub const SILENCE: Duration = Duration::from_millis(3);
+pub const SILENCE: Duration = Duration::from_millis(10);
 
 /// How long the next byte of something that could be anything is waited for.
 const BRIEF: Duration = Duration::from_millis(50);
