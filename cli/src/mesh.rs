@@ -2,10 +2,12 @@
 
 mod control_plane;
 mod door;
+mod folder;
 mod member;
 pub(crate) mod rendezvous;
 mod resident;
 
 pub(crate) use control_plane::{Access, LocalControlPlane, Outpost, Own, listen_for_dashboard};
+pub(crate) use folder::Folder;
 pub(crate) use member::{Member, Membership, SIDECAR_ADMIN};
-pub(crate) use resident::{Resident, Role, end, folder, sidecar_owner, signal};
+pub(crate) use resident::{Resident, Role, end, sidecar_owner, signal};

@@ -130,7 +130,8 @@ pub(crate) fn is_terminal() -> bool {
 
 /// How many columns the terminal has; 100 where there is none.
 pub(crate) fn width() -> usize {
-    rustix::termios::tcgetwinsize(io::stdout()).map_or(100, |size| usize::from(size.ws_col)).clamp(60, 240)
+    let columns = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| usize::from(size.ws_col));
+    if columns == 0 { 100 } else { columns.clamp(60, 240) }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub(crate) use holder::{HolderArguments, hold};
 
 use crate::args::{Common, key_value};
 use crate::mesh::rendezvous::{Call, hung_up};
-use crate::mesh::{Access, Member, Membership, Role, folder, signal};
+use crate::mesh::{Access, Folder, Member, Membership, Role, signal};
 use crate::target::{Target, parse_urls};
 use crate::{output, tether};
 use signals::Signals;
@@ -96,7 +96,7 @@ async fn run(
     command: &[OsString],
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
-    let files = folder("run")?;
+    let files = Folder::create("run")?;
     let joined = tokio::select! {
         joined = join(call.access(), target, membership, files.path()) => joined,
         signal = signals.ending() => return Ok(exit_code(ExitStatus::from_raw(signal))),

@@ -90,7 +90,7 @@ pub(super) struct Change {
     namespace: String,
     name: String,
     action: String,
-    pub(super) diff: String,
+    diff: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -102,6 +102,15 @@ pub(super) struct Problem {
 }
 
 impl Change {
+    /// Its difference with a heading, as patch(1) likes it; empty where there is none.
+    pub(super) fn diff(&self) -> String {
+        if self.diff.is_empty() {
+            return String::new();
+        }
+        let name = format!("{}/{}/{}", self.namespace, self.kind.to_ascii_lowercase(), self.name);
+        format!("--- in force: {name}\n+++ to apply: {name}\n{}", self.diff)
+    }
+
     /// As kubectl names a resource.
     fn title(&self) -> String {
         format!("{}/{}", self.kind.to_ascii_lowercase(), self.name)
@@ -211,6 +220,17 @@ mod tests {
         assert_eq!(
             summary(&applied(), true),
             "httproute/a created (dry run)\nhttproute/b unchanged (dry run)\n"
+        );
+    }
+
+    #[test]
+    fn differences_name_the_resource() {
+        let mut applied = applied();
+        assert_eq!(applied.changes[0].diff(), "");
+        applied.changes[0].diff = "@@ -1 +1 @@\n-a\n+b\n".into();
+        assert_eq!(
+            applied.changes[0].diff(),
+            "--- in force: default/httproute/a\n+++ to apply: default/httproute/a\n@@ -1 +1 @@\n-a\n+b\n"
         );
     }
 

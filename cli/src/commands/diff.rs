@@ -23,7 +23,7 @@ pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Re
     if !applied.problems.is_empty() || matches!(common.output, Format::Json | Format::Yaml) {
         return apply::report(common.output, &applied, true);
     }
-    let diff: String = applied.changes.iter().map(|change| change.diff.as_str()).collect();
+    let diff: String = applied.changes.iter().map(apply::Change::diff).collect();
     output::print(&diff)?;
     Ok(if diff.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

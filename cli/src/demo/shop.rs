@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use futures_util::future::{join_all, select_all, try_join_all};
-use tempfile::TempDir;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 use weft_core::model::Name;
@@ -17,7 +16,7 @@ use weft_core::model::Name;
 use super::load::try_front;
 use super::scrape::Inbound;
 use crate::mesh::{
-    Access, LocalControlPlane, Member, Membership, Own, Resident, Role, SIDECAR_ADMIN, end, folder,
+    Access, Folder, LocalControlPlane, Member, Membership, Own, Resident, Role, SIDECAR_ADMIN, end,
     sidecar_owner,
 };
 use crate::tether::{self, OURSELVES};
@@ -55,7 +54,7 @@ pub(crate) struct Shop {
     control_plane: LocalControlPlane,
     pods: Vec<ServicePod>,
     shopper: Member,
-    folder: TempDir,
+    folder: Folder,
 }
 
 /// A service with its sidecar.
@@ -69,7 +68,7 @@ struct ServicePod {
 impl Shop {
     /// Starts everything and waits until a purchase goes through.
     pub(crate) async fn start(dashboard: TcpListener) -> anyhow::Result<Self> {
-        let folder = folder("demo")?;
+        let folder = Folder::create("demo")?;
         output::progress("starting the control plane");
         let control_plane = LocalControlPlane::start(&folder.path().join("control-plane"), dashboard).await?;
 
@@ -147,7 +146,7 @@ impl Shop {
 #[derive(Debug)]
 pub(crate) struct OpenControlPlane {
     control_plane: LocalControlPlane,
-    _folder: TempDir,
+    _folder: Folder,
 }
 
 impl OpenControlPlane {

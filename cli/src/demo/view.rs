@@ -57,6 +57,7 @@ impl View {
         let now = Instant::now();
         let table = self.table(services, now);
         let text = format!("{}\n\n{table}{}\n", self.headline(load), self.footer(load));
+        let text = if self.kind == Kind::Live { fit(&text, output::width()) } else { text };
         let up = if self.drawn > 0 { format!("\u{1b}[{}A\u{1b}[J", self.drawn) } else { String::new() };
         if self.kind == Kind::Live {
             self.drawn = text.lines().count();
@@ -105,6 +106,11 @@ impl View {
     }
 }
 
+/// The text with no line wider than the terminal: one that wraps would be two when we go up over it.
+fn fit(text: &str, width: usize) -> String {
+    text.lines().map(|line| line.chars().take(width).collect::<String>() + "\n").collect()
+}
+
 /// A share in percent that says 100 only where nothing is missing.
 pub(crate) fn percent(share: f64) -> String {
     if share >= 1.0 { "100%".to_owned() } else { format!("{:.2}%", (share * 10_000.0).floor() / 100.0) }
@@ -120,6 +126,11 @@ mod tests {
         assert_eq!(percent(0.999_999), "99.99%");
         assert_eq!(percent(0.5), "50.00%");
         assert_eq!(percent(0.0), "0.00%");
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal() {
+        assert_eq!(fit("abcdef\n\ngh\n", 4), "abcd\n\ngh\n");
     }
 
     #[test]

@@ -98,7 +98,8 @@ impl Member {
             }
             if Instant::now() > deadline {
                 let why = answer.map_or_else(|error| format!("{error:#}"), |(_, body)| body);
-                bail!("the sidecar is not ready after {READY_TIMEOUT:?}: {why}; {}", self.last_words());
+                let (why, said) = (why.trim(), self.last_words());
+                bail!("the sidecar is not ready after {READY_TIMEOUT:?}: {why}; {said}");
             }
             sleep(POLL).await;
         }

@@ -1,9 +1,7 @@
 //! A thread that lives in a pod: what it starts and opens is in the pod, and what it starts lives as long as it.
 
-use std::fs::{self, Permissions};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::ExitStatus;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
@@ -12,7 +10,6 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CapabilitySet, capabilities, configure_capability_in_ambient_set, set_capabilities};
-use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
@@ -106,16 +103,6 @@ impl Drop for Resident {
             let _ = thread.join();
         }
     }
-}
-
-/// A folder for the files of sidecars. Where they run as another user they may enter it; each file in it says for
-/// itself who may read it. Its name says whose it is: `weft-demo-PID-..`.
-pub(crate) fn folder(owner: &str) -> anyhow::Result<TempDir> {
-    let mode = if sidecar_owner().is_some() { 0o711 } else { 0o700 };
-    let prefix = format!("weft-{owner}-{}-", std::process::id());
-    let folder = tempfile::Builder::new().prefix(&prefix).tempdir().context("cannot make a folder")?;
-    fs::set_permissions(folder.path(), Permissions::from_mode(mode))?;
-    Ok(folder)
 }
 
 /// Whom files belong to that only a sidecar may read.

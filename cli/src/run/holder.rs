@@ -16,7 +16,7 @@ use weft_runtime::logs::{self, LogFormat};
 use weft_runtime::signal;
 
 use crate::mesh::rendezvous::{self, Call, Name};
-use crate::mesh::{LocalControlPlane, Outpost, folder, listen_for_dashboard};
+use crate::mesh::{Folder, LocalControlPlane, Outpost, listen_for_dashboard};
 use crate::output;
 use crate::target::parse_urls;
 use crate::tether::OURSELVES;
@@ -103,7 +103,7 @@ pub(crate) fn hold(arguments: &HolderArguments) -> anyhow::Result<ExitCode> {
 
 async fn serve(listener: UnixListener, urls: Option<Vec<String>>) -> anyhow::Result<Option<UnixStream>> {
     let mut shutdown = signal::shutdown()?;
-    let files = folder("mesh")?;
+    let files = Folder::create("mesh")?;
     let held = match urls {
         Some(urls) => Held::Outpost(Outpost::start(urls)?),
         None => {
