@@ -90,7 +90,8 @@ impl Snapshot {
         }
     }
 
-    fn settles_service(&self, name: &QualifiedName) -> bool {
+    /// Whether it is known if the service exists.
+    pub fn settles_service(&self, name: &QualifiedName) -> bool {
         self.services.contains_key(name) || self.absent_services.contains(name)
     }
 }

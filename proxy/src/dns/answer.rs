@@ -37,10 +37,16 @@ pub(super) async fn decide(
         return Verdict::Forward;
     }
     let text = query.name().to_ascii().trim_end_matches('.').to_lowercase();
+    let mut in_doubt = false;
     for name in candidates(&text, own, search) {
         if let Some(service) = discovery.lookup_service(&name).await {
             return Verdict::Answer(Box::new(answer(question, query, &service)));
         }
+        in_doubt |= discovery.connected() && !discovery.snapshot().settles_service(&name);
+    }
+    // A name of one label is no one else's. While the control plane is slow to answer, the app had better ask again.
+    if in_doubt && !text.contains('.') {
+        return Verdict::Answer(Box::new(failure(question, ResponseCode::ServFail)));
     }
     // Nobody else is to be asked about, or told of, names in our own domain.
     if text == DOMAIN || text.ends_with(&format!(".{DOMAIN}")) {
