@@ -71,7 +71,7 @@ impl PeakEwma {
 }
 
 fn keep(elapsed: Duration) -> f64 {
-    (-elapsed.as_secs_f64() / DECAY.as_secs_f64()).exp()
+    libm::exp(-elapsed.as_secs_f64() / DECAY.as_secs_f64())
 }
 
 fn nanoseconds(duration: Duration) -> f64 {
