@@ -42,8 +42,7 @@ pub(super) fn read(spec: &Field<'_>, places: &mut Places) -> Option<MeshConfigSp
             .as_ref()
             .and_then(|tracing| tracing.field("sampling"))
             .and_then(|field| ratio(&field)),
-        propagation: list("propagation")
-            .map(|formats| formats.iter().filter_map(|field| field.choice(&PROPAGATION)).collect()),
+        propagation: list("propagation").map(|formats| formats.iter().filter_map(propagation).collect()),
         export: list("export").map(|exports| exports.iter().filter_map(export).collect()),
         access_log: mode(&spec, "accessLog", "format", &ACCESS_LOG),
     })
@@ -66,8 +65,17 @@ fn ratio(field: &Field<'_>) -> Option<Ratio> {
     None
 }
 
+fn propagation(field: &Field<'_>) -> Option<Propagation> {
+    let format = field.choice(&PROPAGATION)?;
+    if format != Propagation::W3c {
+        field.note("kept, but the sidecars of this version write W3C headers only");
+    }
+    Some(format)
+}
+
 fn export(field: &Field<'_>) -> Option<TraceExport> {
     let object = field.object(&["otlp", "zipkin"])?;
+    field.note("kept, but the sidecars of this version export to the control plane only");
     match (object.field("otlp"), object.field("zipkin")) {
         (Some(otlp), None) => url(&otlp).map(TraceExport::Otlp),
         (None, Some(zipkin)) => url(&zipkin).map(TraceExport::Zipkin),

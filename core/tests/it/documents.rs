@@ -227,6 +227,23 @@ data: {a: b}
 }
 
 #[test]
+fn settings_that_nothing_acts_on_yet_are_kept_with_a_note() {
+    let text = "
+apiVersion: weft.mesh/v1alpha1
+kind: MeshConfig
+metadata: {name: default}
+spec:
+  tracing:
+    propagation: [w3c, b3]
+    export: [{otlp: 'http://collector:4317'}]
+";
+    let reading = read_text(text);
+    assert_eq!((reading.resources.len(), reading.problems.len()), (1, 0));
+    let lines: Vec<_> = reading.notes.iter().map(|note| note.line).collect();
+    assert_eq!(lines, [7, 8], "{:?}", reading.notes);
+}
+
+#[test]
 fn a_document_keeps_its_order_and_gets_its_namespace() {
     let text = "{kind: Service, apiVersion: v1, spec: {ports: [{port: 1}]}, metadata: {name: a}}";
     let resource = good(text).remove(0);
