@@ -39,48 +39,12 @@ pub(super) enum DocumentKind {
 }
 
 struct Spelling {
-    kind: Kind,
     name: &'static str,
     group: &'static str,
     version: &'static str,
     plural: &'static str,
     short: &'static [&'static str],
 }
-
-const SPELLINGS: [Spelling; 4] = [
-    Spelling {
-        kind: Kind::Namespace,
-        name: "Namespace",
-        group: "",
-        version: "v1",
-        plural: "namespaces",
-        short: &["ns"],
-    },
-    Spelling {
-        kind: Kind::Service,
-        name: "Service",
-        group: "",
-        version: "v1",
-        plural: "services",
-        short: &["svc"],
-    },
-    Spelling {
-        kind: Kind::MeshConfig,
-        name: "MeshConfig",
-        group: WEFT,
-        version: "v1alpha1",
-        plural: "meshconfigs",
-        short: &[],
-    },
-    Spelling {
-        kind: Kind::Workload,
-        name: "Workload",
-        group: WEFT,
-        version: "v1alpha1",
-        plural: "workloads",
-        short: &[],
-    },
-];
 
 const WEFT: &str = "weft.mesh";
 const GATEWAY: &str = "gateway.networking.k8s.io";
@@ -157,7 +121,7 @@ impl Kind {
     /// As in `apiVersion`: `v1`, `weft.mesh/v1alpha1`.
     pub fn api_version(self) -> String {
         match self.spelling() {
-            Spelling { group: "", version, .. } => (*version).to_owned(),
+            Spelling { group: "", version, .. } => version.to_owned(),
             Spelling { group, version, .. } => format!("{group}/{version}"),
         }
     }
@@ -185,8 +149,9 @@ impl Kind {
                         .is_some_and(|rest| rest.strip_prefix('.').unwrap_or(rest) == s.group)
             })
         };
-        if let Some(found) = SPELLINGS.iter().find(|s| is_word(s) && is_group(s)) {
-            return Ok(found.kind);
+        let is_meant = |kind: &Self| is_word(&kind.spelling()) && is_group(&kind.spelling());
+        if let Some(found) = Self::ALL.into_iter().find(is_meant) {
+            return Ok(found);
         }
         if let Some((_, name)) = NOT_YET.iter().find(|(_, name)| {
             let name = name.to_lowercase();
@@ -194,7 +159,7 @@ impl Kind {
         }) {
             return Err(not_yet(name));
         }
-        let words = SPELLINGS.iter().flat_map(|s| [s.name, s.plural]);
+        let words = Self::ALL.into_iter().flat_map(|kind| [kind.as_str(), kind.plural()]);
         let hint = nearest(word, words).map_or_else(|| format!("kinds are {}", names()), did_you_mean);
         Err(UnknownKind { message: format!("there is no kind {text:?}"), hint })
     }
@@ -202,13 +167,14 @@ impl Kind {
     /// Judges a document by its `apiVersion` and `kind`.
     pub(super) fn of_document(api_version: &str, kind: &str) -> Result<DocumentKind, UnknownKind> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        if let Some(ours) = SPELLINGS.iter().find(|s| s.name == kind) {
-            if (ours.group, ours.version) == (group, version) {
-                return Ok(DocumentKind::Ours(ours.kind));
+        if let Some(ours) = Self::ALL.into_iter().find(|ours| ours.as_str() == kind) {
+            let spelling = ours.spelling();
+            if (spelling.group, spelling.version) == (group, version) {
+                return Ok(DocumentKind::Ours(ours));
             }
             return Err(UnknownKind {
                 message: format!("{kind} is not of apiVersion {api_version}"),
-                hint: format!("write apiVersion: {}", ours.kind.api_version()),
+                hint: format!("write apiVersion: {}", ours.api_version()),
             });
         }
         if (api_version, kind) == ("v1", "List") {
@@ -222,20 +188,21 @@ impl Kind {
         if theirs.clone().any(|theirs| theirs == kind) {
             return Ok(DocumentKind::Kubernetes);
         }
-        let known = SPELLINGS.iter().map(|s| s.name).chain(NOT_YET.iter().map(|(_, name)| *name));
+        let known = Self::ALL.into_iter().map(Self::as_str).chain(NOT_YET.iter().map(|(_, name)| *name));
         let near = nearest(kind, known.chain(theirs.by_ref()));
         let hint = near.map_or_else(|| format!("kinds are {}", names()), did_you_mean);
         Err(UnknownKind { message: format!("unknown kind {kind} of apiVersion {api_version}"), hint })
     }
 
-    fn spelling(self) -> &'static Spelling {
-        let [namespace, service, mesh_config, workload] = &SPELLINGS;
-        match self {
-            Self::Namespace => namespace,
-            Self::Service => service,
-            Self::MeshConfig => mesh_config,
-            Self::Workload => workload,
-        }
+    /// Everything that tells a kind from others stands here, once.
+    const fn spelling(self) -> Spelling {
+        let (name, group, version, plural, short): (_, _, _, _, &[&str]) = match self {
+            Self::Namespace => ("Namespace", "", "v1", "namespaces", &["ns"]),
+            Self::Service => ("Service", "", "v1", "services", &["svc"]),
+            Self::MeshConfig => ("MeshConfig", WEFT, "v1alpha1", "meshconfigs", &[]),
+            Self::Workload => ("Workload", WEFT, "v1alpha1", "workloads", &[]),
+        };
+        Spelling { name, group, version, plural, short }
     }
 }
 
@@ -257,7 +224,7 @@ fn did_you_mean(near: &str) -> String {
 }
 
 fn names() -> String {
-    SPELLINGS.map(|s| s.name).join(", ")
+    Kind::ALL.map(Kind::as_str).join(", ")
 }
 
 #[cfg(test)]
@@ -285,9 +252,11 @@ mod tests {
     }
 
     #[test]
-    fn spellings_stand_in_the_order_of_kinds() {
+    fn every_kind_is_read_as_it_is_written() {
         for kind in Kind::ALL {
-            assert_eq!(kind.spelling().kind, kind);
+            assert_eq!(Kind::from_user(kind.plural()), Ok(kind));
+            let document = Kind::of_document(&kind.api_version(), kind.as_str());
+            assert_eq!(document, Ok(DocumentKind::Ours(kind)));
         }
     }
 

@@ -100,7 +100,7 @@ fn fixed_addresses(resource: &Resource) -> &[IpAddr] {
             ServiceAddresses::Fixed(addresses) => addresses,
             ServiceAddresses::Chosen | ServiceAddresses::Headless => &[],
         },
-        Spec::Namespace | Spec::MeshConfig(_) | Spec::Workload(_) => &[],
+        _ => &[],
     }
 }
 

@@ -195,7 +195,7 @@ impl World {
     pub fn mesh_config(&self) -> Option<&MeshConfigSpec> {
         self.resources.values().find_map(|resource| match &resource.spec {
             Spec::MeshConfig(spec) => Some(spec),
-            Spec::Namespace | Spec::Service(_) | Spec::Workload(_) => None,
+            _ => None,
         })
     }
 
@@ -323,13 +323,13 @@ fn selects(service: &ServiceSpec, labels: &BTreeMap<String, String>) -> bool {
 fn service_spec(resource: &Resource) -> Option<&ServiceSpec> {
     match &resource.spec {
         Spec::Service(spec) => Some(spec),
-        Spec::Namespace | Spec::MeshConfig(_) | Spec::Workload(_) => None,
+        _ => None,
     }
 }
 
 fn documented(resource: &Resource) -> Option<Member<'_>> {
     match &resource.spec {
         Spec::Workload(spec) => Some(Member::Documented(resource, spec)),
-        Spec::Namespace | Spec::MeshConfig(_) | Spec::Service(_) => None,
+        _ => None,
     }
 }
