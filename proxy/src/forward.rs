@@ -1,21 +1,15 @@
 //! Stages 2 and 8 as both directions share them: listen to both ends, then carry bytes or answer in HTTP.
 
-use std::future::{poll_fn, ready};
+use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
 use std::time::Duration;
 
-use http::{HeaderMap, Request};
-use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 use weft_core::detect::Sniffed;
 
-use crate::failure::ErrorCode;
-use crate::http::headers::Span;
-use crate::http::{Exchange, Facts, Version, headers, is_grpc, refuse, serve};
+use crate::http::Version;
 use crate::observe::{Flow, OpenConnection, Refusal, Security, Spoken};
 use crate::sniff::{self, First};
 use crate::stream::{Peeked, Reset, Stream};
@@ -175,48 +169,5 @@ pub async fn tunnel(
 pub async fn pump(client: Stream, server: Stream, open: &OpenConnection) {
     if let Err(error) = tcp::copy(client, server, |moved| open.moved(moved.forth, moved.back)).await {
         tracing::debug!(%error, "a connection broke");
-    }
-}
-
-/// Answers every request on a connection with the same refusal.
-pub async fn refuse_all(
-    worker: Rc<Worker>,
-    client: Stream,
-    version: Version,
-    flow: Flow,
-    from: SocketAddr,
-    code: ErrorCode,
-) {
-    let closing = worker.leaving.closing.clone();
-    let answer = move |mut request: Request<Incoming>| {
-        let grpc = is_grpc(request.headers());
-        let span = trace(&worker, request.headers_mut());
-        let facts = Facts {
-            flow: flow.clone(),
-            protocol: spoken(version, grpc),
-            security: Security::Plaintext,
-            client: from,
-            trace: span.own,
-            parent: span.parent,
-        };
-        let exchange = Exchange::begin(&worker.observer, &request, facts);
-        ready(refuse(&exchange, code, grpc))
-    };
-    serve(client, version, closing, answer).await;
-}
-
-/// Continues a request's trace, or begins one as the mesh's settings say.
-pub fn trace(worker: &Worker, headers: &mut HeaderMap) -> Span {
-    let snapshot = worker.discovery.snapshot();
-    let sampling = snapshot.mesh.as_ref().map_or(0, |mesh| mesh.tracing.sampling_per_million);
-    headers::trace(headers, &mut worker.rng.borrow_mut(), sampling)
-}
-
-/// How metrics and spans name what is spoken.
-pub fn spoken(version: Version, grpc: bool) -> Spoken {
-    match version {
-        _ if grpc => Spoken::Grpc,
-        Version::Http1 => Spoken::Http1,
-        Version::Http2 => Spoken::Http2,
     }
 }

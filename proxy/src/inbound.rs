@@ -4,8 +4,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::time::timeout;
 use weft_certs::sni;
 use weft_core::authorize::{Denial, Peer, Permit, authorize};
@@ -14,10 +12,12 @@ use weft_core::model::QualifiedName;
 
 use crate::failure::ErrorCode;
 use crate::forward::{self, Heard};
+use crate::http::head::Head;
 use crate::http::headers::ClientFields;
-use crate::http::{Body, Exchange, Facts, Version, headers, is_grpc, refuse as refuse_request, relay, serve};
+use crate::http::{Version, headers};
 use crate::listen::{Accepted, OriginalDst};
 use crate::observe::{Direction, Flow, Party, Refusal, Security, Spoken};
+use crate::session::{Purpose, Session};
 use crate::sniff::{self, First};
 use crate::stream::{Peeked, Reset, Stream};
 use crate::tls::Carries;
@@ -69,8 +69,8 @@ async fn from_mesh(
     let app = SocketAddr::new(at.ip(), port);
     match secured.carries {
         Carries::Tcp => to_app(worker, stream, peer, from, app).await,
-        Carries::Http1 => Session::new(worker, peer, from, app, Version::Http1).serve(stream).await,
-        Carries::Http2 => Session::new(worker, peer, from, app, Version::Http2).serve(stream).await,
+        Carries::Http1 => serve(worker, stream, peer, from, app, Version::Http1).await,
+        Carries::Http2 => serve(worker, stream, peer, from, app, Version::Http2).await,
     }
 }
 
@@ -90,7 +90,7 @@ async fn from_stranger(worker: Rc<Worker>, mut client: Peeked, from: SocketAddr,
     };
     match heard {
         Ok(Heard::Http(version)) => {
-            Session::new(worker, peer, from, app, version).serve(client.into()).await;
+            serve(worker, client.into(), peer, from, app, version).await;
         }
         Ok(Heard::Bytes(spoken, greeted)) => match permit(&worker, &peer, app.port()) {
             Ok(permit) => {
@@ -162,82 +162,54 @@ fn code_of(denial: Denial) -> ErrorCode {
     }
 }
 
-/// A connection that carries HTTP to the app.
-#[derive(Debug)]
-struct Session {
+/// Serves a connection that carries HTTP to the app.
+async fn serve(
     worker: Rc<Worker>,
+    stream: Stream,
     peer: Peer,
-    flow: Flow,
-    fields: ClientFields,
     client: SocketAddr,
     app: SocketAddr,
     version: Version,
-    security: Security,
+) {
+    let identity = match &peer {
+        Peer::Known(id) => Some(id),
+        Peer::Anonymous => None,
+    };
+    let security = if identity.is_some() { Security::Mutual } else { Security::Plaintext };
+    let fields = ClientFields::new(client, identity);
+    let flow = flow(&worker, &peer, app.port());
+    let purpose = Purpose::Inbound(Requests { peer, fields, app });
+    Session { worker, version, flow, client, security, purpose }.serve(stream).await;
 }
 
-impl Session {
-    fn new(worker: Rc<Worker>, peer: Peer, client: SocketAddr, app: SocketAddr, version: Version) -> Self {
-        let identity = match &peer {
-            Peer::Known(id) => Some(id),
-            Peer::Anonymous => None,
-        };
-        let security = if identity.is_some() { Security::Mutual } else { Security::Plaintext };
-        let fields = ClientFields::new(client, identity);
-        let flow = flow(&worker, &peer, app.port());
-        Self { worker, flow, fields, peer, client, app, version, security }
-    }
+/// Requests of one peer for the app.
+#[derive(Debug)]
+pub struct Requests {
+    peer: Peer,
+    fields: ClientFields,
+    app: SocketAddr,
+}
 
-    async fn serve(self, stream: Stream) {
-        let (version, closing) = (self.version, self.worker.leaving.closing.clone());
-        let spoken = forward::spoken(version, false);
-        let _open = self.worker.observer.connection_opened(&self.flow, spoken, self.security);
-        let session = Rc::new(self);
-        serve(stream, version, closing, move |request| {
-            let session = Rc::clone(&session);
-            let request = Box::new(request);
-            async move { session.request(request).await }
-        })
-        .await;
-    }
-
-    async fn request(&self, mut request: Box<Request<Incoming>>) -> Response<Body> {
-        let worker = &*self.worker;
-        let grpc = is_grpc(request.headers());
-        let headers = request.headers_mut();
-        let span = forward::trace(worker, headers);
-        headers::name_request(headers, &mut worker.rng.borrow_mut());
-        headers::introduce(headers, &self.fields);
-        if self.version == Version::Http1 {
-            headers::ensure_host(headers, self.app);
+impl Requests {
+    /// Changes in a request's head what the mesh changes.
+    pub fn amend(&self, worker: &Worker, head: &mut impl Head, version: Version) {
+        let fields = head.fields_mut();
+        headers::name_request(fields, &mut worker.rng.borrow_mut());
+        headers::introduce(fields, &self.fields);
+        if version == Version::Http1 {
+            headers::ensure_host(fields, self.app);
         }
-        let facts = Facts {
-            flow: self.flow.clone(),
-            protocol: forward::spoken(self.version, grpc),
-            security: self.security,
-            client: self.client,
-            trace: span.own,
-            parent: span.parent,
-        };
-        let exchange = Exchange::begin(&worker.observer, &request, facts);
+    }
+
+    /// Says whether a request may reach the app. The permit is spent on the way there.
+    pub fn rule(&self, worker: &Worker) -> Result<Rc<Cluster>, ErrorCode> {
         match permit(worker, &self.peer, self.app.port()) {
-            Ok(permit) => self.forward(permit, request, exchange, grpc).await,
+            Ok(permit) => Ok(app_cluster(worker, &permit, self.app.ip())),
             Err(denial) => {
-                tracing::debug!(client = %self.client, rule = denial.rule(), "request denied");
-                refuse_request(&exchange, code_of(denial), grpc)
+                tracing::debug!(peer = ?self.peer, rule = denial.rule(), "request denied");
+                Err(code_of(denial))
             }
         }
-    }
-
-    /// Passes a request on. The permit is spent by it.
-    async fn forward(
-        &self,
-        permit: Permit,
-        request: Box<Request<Incoming>>,
-        exchange: Rc<Exchange>,
-        grpc: bool,
-    ) -> Response<Body> {
-        let cluster = app_cluster(&self.worker, &permit, self.app.ip());
-        relay(&self.worker, &cluster, self.version, request, exchange, grpc).await
     }
 }
 

@@ -15,6 +15,7 @@ mod intercept;
 pub mod listen;
 pub mod observe;
 pub mod outbound;
+pub mod session;
 pub mod sniff;
 pub mod state;
 pub mod stream;

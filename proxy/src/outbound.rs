@@ -3,15 +3,15 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
 use weft_core::model::{OutboundMode, Protocol, QualifiedName};
 
 use crate::failure::ErrorCode;
 use crate::forward::{self, Heard};
-use crate::http::{Body, Exchange, Facts, Version, headers, is_grpc, relay, serve};
+use crate::http::head::Head;
+use crate::http::{Version, headers};
 use crate::listen::{Accepted, OriginalDst};
-use crate::observe::{Direction, Flow, Party, Refusal, Security, Spoken};
+use crate::observe::{Direction, Party, Refusal, Security, Spoken};
+use crate::session::{Purpose, Session};
 use crate::state::{Known, Snapshot};
 use crate::stream::{Peeked, Reset, Stream};
 use crate::upstream::{Cluster, Source};
@@ -66,9 +66,9 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, destination: SocketA
     };
     match heard {
         Ok(Heard::Http(version)) => {
-            let (client_address, security) = (accepted.client, cluster.security());
-            let session =
-                Session { worker, cluster, flow, client: client_address, destination, version, security };
+            let security = cluster.security();
+            let purpose = Purpose::Outbound(Requests { cluster, destination });
+            let session = Session { worker, version, flow, client: accepted.client, security, purpose };
             session.serve(client.into()).await;
         }
         Ok(Heard::Bytes(spoken, opened)) => {
@@ -127,7 +127,9 @@ async fn turn_away(worker: Rc<Worker>, mut client: Peeked, from: SocketAddr, des
             let own = worker.own_party(&worker.discovery.snapshot(), None);
             let flow = worker.observer.flow(Direction::Outbound, own, Party::Unknown);
             tracing::debug!(%destination, "no one of the mesh is there");
-            forward::refuse_all(worker, client.into(), version, flow, from, ErrorCode::NoRoute).await;
+            let (security, purpose) = (Security::Plaintext, Purpose::Nowhere(ErrorCode::NoRoute));
+            let session = Session { worker, version, flow, client: from, security, purpose };
+            session.serve(client.into()).await;
         }
         Ok(Heard::Bytes(..)) | Err(_) => refuse(&worker, &client.into(), Refusal::UnknownDestination),
     }
@@ -138,51 +140,26 @@ fn refuse(worker: &Worker, client: &Stream, refusal: Refusal) {
     client.reset();
 }
 
-/// A connection of the app that carries HTTP to someone of the mesh.
+/// Requests of the app for someone of the mesh.
 #[derive(Debug)]
-struct Session {
-    worker: Rc<Worker>,
+pub struct Requests {
     cluster: Rc<Cluster>,
-    flow: Flow,
-    client: SocketAddr,
     destination: SocketAddr,
-    version: Version,
-    security: Security,
 }
 
-impl Session {
-    async fn serve(self, client: Stream) {
-        let (version, closing) = (self.version, self.worker.leaving.closing.clone());
-        let spoken = forward::spoken(version, false);
-        let _open = self.worker.observer.connection_opened(&self.flow, spoken, self.security);
-        let session = Rc::new(self);
-        serve(client, version, closing, move |request| {
-            let session = Rc::clone(&session);
-            let request = Box::new(request);
-            async move { session.request(request).await }
-        })
-        .await;
+impl Requests {
+    /// Changes in a request's head what the mesh changes.
+    pub fn amend(&self, worker: &Worker, head: &mut impl Head, version: Version) {
+        let fields = head.fields_mut();
+        headers::name_request(fields, &mut worker.rng.borrow_mut());
+        if version == Version::Http1 {
+            headers::ensure_host(fields, self.destination);
+        }
     }
 
-    async fn request(&self, mut request: Box<Request<Incoming>>) -> Response<Body> {
-        let worker = &*self.worker;
+    /// Says where a request goes.
+    pub fn rule(&self, worker: &Worker) -> Rc<Cluster> {
         self.cluster.refresh(&worker.discovery.snapshot());
-        let grpc = is_grpc(request.headers());
-        let headers = request.headers_mut();
-        let span = forward::trace(worker, headers);
-        headers::name_request(headers, &mut worker.rng.borrow_mut());
-        if self.version == Version::Http1 {
-            headers::ensure_host(headers, self.destination);
-        }
-        let facts = Facts {
-            flow: self.flow.clone(),
-            protocol: forward::spoken(self.version, grpc),
-            security: self.security,
-            client: self.client,
-            trace: span.own,
-            parent: span.parent,
-        };
-        let exchange = Exchange::begin(&worker.observer, &request, facts);
-        relay(worker, &self.cluster, self.version, request, exchange, grpc).await
+        Rc::clone(&self.cluster)
     }
 }

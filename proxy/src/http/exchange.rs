@@ -3,17 +3,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
-use http::header::HOST;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use http::header::HeaderName;
+use http::{HeaderMap, Method};
 use weft_core::classify;
 use weft_core::trace::{SpanId, TraceContext};
 
+use super::head::{Fields, Head};
 use crate::failure::ErrorCode;
-use crate::observe::{Flow, Observer, RequestEnded, Security, Spoken};
+use crate::observe::{Flow, Observer, RequestEnded, Requested, Security, Spoken};
 use crate::upstream::Lease;
+
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// What is known of a request when its head has been read.
 #[derive(Debug)]
@@ -37,9 +39,8 @@ pub struct Facts {
 pub struct Exchange {
     observer: Observer,
     facts: Facts,
-    method: Method,
-    uri: Uri,
-    host: Option<HeaderValue>,
+    /// What its record will say; none where none will be made.
+    target: Option<Box<Target>>,
     started: SystemTime,
     begun: Instant,
     ended: Cell<Option<Instant>>,
@@ -55,18 +56,29 @@ pub struct Exchange {
     lease: RefCell<Option<Lease>>,
 }
 
+/// What was asked of whom.
+#[derive(Debug)]
+struct Target {
+    method: Method,
+    authority: Box<str>,
+    path: Box<str>,
+}
+
 impl Exchange {
     /// A request whose head was just read.
-    pub fn begin<B>(observer: &Observer, request: &Request<B>, facts: Facts) -> Rc<Self> {
-        let uri = request.uri();
-        let host = if uri.authority().is_some() { None } else { request.headers().get(HOST).cloned() };
-        Rc::new(Self {
+    pub fn begin(observer: &Observer, head: &impl Head, facts: Facts) -> Self {
+        let target = || {
+            Box::new(Target {
+                method: head.method().clone(),
+                authority: head.authority().into(),
+                path: head.path().into(),
+            })
+        };
+        Self {
+            target: observer.records(&facts.trace).then(target),
             observer: observer.clone(),
             security: Cell::new(facts.security),
             facts,
-            method: request.method().clone(),
-            uri: uri.clone(),
-            host,
             started: SystemTime::now(),
             begun: Instant::now(),
             ended: Cell::default(),
@@ -79,7 +91,7 @@ impl Exchange {
             upstream: Cell::default(),
             sends: Cell::default(),
             lease: RefCell::default(),
-        })
+        }
     }
 
     /// It is sent, perhaps not for the first time.
@@ -143,11 +155,11 @@ impl Exchange {
         self.lease.take();
     }
 
-    fn note_grpc_status(&self, headers: &HeaderMap) {
+    fn note_grpc_status(&self, fields: &impl Fields) {
         if self.facts.protocol == Spoken::Grpc
-            && let Some(value) = headers.get("grpc-status")
+            && let Some(value) = fields.first(&GRPC_STATUS)
         {
-            self.grpc_status.set(classify::grpc_status(value.as_bytes()));
+            self.grpc_status.set(classify::grpc_status(value));
         }
     }
 }
@@ -155,11 +167,6 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let ended = self.ended.get().unwrap_or_else(Instant::now);
-        let authority = match (self.uri.authority(), &self.host) {
-            (Some(authority), _) => authority.as_str(),
-            (None, Some(host)) => host.to_str().unwrap_or_default(),
-            (None, None) => "",
-        };
         self.observer.request_ended(&RequestEnded {
             flow: &self.facts.flow,
             route: None,
@@ -170,9 +177,11 @@ impl Drop for Exchange {
             error: self.error.get(),
             started: self.started,
             duration: ended.saturating_duration_since(self.begun),
-            method: &self.method,
-            authority,
-            path: self.uri.path(),
+            target: self.target.as_deref().map(|target| Requested {
+                method: &target.method,
+                authority: &target.authority,
+                path: &target.path,
+            }),
             bytes_in: self.bytes_in.get(),
             bytes_out: self.bytes_out.get(),
             client: Some(self.facts.client),

@@ -5,25 +5,24 @@
 
 use std::net::SocketAddr;
 
-use http::header::{
-    CONNECTION, Entry, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE, UPGRADE};
 use weft_core::model::SpiffeId;
 use weft_core::trace::{SpanId, TraceContext, hex, w3c};
 
+use super::head::{Fields, Value};
 use super::respond::WEFT_ERROR;
 
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id");
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Header names that begin so are the mesh's own.
-const OURS: &str = "weft-";
+const OURS: &[u8] = b"weft-";
 
 /// Where a request stands in its trace: our own span, and the one it is under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,46 +51,46 @@ impl ClientFields {
     }
 }
 
+/// Whether a message is gRPC, by its content type.
+pub fn is_grpc(fields: &impl Fields) -> bool {
+    fields.first(&CONTENT_TYPE).is_some_and(|kind| {
+        let rest = kind.strip_prefix(b"application/grpc");
+        rest.is_some_and(|rest| matches!(rest, [] | [b'+' | b';', ..]))
+    })
+}
+
 /// Continues the request's trace, or begins one, and says so to the next hop.
-pub fn trace(headers: &mut HeaderMap, rng: &mut fastrand::Rng, sampling_per_million: u32) -> Span {
-    let received = match headers.entry(TRACEPARENT) {
-        // Two of them are none (W3C trace context, section 3.2.2).
-        Entry::Occupied(entry) if entry.iter().nth(1).is_none() => w3c::parse(entry.get().as_bytes()),
-        Entry::Occupied(_) | Entry::Vacant(_) => None,
+pub fn trace(fields: &mut impl Fields, rng: &mut fastrand::Rng, sampling_per_million: u32) -> Span {
+    let received = {
+        let mut values = fields.all(&TRACEPARENT);
+        match (values.next(), values.next()) {
+            // Two of them are none (W3C trace context, section 3.2.2).
+            (Some(value), None) => w3c::parse(value),
+            _ => None,
+        }
     };
     let span = match received {
         Some(received) => {
             let own = received.child(rng);
-            let states = headers.get_all(TRACESTATE);
-            if !w3c::state_is_valid(states.iter().map(HeaderValue::as_bytes)) {
-                headers.remove(TRACESTATE);
+            if !w3c::state_is_valid(fields.all(&TRACESTATE)) {
+                fields.remove(&TRACESTATE);
             }
             Span { own, parent: Some(received.span) }
         }
         None => {
-            headers.remove(TRACESTATE);
+            fields.remove(&TRACESTATE);
             Span { own: TraceContext::begin(rng, sampling_per_million), parent: None }
         }
     };
-    if let Ok(value) = HeaderValue::from_bytes(&w3c::write(&span.own)) {
-        headers.insert(TRACEPARENT, once(value));
-    }
+    fields.set(&TRACEPARENT, Value::Once(&w3c::write(&span.own)));
     span
 }
 
 /// Names the request, where nobody has yet.
-pub fn name_request(headers: &mut HeaderMap, rng: &mut fastrand::Rng) {
-    if let Entry::Vacant(entry) = headers.entry(REQUEST_ID)
-        && let Ok(value) = HeaderValue::from_bytes(&uuid(rng))
-    {
-        entry.insert(once(value));
+pub fn name_request(fields: &mut impl Fields, rng: &mut fastrand::Rng) {
+    if fields.first(&REQUEST_ID).is_none() {
+        fields.append(&REQUEST_ID, Value::Once(&uuid(rng)));
     }
-}
-
-/// No other request will have this value: HTTP/2's tables of fields are spared it (RFC 7541 section 6.2.3).
-fn once(mut value: HeaderValue) -> HeaderValue {
-    value.set_sensitive(true);
-    value
 }
 
 /// A random UUID (RFC 9562 section 5.4), which is what readers of this field expect.
@@ -112,102 +111,140 @@ fn uuid(rng: &mut fastrand::Rng) -> [u8; 36] {
 }
 
 /// Says to the app who its client is, and removes what the client said of it.
-pub fn introduce(headers: &mut HeaderMap, client: &ClientFields) {
-    remove_ours(headers);
+pub fn introduce(fields: &mut impl Fields, client: &ClientFields) {
+    remove_ours(fields);
     if let Some(identity) = &client.identity {
-        headers.insert(CLIENT_ID, identity.clone());
+        fields.append(&CLIENT_ID, Value::Shared(identity));
     }
     if let Some(address) = &client.address {
-        let chain = match headers.entry(FORWARDED_FOR) {
-            Entry::Vacant(_) => address.clone(),
-            // One field, for many readers look at the first alone.
-            Entry::Occupied(entry) => {
-                let before: Vec<&[u8]> = entry.iter().chain([address]).map(HeaderValue::as_bytes).collect();
-                HeaderValue::from_bytes(&before.join(&b", "[..])).unwrap_or_else(|_| address.clone())
-            }
-        };
-        headers.insert(FORWARDED_FOR, chain);
+        // One field, for many readers look at the first alone.
+        let mut chain = Vec::new();
+        for before in fields.all(&FORWARDED_FOR) {
+            chain.extend_from_slice(before);
+            chain.extend_from_slice(b", ");
+        }
+        if chain.is_empty() {
+            fields.append(&FORWARDED_FOR, Value::Shared(address));
+        } else {
+            chain.extend_from_slice(address.as_bytes());
+            fields.set(&FORWARDED_FOR, Value::Once(&chain));
+        }
     }
-    if let Entry::Vacant(entry) = headers.entry(FORWARDED_PROTO) {
-        entry.insert(HeaderValue::from_static("http"));
+    if fields.first(&FORWARDED_PROTO).is_none() {
+        fields.append(&FORWARDED_PROTO, Value::Shared(&HeaderValue::from_static("http")));
     }
 }
 
 /// Asks the caller not to use the connection again (RFC 9112 section 9.6).
-pub fn say_goodbye(headers: &mut HeaderMap) {
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+pub fn say_goodbye(fields: &mut impl Fields) {
+    fields.set(&CONNECTION, Value::Shared(&HeaderValue::from_static("close")));
 }
 
 /// Removes from an app's or a stranger's response what only the mesh says.
-pub fn disown(headers: &mut HeaderMap) {
-    headers.remove(WEFT_ERROR);
+pub fn disown(fields: &mut impl Fields) {
+    fields.remove(&WEFT_ERROR);
 }
 
-fn remove_ours(headers: &mut HeaderMap) {
-    while let Some(name) = headers.keys().find(|name| name.as_str().starts_with(OURS)).cloned() {
-        headers.remove(name);
+fn remove_ours(fields: &mut impl Fields) {
+    while let Some(name) = ours(fields) {
+        fields.remove(&name);
     }
+}
+
+fn ours(fields: &impl Fields) -> Option<HeaderName> {
+    let name = fields.names().find(|name| is_ours(name))?;
+    HeaderName::from_bytes(name).ok()
+}
+
+fn is_ours(name: &[u8]) -> bool {
+    name.get(..OURS.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(OURS))
 }
 
 /// Gives the request a `Host`, where HTTP/1.0 let it have none.
-pub fn ensure_host(headers: &mut HeaderMap, destination: SocketAddr) {
-    if let Entry::Vacant(entry) = headers.entry(HOST)
-        && let Ok(host) = HeaderValue::from_str(&destination.to_string())
-    {
-        entry.insert(host);
+pub fn ensure_host(fields: &mut impl Fields, destination: SocketAddr) {
+    if fields.first(&HOST).is_none() {
+        fields.append(&HOST, Value::Once(destination.to_string().as_bytes()));
     }
 }
 
-/// What a message asks its connection to become (RFC 9110 section 7.8).
-pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
-    let asked = headers
-        .get_all(CONNECTION)
-        .iter()
-        .any(|value| tokens(value).any(|t| t.eq_ignore_ascii_case("upgrade")));
-    if asked { headers.get(UPGRADE).cloned() } else { None }
+/// Whether a message asks its connection to become something else (RFC 9110 section 7.8).
+pub fn asks_upgrade(fields: &impl Fields) -> bool {
+    fields.first(&UPGRADE).is_some()
+        && fields.all(&CONNECTION).flat_map(tokens).any(|token| token.eq_ignore_ascii_case(b"upgrade"))
 }
 
-/// Removes what concerns one connection only; an upgrade is put back, for it concerns the next hop too.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: Option<HeaderValue>) {
+/// What becomes of a wish to upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upgrade {
+    /// It concerns the next hop too.
+    Kept,
+    /// There is none, or it ends here.
+    Dropped,
+}
+
+/// Removes what concerns one connection only, but how a body is framed: that is the codec's.
+pub fn strip_hop_by_hop(fields: &mut impl Fields, upgrade: Upgrade) {
     // What is named there goes with it. Names that the message cannot do without are not for a client to remove.
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
+    if fields.first(&CONNECTION).is_some() {
+        let named: Vec<HeaderName> = fields
+            .all(&CONNECTION)
             .flat_map(tokens)
-            .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
-            .filter(|name| *name != HOST && !name.as_str().starts_with(OURS) && *name != TE)
+            .filter(|token| !is_kept(token))
+            .filter_map(|token| HeaderName::from_bytes(token).ok())
             .collect();
         for name in named {
-            headers.remove(name);
+            fields.remove(&name);
         }
-        headers.remove(CONNECTION);
+        fields.remove(&CONNECTION);
     }
-    headers.remove(KEEP_ALIVE);
-    headers.remove(PROXY_CONNECTION);
-    headers.remove(TRANSFER_ENCODING);
-    headers.remove(UPGRADE);
-    if let Entry::Occupied(mut entry) = headers.entry(TE) {
-        let trailers =
-            entry.iter().any(|value| tokens(value).any(|token| token.eq_ignore_ascii_case("trailers")));
-        if trailers {
-            entry.insert(HeaderValue::from_static("trailers"));
-        } else {
-            entry.remove();
-        }
-    }
-    if let Some(upgrade) = upgrade {
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(UPGRADE, upgrade);
+    fields.remove(&KEEP_ALIVE);
+    fields.remove(&PROXY_CONNECTION);
+    strip_te(fields);
+    match upgrade {
+        Upgrade::Kept => fields.append(&CONNECTION, Value::Shared(&HeaderValue::from_static("upgrade"))),
+        Upgrade::Dropped => fields.remove(&UPGRADE),
     }
 }
 
-fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
-    value.to_str().unwrap_or_default().split(',').map(str::trim).filter(|token| !token.is_empty())
+/// Names that `Connection` may not remove, and its usual words, which are names of nothing.
+fn is_kept(token: &[u8]) -> bool {
+    const KEPT: [&[u8]; 9] = [
+        b"close",
+        b"keep-alive",
+        b"upgrade",
+        b"te",
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"traceparent",
+        b"x-request-id",
+    ];
+    is_ours(token) || KEPT.iter().any(|kept| token.eq_ignore_ascii_case(kept))
+}
+
+/// Of what a client can decode, `trailers` alone concerns the next hop.
+fn strip_te(fields: &mut impl Fields) {
+    const TRAILERS: &[u8] = b"trailers";
+    let Some(first) = fields.first(&TE) else { return };
+    if first.eq_ignore_ascii_case(TRAILERS) && fields.all(&TE).nth(1).is_none() {
+        return;
+    }
+    let welcome = fields.all(&TE).flat_map(tokens).any(|token| token.eq_ignore_ascii_case(TRAILERS));
+    fields.remove(&TE);
+    if welcome {
+        fields.append(&TE, Value::Shared(&HeaderValue::from_static("trailers")));
+    }
+}
+
+/// The members of a list (RFC 9110 section 5.6.1).
+pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
+    use http::header::HeaderMap;
+
     use super::*;
 
     fn map(fields: &[(&str, &str)]) -> HeaderMap {
@@ -223,7 +260,7 @@ mod tests {
 
     fn stripped(fields: &[(&str, &str)], expected: &[(&str, &str)]) {
         let mut headers = map(fields);
-        let upgrade = upgrade(&headers);
+        let upgrade = if asks_upgrade(&headers) { Upgrade::Kept } else { Upgrade::Dropped };
         strip_hop_by_hop(&mut headers, upgrade);
         assert_eq!(headers, map(expected), "{fields:?}");
     }
@@ -239,8 +276,7 @@ mod tests {
             &[("connection", "keep-alive"), ("keep-alive", "timeout=5"), ("proxy-connection", "x")],
             &[],
         );
-        stripped(&[("transfer-encoding", "chunked"), ("content-length", "5")], &[("content-length", "5")]);
-        stripped(&[("connection", "host"), ("host", "a")], &[("host", "a")]);
+        stripped(&[("connection", "host, Traceparent"), ("host", "a")], &[("host", "a")]);
     }
 
     #[test]
@@ -259,6 +295,21 @@ mod tests {
     }
 
     #[test]
+    fn grpc_is_told_by_its_content_type() {
+        for (kind, expected) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc;charset=x", true),
+            ("application/grpc-web", false),
+            ("application/json", false),
+        ] {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]);
+            assert_eq!(is_grpc(&headers), expected, "{kind}");
+        }
+        assert!(!is_grpc(&HeaderMap::new()));
+    }
+
+    #[test]
     fn a_trace_is_continued_or_begun() {
         let mut rng = fastrand::Rng::with_seed(1);
         let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -266,9 +317,9 @@ mod tests {
         let span = trace(&mut headers, &mut rng, 0);
         assert_eq!(span.parent.unwrap().to_string(), "b7ad6b7169203331");
         assert!(span.own.sampled);
-        assert_eq!(headers.get_all(TRACESTATE).iter().count(), 2);
-        assert_eq!(w3c::parse(headers[TRACEPARENT].as_bytes()), Some(span.own));
-        assert!(headers[TRACEPARENT].to_str().unwrap().starts_with("00-0af7651916cd43dd8448eb211c80319c-"));
+        assert_eq!(headers.get_all(&TRACESTATE).iter().count(), 2);
+        assert_eq!(w3c::parse(headers[&TRACEPARENT].as_bytes()), Some(span.own));
+        assert!(headers[&TRACEPARENT].to_str().unwrap().starts_with("00-0af7651916cd43dd8448eb211c80319c-"));
 
         for fields in [
             &[("tracestate", "a=1")][..],
@@ -278,13 +329,13 @@ mod tests {
             let mut headers = map(fields);
             let span = trace(&mut headers, &mut rng, 1_000_000);
             assert_eq!(span.parent, None);
-            assert!(span.own.sampled && !headers.contains_key(TRACESTATE));
-            assert_eq!(headers.get_all(TRACEPARENT).iter().count(), 1);
+            assert!(span.own.sampled && !headers.contains_key(&TRACESTATE));
+            assert_eq!(headers.get_all(&TRACEPARENT).iter().count(), 1);
         }
 
         let mut headers = map(&[("traceparent", parent), ("tracestate", "Bad")]);
         assert!(trace(&mut headers, &mut rng, 0).parent.is_some());
-        assert!(!headers.contains_key(TRACESTATE));
+        assert!(!headers.contains_key(&TRACESTATE));
     }
 
     #[test]
@@ -292,13 +343,13 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(1);
         let mut headers = HeaderMap::new();
         name_request(&mut headers, &mut rng);
-        let name = headers[REQUEST_ID].clone();
+        let name = headers[&REQUEST_ID].clone();
         let text = name.to_str().unwrap();
         let lengths: Vec<usize> = text.split('-').map(str::len).collect();
         assert_eq!(lengths, [8, 4, 4, 4, 12]);
         assert!(text.as_bytes()[14] == b'4' && b"89ab".contains(&text.as_bytes()[19]), "{text}");
         name_request(&mut headers, &mut rng);
-        assert_eq!(headers[REQUEST_ID], name);
+        assert_eq!(headers[&REQUEST_ID], name);
     }
 
     #[test]

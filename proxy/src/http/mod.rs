@@ -3,6 +3,7 @@
 mod body;
 mod cork;
 mod exchange;
+pub mod head;
 pub mod headers;
 pub mod limits;
 mod relay;
@@ -13,7 +14,7 @@ mod upgrade;
 pub use body::Body;
 pub use cork::Cork;
 pub use exchange::{Exchange, Facts};
-pub use relay::{refuse, relay};
-pub use respond::{is_grpc, refusal};
+pub use relay::relay;
+pub use respond::refusal;
 pub use serve::{Local, Releasing, Version, serve};
 pub use upgrade::{Wish, fulfil};

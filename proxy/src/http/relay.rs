@@ -2,30 +2,34 @@
 
 use std::rc::Rc;
 
+use http::header::TRANSFER_ENCODING;
 use http::{Request, Response, Version as WireVersion};
 use hyper::body::Incoming;
 
-use super::{Body, Exchange, Version, Wish, fulfil, headers, refusal};
+use super::headers::{self, Upgrade};
+use super::{Body, Exchange, Version, Wish, fulfil, refusal};
 use crate::failure::ErrorCode;
 use crate::observe::Security;
-use crate::upstream::{self, Cluster};
+use crate::session::{Ruling, Session};
+use crate::upstream;
 use crate::worker::Worker;
 
-/// Sends a request whose head has been put right to one of `cluster`'s endpoints. Always answers: where no endpoint
-/// does, the mesh itself.
+/// Answers a request as is ruled of it. Always answers: where no endpoint does, the mesh itself.
 ///
 /// Requests are boxed: each async function that takes one would keep room for it twice in every request's future.
-pub async fn relay(
-    worker: &Worker,
-    cluster: &Cluster,
-    version: Version,
-    mut request: Box<Request<Incoming>>,
-    exchange: Rc<Exchange>,
-    grpc: bool,
-) -> Response<Body> {
+pub async fn relay(session: &Session, request: Box<Request<Incoming>>) -> Response<Body> {
+    let (worker, version) = (&*session.worker, session.version);
+    let (mut head, body) = request.into_parts();
+    let Ruling { verdict, exchange, grpc } = session.rule(&mut head);
+    let exchange = Rc::new(exchange);
+    let cluster = match verdict {
+        Ok(cluster) => cluster,
+        Err(code) => return refuse(&exchange, code, grpc),
+    };
+    let mut request = Box::new(Request::from_parts(head, body));
     let wish = Wish::of(&mut request);
     let request = outgoing(request, version, wish.as_ref(), &exchange);
-    match upstream::send(worker, cluster, version, request, &exchange).await {
+    match upstream::send(worker, &cluster, version, request, &exchange).await {
         Ok((response, lease)) => {
             let mut response = response;
             if lease.security() != Some(Security::Mutual) {
@@ -35,7 +39,8 @@ pub async fn relay(
                 Some(wish) if wish.is_granted(&response) => switch(worker, wish, response, exchange, lease),
                 Some(_) | None => {
                     let (mut head, body) = response.into_parts();
-                    headers::strip_hop_by_hop(&mut head.headers, None);
+                    headers::strip_hop_by_hop(&mut head.headers, Upgrade::Dropped);
+                    head.headers.remove(TRANSFER_ENCODING);
                     if version == Version::Http1 && worker.leaving.announced.is_draining() {
                         headers::say_goodbye(&mut head.headers);
                     }
@@ -49,7 +54,7 @@ pub async fn relay(
 }
 
 /// The mesh's own answer.
-pub fn refuse(exchange: &Exchange, code: ErrorCode, grpc: bool) -> Response<Body> {
+fn refuse(exchange: &Exchange, code: ErrorCode, grpc: bool) -> Response<Body> {
     let response = refusal(code, grpc);
     exchange.refused(response.status().as_u16(), code);
     response
@@ -62,7 +67,9 @@ fn outgoing(
     exchange: &Rc<Exchange>,
 ) -> Box<Request<Body>> {
     let (mut head, body) = request.into_parts();
-    headers::strip_hop_by_hop(&mut head.headers, wish.and_then(Wish::protocol));
+    let upgrade = if wish.is_some_and(Wish::is_upgrade) { Upgrade::Kept } else { Upgrade::Dropped };
+    headers::strip_hop_by_hop(&mut head.headers, upgrade);
+    head.headers.remove(TRANSFER_ENCODING);
     head.version = match version {
         // A caller's HTTP/1.0 is its own; the pooled connection is kept alive (RFC 9110 section 6.2).
         Version::Http1 => WireVersion::HTTP_11,
@@ -81,8 +88,9 @@ fn switch(
 ) -> Response<Body> {
     let app = hyper::upgrade::on(&mut response);
     let (mut head, _) = response.into_parts();
-    let protocol = headers::upgrade(&head.headers);
-    headers::strip_hop_by_hop(&mut head.headers, protocol);
+    let upgrade = if headers::asks_upgrade(&head.headers) { Upgrade::Kept } else { Upgrade::Dropped };
+    headers::strip_hop_by_hop(&mut head.headers, upgrade);
+    head.headers.remove(TRANSFER_ENCODING);
     exchange.switched(&head);
     worker.spawn("upgraded", fulfil(wish, app, exchange, lease));
     Response::from_parts(head, Body::empty())

@@ -1,21 +1,13 @@
 //! What the mesh answers itself: a status, its code in `weft-error`, and for gRPC a status that its clients understand.
 
 use http::header::{CONTENT_TYPE, HeaderName};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 
 use super::Body;
 use crate::failure::ErrorCode;
 
 /// The header that only the mesh sends.
 pub(super) const WEFT_ERROR: HeaderName = HeaderName::from_static("weft-error");
-
-/// Whether a message is gRPC, by its content type.
-pub fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|kind| {
-        let rest = kind.as_bytes().strip_prefix(b"application/grpc");
-        rest.is_some_and(|rest| matches!(rest, [] | [b'+' | b';', ..]))
-    })
-}
 
 /// The answer to a request that failed with `code`.
 pub fn refusal(code: ErrorCode, grpc: bool) -> Response<Body> {
@@ -53,20 +45,5 @@ mod tests {
             assert_eq!(grpc.headers()["weft-error"], code.as_str());
             assert!(http_body::Body::is_end_stream(grpc.body()));
         }
-    }
-
-    #[test]
-    fn grpc_is_told_by_its_content_type() {
-        for (kind, expected) in [
-            ("application/grpc", true),
-            ("application/grpc+proto", true),
-            ("application/grpc;charset=x", true),
-            ("application/grpc-web", false),
-            ("application/json", false),
-        ] {
-            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]);
-            assert_eq!(is_grpc(&headers), expected, "{kind}");
-        }
-        assert!(!is_grpc(&HeaderMap::new()));
     }
 }

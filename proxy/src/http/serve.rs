@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
+use std::rc::Rc;
 
-use futures_util::FutureExt as _;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -14,7 +14,8 @@ use hyper_util::rt::TokioIo;
 use weft_runtime::drain::DrainWatch;
 
 use super::limits::{BUFFER, CONNECTION_WINDOW, MAX_HEADERS, MAX_STREAMS, STREAM_WINDOW};
-use super::{Body, Cork};
+use super::{Body, Cork, relay};
+use crate::session::Session;
 use crate::stream::Stream;
 
 /// A version of HTTP on a connection.
@@ -47,12 +48,12 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Releasing {
 }
 
 /// Serves `stream` until it ends; once we close, no further request is taken.
-pub async fn serve<S, F>(stream: Stream, version: Version, closing: DrainWatch, service: S)
-where
-    S: Fn(Request<Incoming>) -> F,
-    F: Future<Output = Response<Body>> + 'static,
-{
-    let service = service_fn(|request| service(request).map(Ok::<_, Infallible>));
+pub async fn serve(session: Rc<Session>, stream: Stream) {
+    let (version, closing) = (session.version, session.worker.leaving.closing.clone());
+    let service = service_fn(move |request| {
+        let (session, request) = (Rc::clone(&session), Box::new(request));
+        async move { Ok::<_, Infallible>(relay(&session, request).await) }
+    });
     match version {
         Version::Http1 => serve_http1(stream, closing, service).await,
         Version::Http2 => serve_http2(stream, closing, service).await,

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -16,29 +16,30 @@ use crate::upstream::Lease;
 #[derive(Debug)]
 pub struct Wish {
     caller: OnUpgrade,
-    protocol: Option<HeaderValue>,
+    is_upgrade: bool,
 }
 
 impl Wish {
     /// Takes the wish out of a request, where it has one.
     pub fn of(request: &mut Request<Incoming>) -> Option<Self> {
-        let protocol = headers::upgrade(request.headers());
-        if protocol.is_none() && request.method() != Method::CONNECT {
+        let is_upgrade = headers::asks_upgrade(request.headers());
+        if !is_upgrade && request.method() != Method::CONNECT {
             return None;
         }
-        Some(Self { caller: hyper::upgrade::on(request), protocol })
+        Some(Self { caller: hyper::upgrade::on(request), is_upgrade })
     }
 
-    /// What the `Upgrade` field says.
-    pub fn protocol(&self) -> Option<HeaderValue> {
-        self.protocol.clone()
+    /// Whether it was said with an `Upgrade` field.
+    pub fn is_upgrade(&self) -> bool {
+        self.is_upgrade
     }
 
     /// Whether the response grants it.
     pub fn is_granted<B>(&self, response: &Response<B>) -> bool {
-        match self.protocol {
-            Some(_) => response.status() == StatusCode::SWITCHING_PROTOCOLS,
-            None => response.status().is_success(),
+        if self.is_upgrade {
+            response.status() == StatusCode::SWITCHING_PROTOCOLS
+        } else {
+            response.status().is_success()
         }
     }
 }

@@ -82,14 +82,17 @@ fn time(record: &Record) -> Timestamp {
 mod tests {
     use weft_runtime::metrics::Registry;
 
-    use super::super::{Direction, Observe, Party, tests::request};
+    use super::super::{
+        Direction, Observe, Party,
+        tests::{TARGET, request},
+    };
     use super::*;
 
     fn logged(form: AccessLog) -> Option<String> {
         let (observe, _queue) = Observe::new(&Registry::new());
         let web = Party::Named("default/web".parse().unwrap());
         let flow = observe.observer().flow(Direction::Outbound, web, Party::Unknown);
-        line(&Record::of(&request(&flow, &http::Method::GET, false), form))
+        line(&Record::of(&request(&flow, false), TARGET, form))
     }
 
     #[test]

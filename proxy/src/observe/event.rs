@@ -86,6 +86,17 @@ pub enum Party {
     Unknown,
 }
 
+/// What was asked of whom.
+#[derive(Debug, Clone, Copy)]
+pub struct Requested<'a> {
+    /// The method.
+    pub method: &'a http::Method,
+    /// `:authority` or `Host`.
+    pub authority: &'a str,
+    /// The path without its query.
+    pub path: &'a str,
+}
+
 /// A request was answered, failed or given up.
 #[derive(Debug)]
 pub struct RequestEnded<'a> {
@@ -107,12 +118,8 @@ pub struct RequestEnded<'a> {
     pub started: SystemTime,
     /// From there to the last byte of the response.
     pub duration: Duration,
-    /// The method.
-    pub method: &'a http::Method,
-    /// `:authority` or `Host`.
-    pub authority: &'a str,
-    /// The path without its query.
-    pub path: &'a str,
+    /// What was asked of whom; none where nothing that tells it is recorded.
+    pub target: Option<Requested<'a>>,
     /// Bytes of the request's body.
     pub bytes_in: u64,
     /// Bytes of the response's body.

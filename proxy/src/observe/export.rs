@@ -209,7 +209,7 @@ mod tests {
         let mut waiting = Waiting::default();
         for _ in 0..2 {
             for _ in 0..QUEUE {
-                observer.request_ended(&request(&flow, &http::Method::GET, true));
+                observer.request_ended(&request(&flow, true));
             }
             exporter.deliver(&mut waiting).await;
         }
@@ -225,7 +225,7 @@ mod tests {
         let flow = observer.flow(Direction::Outbound, Party::Unknown, Party::Unknown);
         let begun = tokio::time::Instant::now();
         for _ in 0..BATCH {
-            observer.request_ended(&request(&flow, &http::Method::GET, true));
+            observer.request_ended(&request(&flow, true));
         }
         queue.gather(DELAY).await;
         assert_eq!(begun.elapsed(), Duration::ZERO);

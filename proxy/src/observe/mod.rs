@@ -19,9 +19,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use weft_core::model::AccessLog;
+use weft_core::trace::TraceContext;
 use weft_runtime::metrics::{Gauge, Registry, Shard};
 
-pub use event::{Direction, Party, Refusal, RequestEnded, Security, Spoken};
+pub use event::{Direction, Party, Refusal, RequestEnded, Requested, Security, Spoken};
 pub use record::{Record, RecordQueue, Records};
 
 use metrics::FlowSeries;
@@ -120,13 +121,21 @@ impl Observer {
     /// A request was answered, failed or given up.
     pub fn request_ended(&self, event: &RequestEnded<'_>) {
         event.flow.0.series.request_ended(&self.0.shard, event);
-        let log = match self.0.access_log.load(Ordering::Relaxed) {
+        if let Some(target) = event.target {
+            self.0.records.offer(Record::of(event, target, self.access_log()));
+        }
+    }
+
+    /// Whether a request of this trace is kept beyond its end, so that what was asked must be.
+    pub fn records(&self, trace: &TraceContext) -> bool {
+        trace.sampled || self.access_log() != AccessLog::Off
+    }
+
+    fn access_log(&self) -> AccessLog {
+        match self.0.access_log.load(Ordering::Relaxed) {
             0 => AccessLog::Off,
             1 => AccessLog::Json,
             _ => AccessLog::Common,
-        };
-        if log != AccessLog::Off || event.trace.sampled {
-            self.0.records.offer(Record::of(event, log));
         }
     }
 
@@ -205,7 +214,6 @@ impl Party {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use weft_core::trace::TraceContext;
     use weft_runtime::metrics::Format;
 
     use super::*;
@@ -215,7 +223,10 @@ mod tests {
         Party::Named(name.parse().unwrap())
     }
 
-    pub(super) fn request<'a>(flow: &'a Flow, method: &'a http::Method, sampled: bool) -> RequestEnded<'a> {
+    pub(super) const TARGET: Requested<'_> =
+        Requested { method: &http::Method::GET, authority: "orders:8080", path: "/orders/7" };
+
+    pub(super) fn request(flow: &Flow, sampled: bool) -> RequestEnded<'_> {
         let trace = TraceContext { sampled, ..TraceContext::begin(&mut fastrand::Rng::with_seed(1), 0) };
         RequestEnded {
             flow,
@@ -227,9 +238,7 @@ mod tests {
             error: None,
             started: SystemTime::UNIX_EPOCH,
             duration: Duration::from_millis(3),
-            method,
-            authority: "orders:8080",
-            path: "/orders/7",
+            target: sampled.then_some(TARGET),
             bytes_in: 1,
             bytes_out: 20,
             client: None,
@@ -246,13 +255,13 @@ mod tests {
         let (observe, _queue) = Observe::new(&registry);
         let observer = observe.observer();
         let flow = observer.flow(Direction::Outbound, party("default/web"), party("default/orders"));
-        observer.request_ended(&request(&flow, &http::Method::GET, false));
-        observer.request_ended(&request(&flow, &http::Method::GET, false));
+        observer.request_ended(&request(&flow, false));
+        observer.request_ended(&request(&flow, false));
         let failed = RequestEnded {
             status: Some(503),
             error: Some(ErrorCode::NoEndpoints),
             retries: 2,
-            ..request(&flow, &http::Method::GET, false)
+            ..request(&flow, false)
         };
         observer.request_ended(&failed);
         let text = registry.render(Format::Prometheus);
@@ -316,9 +325,9 @@ mod tests {
         let observer = observe.observer();
         let flow = observer.flow(Direction::Outbound, Party::Unknown, Party::Unknown);
         for _ in 0..record::QUEUE + 3 {
-            observer.request_ended(&request(&flow, &http::Method::GET, true));
+            observer.request_ended(&request(&flow, true));
         }
-        observer.request_ended(&request(&flow, &http::Method::GET, false));
+        observer.request_ended(&request(&flow, false));
         assert_eq!(observe.records.dropped(), 3);
         assert_eq!(queue.take().len(), record::BATCH);
     }

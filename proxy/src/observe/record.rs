@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc};
 use weft_core::model::AccessLog;
 use weft_core::trace::{SpanId, TraceContext};
 
-use super::event::{Direction, RequestEnded, Security, Spoken};
+use super::event::{Direction, RequestEnded, Requested, Security, Spoken};
 use crate::failure::ErrorCode;
 
 /// Records that may wait; further ones are dropped and counted.
@@ -70,7 +70,7 @@ pub struct Record {
 
 impl Record {
     /// Keeps what must outlive the event.
-    pub fn of(event: &RequestEnded<'_>, log: AccessLog) -> Self {
+    pub fn of(event: &RequestEnded<'_>, target: Requested<'_>, log: AccessLog) -> Self {
         Self {
             direction: event.flow.direction(),
             source: Arc::clone(event.flow.source()),
@@ -83,9 +83,9 @@ impl Record {
             error: event.error,
             started: event.started,
             duration: event.duration,
-            method: event.method.clone(),
-            authority: event.authority.into(),
-            path: event.path.into(),
+            method: target.method.clone(),
+            authority: target.authority.into(),
+            path: target.path.into(),
             bytes_in: event.bytes_in,
             bytes_out: event.bytes_out,
             client: event.client,

@@ -225,16 +225,20 @@ mod tests {
     use weft_core::model::AccessLog;
     use weft_runtime::metrics::Registry;
 
-    use super::super::{Observe, Party, RequestEnded, tests::request};
+    use super::super::{
+        Observe, Party, RequestEnded, Requested,
+        tests::{TARGET, request},
+    };
     use super::*;
     use crate::failure::ErrorCode;
 
     fn span(direction: Direction, change: impl FnOnce(&mut RequestEnded<'_>)) -> Span {
         let (observe, _queue) = Observe::new(&Registry::new());
         let flow = observe.observer().flow(direction, Party::Unknown, Party::Unknown);
-        let mut event = request(&flow, &http::Method::GET, true);
+        let mut event = request(&flow, true);
         change(&mut event);
-        Span::decode(encode(&Record::of(&event, AccessLog::Off), &mut BytesMut::new())).unwrap()
+        let record = Record::of(&event, event.target.unwrap(), AccessLog::Off);
+        Span::decode(encode(&record, &mut BytesMut::new())).unwrap()
     }
 
     fn value(span: &Span, key: &str) -> Option<String> {
@@ -255,7 +259,9 @@ mod tests {
         assert_eq!(value(&client, "url.path").as_deref(), Some("/orders/7"));
         assert_eq!(client.end_time_unix_nano - client.start_time_unix_nano, 3_000_000);
         let odd = http::Method::from_bytes(b"BREW").unwrap();
-        let odd = span(Direction::Inbound, |event| event.method = Box::leak(Box::new(odd)));
+        let odd = span(Direction::Inbound, |event| {
+            event.target = Some(Requested { method: Box::leak(Box::new(odd)), ..TARGET });
+        });
         assert_eq!((odd.name.as_str(), odd.kind), ("HTTP", SpanKind::Server.into()));
         assert_eq!(value(&odd, "http.request.method_original").as_deref(), Some("BREW"));
     }
@@ -264,7 +270,7 @@ mod tests {
     fn grpc_spans_are_named_by_rpc_and_carry_the_status_as_text() {
         let call = span(Direction::Outbound, |event| {
             event.protocol = Spoken::Grpc;
-            event.path = "/shop.Orders/Place";
+            event.target = Some(Requested { path: "/shop.Orders/Place", ..TARGET });
             event.grpc_status = Some(14);
         });
         assert_eq!(call.name, "shop.Orders/Place");

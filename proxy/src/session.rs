@@ -1,0 +1,104 @@
+//! A connection that carries HTTP, and what is ruled of each of its requests, whichever version they came in.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use crate::failure::ErrorCode;
+use crate::http::head::Head;
+use crate::http::{Exchange, Facts, Version, headers, serve};
+use crate::observe::{Flow, Security, Spoken};
+use crate::stream::Stream;
+use crate::upstream::Cluster;
+use crate::worker::Worker;
+use crate::{inbound, outbound};
+
+/// What is known of a connection that carries HTTP. One type for all, so that what serves them is compiled once.
+#[derive(Debug)]
+pub struct Session {
+    /// Whose connection it is.
+    pub worker: Rc<Worker>,
+    /// Which version of HTTP.
+    pub version: Version,
+    /// Who calls whom.
+    pub flow: Flow,
+    /// Who connected to us.
+    pub client: SocketAddr,
+    /// How the hop between the pods is protected.
+    pub security: Security,
+    /// What is done with its requests.
+    pub purpose: Purpose,
+}
+
+/// What a connection is for.
+#[derive(Debug)]
+pub enum Purpose {
+    /// Its requests are for the app.
+    Inbound(inbound::Requests),
+    /// Its requests are the app's.
+    Outbound(outbound::Requests),
+    /// Its requests are for no one: each is refused.
+    Nowhere(ErrorCode),
+}
+
+/// What is to be done with a request. Its head has been put right.
+#[derive(Debug)]
+#[must_use = "a request is forwarded or refused"]
+pub struct Ruling {
+    /// One of whose endpoints it is sent to, or why not.
+    pub verdict: Result<Rc<Cluster>, ErrorCode>,
+    /// Is told how it went.
+    pub exchange: Exchange,
+    /// Whether it is gRPC, and so refused in its words.
+    pub grpc: bool,
+}
+
+impl Session {
+    /// Serves the connection to its end.
+    pub async fn serve(self, stream: Stream) {
+        let spoken = spoken(self.version);
+        let _open = self.worker.observer.connection_opened(&self.flow, spoken, self.security);
+        serve(Rc::new(self), stream).await;
+    }
+
+    /// Rules on a request, and changes in its head what the mesh changes.
+    pub fn rule(&self, head: &mut impl Head) -> Ruling {
+        let worker = &*self.worker;
+        let grpc = headers::is_grpc(head.fields());
+        let span = self.trace(head);
+        let verdict = match &self.purpose {
+            Purpose::Inbound(requests) => {
+                requests.amend(worker, head, self.version);
+                requests.rule(worker)
+            }
+            Purpose::Outbound(requests) => {
+                requests.amend(worker, head, self.version);
+                Ok(requests.rule(worker))
+            }
+            Purpose::Nowhere(code) => Err(*code),
+        };
+        let facts = Facts {
+            flow: self.flow.clone(),
+            protocol: if grpc { Spoken::Grpc } else { spoken(self.version) },
+            security: self.security,
+            client: self.client,
+            trace: span.own,
+            parent: span.parent,
+        };
+        Ruling { verdict, exchange: Exchange::begin(&worker.observer, head, facts), grpc }
+    }
+
+    /// Continues the request's trace, or begins one as the mesh's settings say.
+    fn trace(&self, head: &mut impl Head) -> headers::Span {
+        let snapshot = self.worker.discovery.snapshot();
+        let sampling = snapshot.mesh.as_ref().map_or(0, |mesh| mesh.tracing.sampling_per_million);
+        headers::trace(head.fields_mut(), &mut self.worker.rng.borrow_mut(), sampling)
+    }
+}
+
+/// How metrics and spans name what is spoken, where it is not gRPC.
+fn spoken(version: Version) -> Spoken {
+    match version {
+        Version::Http1 => Spoken::Http1,
+        Version::Http2 => Spoken::Http2,
+    }
+}
