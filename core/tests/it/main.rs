@@ -8,6 +8,8 @@ mod documents;
 #[cfg(test)]
 mod mistakes;
 #[cfg(test)]
+mod paths;
+#[cfg(test)]
 mod world;
 #[cfg(test)]
 mod yaml;
