@@ -1,5 +1,6 @@
 //! The whole mesh, tried from outside: one file per promise.
 
+mod client_first;
 mod configuration;
 mod control_plane_away;
 mod demo;
@@ -12,6 +13,7 @@ mod registration;
 mod rotation;
 mod run;
 mod server_first;
+mod stores;
 mod tidy;
 
 use std::fs;

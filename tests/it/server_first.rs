@@ -1,153 +1,138 @@
-//! A server that speaks first costs nothing and needs no setting: real databases behind a sidecar.
+//! A server that speaks first costs nothing and needs no setting: real databases and others behind a sidecar.
 
 use std::fs;
-use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use weft_tests::{Mesh, Options, Process, SidecarPod, eventually, program};
+use weft_tests::program;
 
-use crate::{in_pods, weft};
-
-/// How much longer a first answer may take through two sidecars than directly.
-const AT_MOST_ADDED: Duration = Duration::from_millis(20);
+use crate::in_pods;
+use crate::stores::{Store, is_root, without_rights};
 
 #[test]
 fn mariadb_greets_its_client_as_fast_as_without_sidecars() {
     in_pods!(mariadb_greets_its_client_as_fast_as_without_sidecars, || {
-        let (Some(server), Some(install), Some(client)) = (
-            program(&["mariadbd"]),
-            program(&["mariadb-install-db", "mysql_install_db"]),
-            program(&["mariadb", "mysql"]),
-        ) else {
+        let (Some(server), Some(install)) =
+            (program(&["mariadbd"]), program(&["mariadb-install-db", "mysql_install_db"]))
+        else {
             return;
         };
-        let (mesh, database, shell) = mesh_with_a_database();
-        let data = data_folder(&mesh);
+        let store = Store::new();
+        let data = store.data();
         let mut prepare = Command::new(install);
         prepare.args(["--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal"]);
         prepare.arg(format!("--datadir={}", data.display()));
-        let prepared = as_database_user(prepare).output().expect("it starts");
-        assert!(prepared.status.success(), "{}", String::from_utf8_lossy(&prepared.stderr));
+        succeed(prepare);
         let mut command = Command::new(server);
-        command.args([
-            "--no-defaults",
-            "--bind-address=*",
-            "--port=3306",
-            "--skip-grant-tables",
-            "--skip-name-resolve",
-        ]);
+        command.args(["--no-defaults", "--bind-address=*", "--port=3306", "--skip-grant-tables"]);
+        command.args(["--skip-name-resolve", "--max-allowed-packet=16M"]);
         command.arg(format!("--datadir={}", data.display())).arg(format!("--socket={}/s", data.display()));
-        let _server: Process = database.app(as_database_user(command));
-        let ask = |pod: &SidecarPod, host: &str| {
-            let mut command = Command::new(&client);
-            command.args([
-                "--no-defaults",
-                "-h",
-                host,
-                "-P",
-                "3306",
-                "-u",
-                "root",
-                "-N",
-                "-e",
-                "select 6 * 7",
-            ]);
-            answer(pod, command)
-        };
-        compare(&database, &shell, ask);
+        let _server = store.start(command);
+        store.prove("mariadb.py");
     });
 }
 
 #[test]
 fn postgresql_answers_its_client_as_fast_as_without_sidecars() {
     in_pods!(postgresql_answers_its_client_as_fast_as_without_sidecars, || {
-        let (Some(server), Some(init), Some(client)) =
-            (program(&["postgres"]), program(&["initdb"]), program(&["psql"]))
-        else {
-            return;
-        };
-        let (mesh, database, shell) = mesh_with_a_database();
-        let data = data_folder(&mesh);
+        let (Some(server), Some(init)) = (program(&["postgres"]), program(&["initdb"])) else { return };
+        let store = Store::new();
+        let data = store.data();
         let mut prepare = Command::new(init);
         prepare.args(["-A", "trust", "-U", "postgres", "-N", "-D"]).arg(&data);
-        let prepared = as_database_user(prepare).output().expect("it starts");
-        assert!(prepared.status.success(), "{}", String::from_utf8_lossy(&prepared.stderr));
-        let rule = "host all all all trust\n";
-        fs::write(data.join("pg_hba.conf"), rule).expect("the access rules");
+        succeed(prepare);
+        fs::write(data.join("pg_hba.conf"), "host all all all trust\n").expect("the access rules");
         let mut command = Command::new(server);
         command
             .args(["-c", "listen_addresses=*", "-c", "unix_socket_directories=", "-c", "fsync=off", "-D"])
             .arg(&data);
-        let _server: Process = database.app(as_database_user(command));
-        let ask = |pod: &SidecarPod, host: &str| {
-            let mut command = Command::new(&client);
-            command.args(["-h", host, "-U", "postgres", "-d", "postgres", "-Atc", "select 6 * 7"]);
-            command.env("PGCONNECT_TIMEOUT", "10");
-            answer(pod, command)
-        };
-        compare(&database, &shell, ask);
+        let _server = store.start(command);
+        store.prove("postgresql.py");
     });
 }
 
-/// The database's workload offers a name and not one port: none is configured anywhere.
-fn mesh_with_a_database() -> (Mesh, SidecarPod, SidecarPod) {
-    let mesh = Mesh::start(weft(), Options::default());
-    let (database, shell) = (mesh.pod("database", "database"), mesh.pod("shell", ""));
-    (mesh, database, shell)
+#[test]
+fn nats_serves_news_requests_and_queue_groups() {
+    in_pods!(nats_serves_news_requests_and_queue_groups, || {
+        let Some(server) = program(&["nats-server"]) else { return };
+        let store = Store::new();
+        let _server = store.start(Command::new(server));
+        store.prove("nats_client.py");
+    });
 }
 
-/// The best of several tries, directly (over the database's own loopback) and through two sidecars.
-fn compare(
-    database: &SidecarPod,
-    shell: &SidecarPod,
-    ask: impl Fn(&SidecarPod, &str) -> Result<Duration, String>,
-) {
-    eventually("the database answers", Duration::from_secs(60), || ask(database, "127.0.0.1").is_ok());
-    let through =
-        || ask(shell, "database").unwrap_or_else(|error| panic!("{error}\n{}", shell.sidecar_log()));
-    through();
-    let best = |ask: &dyn Fn() -> Duration| (0..7).map(|_| ask()).min().expect("seven tries");
-    let direct = best(&|| ask(database, "127.0.0.1").expect("an answer"));
-    let meshed = best(&through);
-    assert!(meshed < direct + AT_MOST_ADDED, "direct {direct:?}, through the mesh {meshed:?}");
-    let mutual = shell.metric("weft_connections_total", &["direction=\"outbound\"", "protocol=\"tcp\""]);
-    assert!(mutual >= 8.0, "they went through the sidecars: {mutual}");
+#[test]
+fn postfix_greets_takes_large_letters_and_delivers_them() {
+    in_pods!(postfix_greets_takes_large_letters_and_delivers_them, || {
+        let Some(server) = program(&["postfix"]) else { return };
+        if !is_root() {
+            return eprintln!("SKIPPED: postfix's master is started by root only");
+        }
+        let store = Store::new();
+        let folder = store.mesh.scratch().join("postfix");
+        configure_postfix(&folder);
+        let mut command = Command::new(server);
+        command.arg("-c").arg(&folder).arg("start-fg");
+        let _server = store.server.app(command);
+        store.prove("smtp.py");
+        // Ten letters from each of two clients, each with an attachment of half a megabyte in base64.
+        let inbox = folder.join("mail/you/new");
+        weft_tests::eventually("the letters are delivered", std::time::Duration::from_secs(30), || {
+            let letters = fs::read_dir(&inbox).into_iter().flatten().flatten();
+            let sizes: Vec<u64> = letters.filter_map(|letter| Some(letter.metadata().ok()?.len())).collect();
+            sizes.len() == 20 && sizes.iter().all(|size| *size > 700_000)
+        });
+    });
 }
 
-fn answer(pod: &SidecarPod, command: Command) -> Result<Duration, String> {
-    let started = Instant::now();
-    let output = pod.output(command);
-    let took = started.elapsed();
-    if output.stdout.trim_ascii() == b"42" {
-        Ok(took)
-    } else {
-        Err(String::from_utf8_lossy(&output.stderr).into())
+/// A Postfix of its own folder that delivers for `weft.test` and relays for nobody.
+fn configure_postfix(folder: &Path) {
+    for part in ["", "queue", "data", "mail"] {
+        fs::create_dir(folder.join(part)).expect("a folder");
     }
+    let user = fs::read_to_string("/etc/passwd").expect("the users");
+    let user = user.lines().find_map(|line| line.strip_prefix("postfix:x:")?.split(':').next()?.parse().ok());
+    std::os::unix::fs::chown(folder.join("data"), user, None).expect("Postfix's own folder");
+    std::os::unix::fs::chown(folder.join("mail"), Some(65534), Some(65534)).expect("the letters' folder");
+    let at = folder.display();
+    let main = format!(
+        "compatibility_level = 3.6
+queue_directory = {at}/queue
+data_directory = {at}/data
+maillog_file = /dev/stdout
+mynetworks =
+myhostname = store.weft.test
+mydestination =
+smtpd_relay_restrictions = reject_unauth_destination
+smtpd_peername_lookup = no
+alias_maps =
+virtual_mailbox_domains = weft.test
+virtual_mailbox_base = {at}/mail
+virtual_mailbox_maps = static:you/
+virtual_uid_maps = static:65534
+virtual_gid_maps = static:65534
+"
+    );
+    fs::write(folder.join("main.cf"), main).expect("settings");
+    let services = [
+        "smtp inet n - n - - smtpd",
+        "cleanup unix n - n - 0 cleanup",
+        "qmgr unix n - n 300 1 qmgr",
+        "rewrite unix - - n - - trivial-rewrite",
+        "bounce unix - - n - 0 bounce",
+        "defer unix - - n - 0 bounce",
+        "trace unix - - n - 0 bounce",
+        "proxymap unix - - n - - proxymap",
+        "anvil unix - - n - 1 anvil",
+        "virtual unix - n n - - virtual",
+        "error unix - - n - - error",
+        "retry unix - - n - - error",
+        "postlog unix-dgram n - n - 1 postlogd",
+    ];
+    fs::write(folder.join("master.cf"), services.join("\n") + "\n").expect("settings");
 }
 
-fn data_folder(mesh: &Mesh) -> std::path::PathBuf {
-    let data = mesh.scratch().join("database");
-    fs::create_dir(&data).expect("a folder");
-    if is_root() {
-        chown(&data, Some(NOBODY), Some(NOBODY)).expect("the database's own folder");
-    }
-    data
-}
-
-/// The databases refuse to run as root.
-fn as_database_user(mut command: Command) -> Command {
-    use std::os::unix::process::CommandExt as _;
-    if is_root() {
-        command.uid(NOBODY).gid(NOBODY);
-    }
-    command.current_dir(Path::new("/"));
-    command
-}
-
-const NOBODY: u32 = 65534;
-
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
+fn succeed(prepare: Command) {
+    let output = without_rights(prepare).output().expect("it starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use weft_pods::intercept::Rules;
 use weft_pods::{Exemption, Hub, Pod};
@@ -35,7 +37,7 @@ pub struct Mesh {
     folder: TempDir,
 }
 
-/// A pod with a sidecar and interception.
+/// A pod with a sidecar and interception (or, to compare, without).
 #[derive(Debug)]
 pub struct SidecarPod {
     weft: PathBuf,
@@ -202,6 +204,14 @@ impl Mesh {
         started
     }
 
+    /// A pod that no sidecar serves: what it sends and gets is as its app says it.
+    pub fn pod_without_sidecar(&self, name: &str) -> SidecarPod {
+        let pod = self.hub.pod(name).expect("a pod");
+        let folder = self.folder.path().join(format!("pod-{name}"));
+        fs::create_dir_all(&folder).expect("a folder");
+        SidecarPod { weft: self.weft.clone(), environment: Vec::new(), folder, sidecar: None, pod }
+    }
+
     fn control_plane(&self) -> String {
         format!("https://{}:7443", self.hub.address_v4())
     }
@@ -264,6 +274,19 @@ impl SidecarPod {
         self.run(|| command.output()).expect("the program starts")
     }
 
+    /// The same for a program that must succeed, and within this time; all that it printed.
+    pub fn succeed(&self, command: Command, at_most: Duration) -> String {
+        static RUNS: AtomicU64 = AtomicU64::new(0);
+        let log = self.folder.join(format!("run-{}.log", RUNS.fetch_add(1, Ordering::Relaxed)));
+        let shown = format!("{command:?}");
+        let mut run =
+            Process::start(command, &log, |command| self.pod.spawn(command).map_err(std::io::Error::other));
+        let status = run.wait(at_most);
+        let said = run.output();
+        assert!(status.success(), "{shown}: {status}\n{said}\n--- sidecar\n{}", self.sidecar_log());
+        said
+    }
+
     /// `GET path` of the sidecar's admin port: status and body.
     pub fn admin(&self, path: &str) -> Option<(u16, String)> {
         self.run(|| {
@@ -280,6 +303,22 @@ impl SidecarPod {
                 && labels.iter().all(|label| line.contains(label))
         });
         series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+}
+
+impl Drop for SidecarPod {
+    /// What an app left running in its pod, as servers that make themselves daemons do, ends with the pod.
+    fn drop(&mut self) {
+        let Ok(Ok(own)) = self.pod.run(|| fs::read_link("/proc/thread-self/ns/net")) else { return };
+        for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let number =
+                process.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+            if let Some(number) = number
+                && fs::read_link(process.path().join("ns/net")).is_ok_and(|network| network == own)
+            {
+                let _ = kill_process(number, Signal::KILL); // it may have ended just now
+            }
+        }
     }
 }
 

@@ -50,6 +50,23 @@ pub fn program(names: &[&str]) -> Option<PathBuf> {
     None
 }
 
+/// A run of one of the programs in `tests/programs`, by the Python that has what they import; `None`, loudly, when the test
+/// is to be skipped.
+pub fn python(script: &str) -> Option<Command> {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = tests.parent().expect("the workspace").join("target/python/bin/python3");
+    if python.is_file() {
+        let mut command = Command::new(python);
+        command.args(["-X", "faulthandler", "-B"]).arg(tests.join("programs").join(script));
+        return Some(command);
+    }
+    let how =
+        "python3 -m venv target/python && target/python/bin/pip install -r tests/programs/requirements.txt";
+    assert!(!refuses_skips(), "{} is not there, and skipping is refused: {how}", python.display());
+    eprintln!("SKIPPED: {} is not there: {how}", python.display());
+    None
+}
+
 fn refuses_skips() -> bool {
     env::var_os("WEFT_REFUSE_SKIPS").is_some()
 }
