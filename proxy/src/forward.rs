@@ -62,6 +62,15 @@ pub async fn listen_to_client(client: &mut Peeked) -> Result<Heard, Refusal> {
     }
 }
 
+/// The same where the server is declared to speak HTTP: what looks like none is malformed, and answered so. Passed on as
+/// bytes, a request that servers take and [`weft_core::detect`] does not would go round all that is ruled of requests.
+pub async fn listen_for_http(client: &mut Peeked) -> Result<Heard, Refusal> {
+    match listen_to_client(client).await? {
+        Heard::Bytes(Spoken::Tcp, None) if !client.ahead.is_empty() => Ok(Heard::Http(Version::Http1)),
+        heard => Ok(heard),
+    }
+}
+
 /// Listens to both ends at once: to the server too, where the client does not speak at once or did not last time.
 pub async fn listen_to_both(
     worker: &Worker,

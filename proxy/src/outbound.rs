@@ -61,7 +61,7 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, destination: SocketA
     let flow = worker.observer.flow(Direction::Outbound, own, called);
     let heard = match cluster.protocol() {
         Protocol::Tcp | Protocol::Tls => Ok(Heard::Bytes(Spoken::Tcp, None)),
-        Protocol::Http | Protocol::Http2 | Protocol::Grpc => forward::listen_to_client(&mut client).await,
+        Protocol::Http | Protocol::Http2 | Protocol::Grpc => forward::listen_for_http(&mut client).await,
         Protocol::Detect => forward::listen_to_both(&worker, &cluster, &mut client).await,
     };
     match heard {

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use crate::failure::ErrorCode;
 use crate::http::head::Head;
+use crate::http::target::settle;
 use crate::http::{Exchange, Facts, Version, headers, serve};
 use crate::observe::{Flow, Security, Spoken};
 use crate::stream::Stream;
@@ -64,8 +65,9 @@ impl Session {
     pub fn rule(&self, head: &mut impl Head) -> Ruling {
         let worker = &*self.worker;
         let grpc = headers::is_grpc(head.fields());
+        let settled = settle(head);
         let span = self.trace(head);
-        let verdict = match &self.purpose {
+        let verdict = settled.and_then(|()| match &self.purpose {
             Purpose::Inbound(requests) => {
                 requests.amend(worker, head, self.version);
                 requests.rule(worker)
@@ -75,7 +77,7 @@ impl Session {
                 Ok(requests.rule(worker))
             }
             Purpose::Nowhere(code) => Err(*code),
-        };
+        });
         let facts = Facts {
             flow: self.flow.clone(),
             protocol: if grpc { Spoken::Grpc } else { spoken(self.version) },

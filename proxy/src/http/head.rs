@@ -1,7 +1,12 @@
 //! A message's head as the rest of the mesh sees it, whichever version of HTTP it came in.
 
+use std::mem;
+
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, request};
+use http::uri::{Authority, PathAndQuery};
+use http::{Method, Uri, Version, request};
+
+use crate::failure::ErrorCode;
 
 /// A field's value.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +53,21 @@ pub trait Head {
 
     /// Who is asked: `:authority`, that of a target in absolute form, or `Host`. Empty where nobody is named.
     fn authority(&self) -> &str;
+
+    /// The authority that the target names, or `:authority`.
+    fn target_authority(&self) -> Option<&str>;
+
+    /// The target's path and query, or `*`; none where it has neither (`CONNECT`).
+    fn target(&self) -> Option<&str>;
+
+    /// Gives the target another path and query.
+    ///
+    /// # Errors
+    /// The version has no way to say it.
+    fn set_target(&mut self, target: &[u8]) -> Result<(), ErrorCode>;
+
+    /// Whether a request of this version must say whom it is for: all but HTTP/1.0 must.
+    fn must_name_host(&self) -> bool;
 
     /// The target's path, without its query; empty where the target has none (`CONNECT`).
     fn path(&self) -> &str;
@@ -112,6 +132,25 @@ impl Head for request::Parts {
             Some(authority) => authority.as_str(),
             None => self.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
         }
+    }
+
+    fn target_authority(&self) -> Option<&str> {
+        self.uri.authority().map(Authority::as_str)
+    }
+
+    fn target(&self) -> Option<&str> {
+        self.uri.path_and_query().map(PathAndQuery::as_str)
+    }
+
+    fn set_target(&mut self, target: &[u8]) -> Result<(), ErrorCode> {
+        let mut uri = mem::take(&mut self.uri).into_parts();
+        uri.path_and_query = Some(target.try_into().map_err(|_| ErrorCode::BadRequest)?);
+        self.uri = Uri::from_parts(uri).map_err(|_| ErrorCode::BadRequest)?;
+        Ok(())
+    }
+
+    fn must_name_host(&self) -> bool {
+        self.version != Version::HTTP_10
     }
 
     fn path(&self) -> &str {

@@ -9,6 +9,7 @@ pub mod limits;
 mod relay;
 mod respond;
 mod serve;
+pub mod target;
 mod upgrade;
 
 pub use body::Body;

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod failures;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod http1;
 #[cfg(test)]
 mod http2;
