@@ -76,7 +76,8 @@ pub fn service(world: &World, name: &QualifiedName) -> Option<Service> {
         return None;
     }
     let addresses = world.service_addresses(name).to_vec();
-    Some(Service { name: name.clone(), addresses, ports: service_ports(world, name) })
+    let (ports, traffic) = (service_ports(world, name), world.traffic(name));
+    Some(Service { name: name.clone(), addresses, ports, traffic })
 }
 
 /// The endpoints of a service: its members that are ready and have an app's port behind one of its ports. Where a service

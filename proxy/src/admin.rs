@@ -9,7 +9,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
-use weft_core::model::{Endpoint, Service, ServicePort};
+use weft_core::model::{Endpoint, Service, ServicePort, Traffic};
 use weft_runtime::http::{Peer, text, typed};
 use weft_runtime::logs::LogLevel;
 use weft_runtime::metrics::{Format, Registry};
@@ -173,11 +173,12 @@ impl Admin {
 }
 
 fn service(known: &KnownService) -> Value {
-    let Service { name, addresses, ports } = &known.service;
+    let Service { name, addresses, ports, traffic } = &known.service;
     json!({
         "name": name.to_string(),
         "addresses": addresses,
         "ports": ports.iter().map(port).collect::<Vec<_>>(),
+        "traffic": (*traffic != Traffic::default()).then(|| format!("{traffic:?}")),
         "endpoints": known.endpoints.iter().map(|known| endpoint(known)).collect::<Vec<_>>(),
     })
 }

@@ -90,6 +90,7 @@ impl Sidecar {
             discovery: discovery.clone(),
             credentials: credentials.clone(),
             observe: observe.clone(),
+            zone: settings.zone.as_str().into(),
         };
         let workers = worker::start(&worker_settings(&settings), &shared, &watch).context("cannot listen")?;
         drop(watch);

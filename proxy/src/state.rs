@@ -243,7 +243,12 @@ mod tests {
     }
 
     fn with_orders() -> Snapshot {
-        let service = Service { name: orders(), addresses: vec![vip()], ports: Vec::new() };
+        let service = Service {
+            name: orders(),
+            addresses: vec![vip()],
+            ports: Vec::new(),
+            traffic: Default::default(),
+        };
         let known = KnownService { service, endpoints: Arc::from([]), generation: 1 };
         Snapshot {
             services: HashMap::from([(orders(), Arc::new(known))]),

@@ -78,6 +78,8 @@ pub struct Shared {
     pub credentials: CredentialStore,
     /// Where it is told what happens.
     pub observe: Observe,
+    /// The zone that we are in; empty: unknown.
+    pub zone: Arc<str>,
 }
 
 /// The running workers.
@@ -229,6 +231,7 @@ pub struct Worker {
     /// Hears that we leave.
     pub leaving: Leaving,
     credentials: CredentialStore,
+    zone: Arc<str>,
     clusters: RefCell<HashMap<Source, Rc<Cluster>>>,
     open: Rc<Open>,
 }
@@ -241,6 +244,7 @@ impl Worker {
             tls_client: TlsClient::new(shared.credentials.clone()),
             tls_server: TlsServer::new(shared.credentials.clone()),
             credentials: shared.credentials,
+            zone: shared.zone,
             discovery: shared.discovery,
             dialer: Dialer::new(mark),
             rng: RefCell::new(fastrand::Rng::new()),
@@ -270,7 +274,7 @@ impl Worker {
                 Rc::clone(cluster)
             }
             None => {
-                let cluster = Rc::new(Cluster::new(source.clone(), snapshot));
+                let cluster = Rc::new(Cluster::new(source.clone(), snapshot, Arc::clone(&self.zone)));
                 clusters.insert(source, Rc::clone(&cluster));
                 cluster
             }

@@ -1,5 +1,6 @@
 //! The whole mesh, tried from outside: one file per promise.
 
+mod balancing;
 mod client_first;
 mod configuration;
 mod control_plane_away;

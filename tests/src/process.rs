@@ -50,6 +50,11 @@ impl Process {
         let _ = self.child.wait();
     }
 
+    /// Stops it where it stands, as a machine that hangs.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process number");

@@ -160,7 +160,12 @@ mod tests {
     }
 
     fn present(service: &str) -> (ResourceName, Option<Resource>) {
-        let resource = Service { name: service.parse().unwrap(), addresses: Vec::new(), ports: Vec::new() };
+        let resource = Service {
+            name: service.parse().unwrap(),
+            addresses: Vec::new(),
+            ports: Vec::new(),
+            traffic: Default::default(),
+        };
         (name(service), Some(Resource::Service(resource)))
     }
 

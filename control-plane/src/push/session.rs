@@ -368,7 +368,12 @@ mod tests {
             ports: Vec::new(),
         };
         let behind = Resource::Endpoints(workloads.iter().map(endpoint).collect());
-        let orders = Service { name: q("default/orders"), addresses: Vec::new(), ports: Vec::new() };
+        let orders = Service {
+            name: q("default/orders"),
+            addresses: Vec::new(),
+            ports: Vec::new(),
+            traffic: Default::default(),
+        };
         vec![
             (service(), Some(Resource::Service(orders))),
             (address(), Some(Resource::Address(Address::Service(q("default/orders"))))),

@@ -41,10 +41,22 @@ impl PeakEwma {
         let Some(took) = took.map(nanoseconds) else { return };
         if took > self.nanoseconds {
             self.nanoseconds = took;
+            self.stamp = self.stamp.max(now);
         } else {
-            let keep = keep(now.saturating_duration_since(self.stamp));
-            self.nanoseconds = self.nanoseconds * keep + took * (1.0 - keep);
+            self.blend(now, took);
         }
+    }
+
+    /// The first request on a new connection has ended. What it took is in part what the connection took, at both ends
+    /// of it: it moves the average, but is no peak, or an endpoint would be shunned for having been met.
+    pub fn finish_first(&mut self, now: Instant, took: Duration) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.blend(now, nanoseconds(took));
+    }
+
+    fn blend(&mut self, now: Instant, took: f64) {
+        let keep = keep(now.saturating_duration_since(self.stamp));
+        self.nanoseconds = self.nanoseconds * keep + took * (1.0 - keep);
         self.stamp = self.stamp.max(now);
     }
 
@@ -111,6 +123,20 @@ mod tests {
         load.finish(now, None);
         load.finish(now, None);
         assert_eq!((load.in_flight(), load.cost(now, 1)), (0, idle));
+    }
+
+    #[test]
+    fn the_first_request_on_a_connection_is_no_peak_but_counts_in_time() {
+        let start = Instant::now();
+        let mut load = PeakEwma::new(MS, start);
+        load.start();
+        load.finish_first(start + MS, 50 * MS);
+        assert!(load.cost(start + MS, 1) < 1.1e6);
+        for second in 1..60 {
+            load.start();
+            load.finish_first(start + Duration::from_secs(second), 50 * MS);
+        }
+        assert!(load.cost(start + Duration::from_secs(59), 1) > 45e6);
     }
 
     #[test]

@@ -1,12 +1,21 @@
 //! Which endpoint gets the next request (stage 6 of a request's life).
 //!
-//! Power of two choices: draw two by weight, take the one that costs less. Cost is the peak-sensitive moving average of
-//! response times, times the requests in flight.
+//! First who takes part at all ([`Rotation`]), then one of them: by default by power of two choices: draw two by weight,
+//! take the one that costs less. Cost is the peak-sensitive moving average of response times, times the requests in
+//! flight; or the requests in flight alone.
 
+mod balancer;
+mod consistent;
 mod ewma;
+mod rotation;
+mod round_robin;
 mod weights;
 
+pub use balancer::{Balancer, Load};
+pub use consistent::{Candidate, consistent, hash};
 pub use ewma::PeakEwma;
+pub use rotation::{Group, Member, Rotation, Side};
+pub use round_robin::RoundRobin;
 pub use weights::Weights;
 
 /// Draws two endpoints by weight and says which of them costs less; the only one where there is one.

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::node::{Node, Place, Value};
 use super::suggest::nearest;
+use super::value::parse_duration;
 use super::{Note, Problem};
+use crate::model::Ratio;
 
 /// The most mistakes that one file is told of.
 const MAX_PROBLEMS: usize = 1000;
@@ -201,6 +204,31 @@ impl<'a> Field<'a> {
         self.integer(1..=65535).and_then(|port| u16::try_from(port).ok())
     }
 
+    /// A duration that is not zero.
+    pub(super) fn duration(&self) -> Option<Duration> {
+        let hint = "write a duration such as 250ms, 10s or 1h30m";
+        let text = self.spelling().or_else(|| self.text().map(str::to_owned))?;
+        match parse_duration(&text) {
+            Ok(Duration::ZERO) => self.mistake("must be longer than nothing", hint),
+            Ok(duration) => return Some(duration),
+            Err(error) => self.mistake(error, hint),
+        }
+        None
+    }
+
+    /// A share of a whole: `0.2` or `20%`.
+    pub(super) fn ratio(&self) -> Option<Ratio> {
+        let hint = "write 0.2 or 20%";
+        match self.spelling() {
+            Some(text) => match text.parse() {
+                Ok(ratio) => return Some(ratio),
+                Err(error) => self.mistake(error, hint),
+            },
+            None => self.expected("a ratio", hint),
+        }
+        None
+    }
+
     /// One of a few words.
     pub(super) fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Option<T> {
         let text = self.text()?;
@@ -248,6 +276,13 @@ impl<'a> Object<'a> {
     /// A field, where it is there and not null.
     pub(super) fn field(&self, key: &str) -> Option<Field<'a>> {
         self.at.at(key).filter(|field| field.node.value != Value::Null)
+    }
+
+    /// Refuses fields of the language that this version does not carry out: what is accepted is in force.
+    pub(super) fn refuse_unenforced(&self, keys: &[&str]) {
+        for field in keys.iter().filter_map(|key| self.field(key)) {
+            field.mistake("is not enforced by this version yet", "take it out");
+        }
     }
 
     /// A field that must be there.

@@ -15,6 +15,8 @@ pub enum Kind {
     MeshConfig,
     /// `weft.mesh/v1alpha1 Workload`.
     Workload,
+    /// `weft.mesh/v1alpha1 TrafficPolicy`.
+    TrafficPolicy,
 }
 
 /// A kind that the mesh does not take.
@@ -50,14 +52,13 @@ const WEFT: &str = "weft.mesh";
 const GATEWAY: &str = "gateway.networking.k8s.io";
 
 /// Kinds of the mesh's language that this version does not carry out, and so does not take.
-const NOT_YET: [(&str, &str); 11] = [
+const NOT_YET: [(&str, &str); 10] = [
     (GATEWAY, "HTTPRoute"),
     (GATEWAY, "GRPCRoute"),
     (GATEWAY, "TLSRoute"),
     (GATEWAY, "TCPRoute"),
     (GATEWAY, "ReferenceGrant"),
     (WEFT, "ExternalService"),
-    (WEFT, "TrafficPolicy"),
     (WEFT, "AuthorizationPolicy"),
     (WEFT, "JwtAuthentication"),
     (WEFT, "RateLimit"),
@@ -106,7 +107,8 @@ const KUBERNETES: &[(&str, &str)] = &[
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Namespace, Self::Service, Self::MeshConfig, Self::Workload];
+    pub const ALL: [Self; 5] =
+        [Self::Namespace, Self::Service, Self::MeshConfig, Self::Workload, Self::TrafficPolicy];
 
     /// As documents spell it: `Service`.
     pub fn as_str(self) -> &'static str {
@@ -129,7 +131,7 @@ impl Kind {
     /// Whether its resources belong to a namespace.
     pub fn is_namespaced(self) -> bool {
         match self {
-            Self::Service | Self::Workload => true,
+            Self::Service | Self::Workload | Self::TrafficPolicy => true,
             Self::Namespace | Self::MeshConfig => false,
         }
     }
@@ -201,6 +203,7 @@ impl Kind {
             Self::Service => ("Service", "", "v1", "services", &["svc"]),
             Self::MeshConfig => ("MeshConfig", WEFT, "v1alpha1", "meshconfigs", &[]),
             Self::Workload => ("Workload", WEFT, "v1alpha1", "workloads", &[]),
+            Self::TrafficPolicy => ("TrafficPolicy", WEFT, "v1alpha1", "trafficpolicies", &[]),
         };
         Spelling { name, group, version, plural, short }
     }

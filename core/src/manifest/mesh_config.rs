@@ -3,7 +3,6 @@
 use super::decode::{Field, Object};
 use super::document::Places;
 use super::resource::MeshConfigSpec;
-use super::value::Ratio;
 use crate::model::{AccessLog, AuthorizationDefault, MtlsMode, OutboundMode, Propagation, TraceExport};
 
 const FIELDS: [&str; 6] = ["trustDomain", "mtls", "outbound", "authorization", "tracing", "accessLog"];
@@ -41,7 +40,7 @@ pub(super) fn read(spec: &Field<'_>, places: &mut Places) -> Option<MeshConfigSp
         sampling: tracing
             .as_ref()
             .and_then(|tracing| tracing.field("sampling"))
-            .and_then(|field| ratio(&field)),
+            .and_then(|field| field.ratio()),
         propagation: list("propagation").map(|formats| formats.iter().filter_map(propagation).collect()),
         export: list("export").map(|exports| exports.iter().filter_map(export).collect()),
         access_log: mode(&spec, "accessLog", "format", &ACCESS_LOG),
@@ -51,18 +50,6 @@ pub(super) fn read(spec: &Field<'_>, places: &mut Places) -> Option<MeshConfigSp
 /// The one word in an object of one field, such as `mtls: {mode: Strict}`.
 fn mode<T: Copy>(spec: &Object<'_>, object: &str, field: &str, choices: &[(&str, T)]) -> Option<T> {
     spec.field(object)?.object(&[field])?.field(field)?.choice(choices)
-}
-
-fn ratio(field: &Field<'_>) -> Option<Ratio> {
-    let hint = "write 0.2 or 20%";
-    match field.spelling() {
-        Some(text) => match text.parse() {
-            Ok(ratio) => return Some(ratio),
-            Err(error) => field.mistake(error, hint),
-        },
-        None => field.mistake("expected a ratio", hint),
-    }
-    None
 }
 
 fn propagation(field: &Field<'_>) -> Option<Propagation> {

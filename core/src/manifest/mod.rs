@@ -7,11 +7,14 @@ mod decode;
 mod diff;
 mod document;
 mod kind;
+mod layers;
 mod mesh_config;
 mod node;
 mod resource;
 mod service;
 mod suggest;
+mod target;
+mod traffic_policy;
 mod value;
 mod workload;
 mod write;
@@ -28,7 +31,9 @@ pub use resource::{
     Target, TargetPort, WorkloadPort, WorkloadSpec,
 };
 pub use suggest::nearest;
-pub use value::{Ratio, ValueError, is_label_key, is_label_value, parse_duration};
+pub use target::PolicyTarget;
+pub use traffic_policy::{BalancingLayer, TimeoutsLayer, TrafficLayer, TrafficPolicySpec};
+pub use value::{ValueError, is_label_key, is_label_value, parse_duration};
 pub use write::to_yaml;
 
 use crate::model::Name;

@@ -5,11 +5,11 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::node::Place;
-use super::value::Ratio;
+use super::traffic_policy::TrafficPolicySpec;
 use super::{Kind, Problem};
 use crate::model::{
     AccessLog, AuthorizationDefault, MtlsMode, Name, OutboundMode, Propagation, Protocol, QualifiedName,
-    TraceExport, TrustDomain,
+    Ratio, TraceExport, TrustDomain,
 };
 
 /// A document, read and found right.
@@ -59,6 +59,8 @@ pub enum Spec {
     MeshConfig(MeshConfigSpec),
     /// An endpoint that does not register itself.
     Workload(WorkloadSpec),
+    /// How services are to be called.
+    TrafficPolicy(TrafficPolicySpec),
 }
 
 /// What a `v1 Service` says to the mesh.

@@ -1,12 +1,6 @@
-//! Values with a notation of their own: durations, ratios, labels.
+//! Values with a notation of their own: durations, labels.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
-
-/// A share of a whole, in millionths.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ratio(u32);
 
 /// A text that is no value of its notation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -14,45 +8,6 @@ pub struct Ratio(u32);
 pub struct ValueError {
     text: String,
     what: &'static str,
-}
-
-impl Ratio {
-    const WHOLE: u32 = 1_000_000;
-
-    /// The share in millionths, at most a million.
-    pub fn per_million(self) -> u32 {
-        self.0
-    }
-}
-
-/// `0.2` or `20%`, from nothing to the whole.
-impl FromStr for Ratio {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        let error = || ValueError { text: text.into(), what: "ratio from 0 to 1 or from 0% to 100%" };
-        let (number, scale) = text.strip_suffix('%').map_or((text, 6), |number| (number, 4));
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-        let digits =
-            |text: &str| !text.is_empty() && text.len() <= 20 && text.bytes().all(|b| b.is_ascii_digit());
-        if !digits(whole) || !digits(fraction) {
-            return Err(error());
-        }
-        // Exact: the digits behind the point, cut or filled up to the millionth.
-        let millionths: String = fraction.chars().chain(std::iter::repeat('0')).take(scale).collect();
-        let value = format!("{whole}{millionths}").parse().map_err(|_| error())?;
-        if value <= Self::WHOLE { Ok(Self(value)) } else { Err(error()) }
-    }
-}
-
-impl fmt::Display for Ratio {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (whole, rest) = (self.0 / 10_000, self.0 % 10_000);
-        if rest == 0 {
-            return write!(f, "{whole}%");
-        }
-        write!(f, "{whole}.{}%", format!("{rest:04}").trim_end_matches('0'))
-    }
 }
 
 /// Reads a Gateway API duration (GEP-2257): `([0-9]{1,5}(h|m|s|ms)){1,4}`.
@@ -124,30 +79,6 @@ mod tests {
         for bad in ["", "1", "s", "1.5s", "-1s", "123456s", "1h1m1s1ms1s", "1 s", "1d", "1us", "1sm", "１s"]
         {
             check(bad, None);
-        }
-    }
-
-    #[test]
-    fn ratios_are_shares_or_percentages() {
-        let check = |text: &str, expected: Option<u32>| {
-            assert_eq!(text.parse::<Ratio>().ok().map(Ratio::per_million), expected, "{text:?}");
-        };
-        check("0.2", Some(200_000));
-        check("20%", Some(200_000));
-        check("0.29", Some(290_000));
-        check("0.1%", Some(1_000));
-        check("12.5%", Some(125_000));
-        check("1", Some(1_000_000));
-        check("100%", Some(1_000_000));
-        check("0", Some(0));
-        check("0.0000001", Some(0));
-        for bad in
-            ["", "%", "2", "101%", "100.0001%", "-1", "+1", ".5", "1.", "1e-1", "20 %", "a", "99999999999999"]
-        {
-            check(bad, None);
-        }
-        for text in ["20%", "12.5%", "0.1%", "0%", "100%", "0.0001%"] {
-            assert_eq!(text.parse::<Ratio>().unwrap().to_string(), text);
         }
     }
 

@@ -4,8 +4,10 @@ mod cidr;
 mod identity;
 mod mesh;
 mod name;
+mod ratio;
 mod resource;
 mod service;
+mod traffic;
 
 pub use cidr::{Cidr, CidrError};
 pub use identity::{IdentityError, SpiffeId, TrustDomain};
@@ -13,5 +15,7 @@ pub use mesh::{
     AccessLog, AuthorizationDefault, Mesh, MtlsMode, OutboundMode, Propagation, TraceExport, Tracing,
 };
 pub use name::{Name, NameError, QualifiedName};
+pub use ratio::{Ratio, RatioError};
 pub use resource::{Resource, ResourceName};
 pub use service::{Address, Endpoint, InboundPort, PortMap, Protocol, Service, ServicePort, Workload};
+pub use traffic::{Balancing, BalancingPolicy, HashKey, Locality, Timeouts, Traffic};

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Name, QualifiedName, SpiffeId};
+use super::{Name, QualifiedName, SpiffeId, Traffic};
 
 /// What is spoken on a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
@@ -31,6 +31,8 @@ pub struct Service {
     pub addresses: Vec<IpAddr>,
     /// The ports callers use, by number; none: every port, and what is spoken is found out.
     pub ports: Vec<ServicePort>,
+    /// How it is to be called.
+    pub traffic: Traffic,
 }
 
 /// A port that callers use, or an app's, with what is spoken there.

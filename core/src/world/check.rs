@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Holder, World};
+use super::{Holder, World, policies};
 use crate::manifest::{
     Kind, Problem, Reference, Resource, ResourceKey, ServiceAddresses, Spec, Target, nearest,
 };
@@ -35,6 +35,7 @@ impl World {
                     "delete it there first, or leave it out here".to_owned(),
                 ));
             }
+            problems.extend(policies::check(resource, &all));
             problems.extend(self.check_trust_domain(resource));
             problems.extend(self.check_workload_address(resource));
             self.check_service_addresses(resource, &mut addresses, &mut problems);

@@ -93,11 +93,14 @@ impl World {
             self.resources.get(key).map(document) != in_force.get(key).map(document)
         });
         let changed: Vec<_> = changed.collect();
+        let governed = self.governed(&changed);
         let mut effects = self.alter(&Subject::Documents(changed.clone()), |world| {
             for key in &changed {
                 world.put_in_force(key, in_force.get(key));
             }
         });
+        let governed = governed.into_iter().chain(self.governed(&changed));
+        effects.affected.extend(governed.map(ResourceName::Service));
         if changed.iter().any(|key| key.kind == Kind::MeshConfig) {
             effects.affected.insert(ResourceName::Mesh);
         }
@@ -110,6 +113,7 @@ impl World {
         let index = match key.kind {
             Kind::Service => &mut self.services,
             Kind::Workload => &mut self.workloads,
+            Kind::TrafficPolicy => return self.policies.put(key, resource),
             Kind::Namespace | Kind::MeshConfig => return,
         };
         let Some(name) = qualified(key) else { return };
@@ -153,7 +157,8 @@ impl World {
                             touched.workloads.extend(self.members(&name).into_keys());
                             touched.services.insert(name);
                         }
-                        Kind::Namespace | Kind::MeshConfig => {}
+                        // They alter what is said of a service, not who is behind it.
+                        Kind::TrafficPolicy | Kind::Namespace | Kind::MeshConfig => {}
                     }
                 }
             }

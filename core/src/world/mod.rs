@@ -6,6 +6,7 @@
 mod by_namespace;
 mod check;
 mod fold;
+mod policies;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,6 +17,7 @@ use crate::manifest::{
 };
 use crate::model::{Cidr, Name, Protocol, QualifiedName, ResourceName, SpiffeId, TrustDomain};
 use by_namespace::ByNamespace;
+use policies::Policies;
 
 /// What is fixed for the life of a control plane.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +115,7 @@ pub struct World {
     resources: BTreeMap<ResourceKey, Arc<Resource>>,
     services: ByNamespace<Arc<Resource>>,
     workloads: ByNamespace<Arc<Resource>>,
+    policies: Policies,
     registrations: ByNamespace<Registration>,
     /// Which workloads offer a service.
     offering: ByNamespace<BTreeSet<QualifiedName>>,
@@ -158,6 +161,7 @@ impl World {
             resources: BTreeMap::new(),
             services: ByNamespace::default(),
             workloads: ByNamespace::default(),
+            policies: Policies::default(),
             registrations: ByNamespace::default(),
             offering: ByNamespace::default(),
             reserved: allocated.values().flatten().copied().collect(),

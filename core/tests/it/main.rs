@@ -2,6 +2,8 @@
 
 // Marked so that clippy knows the helpers for tests as well.
 #[cfg(test)]
+mod balancing;
+#[cfg(test)]
 mod compile;
 #[cfg(test)]
 mod documents;
@@ -9,6 +11,8 @@ mod documents;
 mod mistakes;
 #[cfg(test)]
 mod paths;
+#[cfg(test)]
+mod policies;
 #[cfg(test)]
 mod world;
 #[cfg(test)]

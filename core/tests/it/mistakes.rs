@@ -55,8 +55,8 @@ fn unknown_kinds_are_refused_with_a_suggestion() {
         &["2:7: Workload is not of apiVersion weft.mesh/v1; write apiVersion: weft.mesh/v1alpha1"],
     );
     check(
-        "apiVersion: weft.mesh/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: a}",
-        &["2:7: kind TrafficPolicy is not supported by this version yet"],
+        "apiVersion: weft.mesh/v1alpha1\nkind: RateLimit\nmetadata: {name: a}",
+        &["2:7: kind RateLimit is not supported by this version yet"],
     );
     check(
         "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute",

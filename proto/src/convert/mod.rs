@@ -4,6 +4,7 @@
 
 mod mesh;
 mod service;
+mod traffic;
 
 use std::net::IpAddr;
 

@@ -20,6 +20,7 @@ impl TryFrom<v1::Service> for model::Service {
             name: model::QualifiedName::new(namespace, name),
             addresses: addresses(&wire.addresses)?,
             ports: wire.ports.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            traffic: wire.traffic.map(TryInto::try_into).transpose()?.unwrap_or_default(),
         })
     }
 }
@@ -111,6 +112,7 @@ impl From<&model::Service> for v1::Service {
             name: service.name.name.to_string(),
             addresses: service.addresses.iter().map(address_to_wire).collect(),
             ports: service.ports.iter().map(Into::into).collect(),
+            traffic: (service.traffic != model::Traffic::default()).then(|| (&service.traffic).into()),
         }
     }
 }

@@ -363,7 +363,12 @@ mod tests {
 
     fn orders() -> v1::Push {
         let vip: IpAddr = [240, 64, 0, 7].into();
-        let service = Service { name: name("default/orders"), addresses: vec![vip], ports: Vec::new() };
+        let service = Service {
+            name: name("default/orders"),
+            addresses: vec![vip],
+            ports: Vec::new(),
+            traffic: Default::default(),
+        };
         let endpoints = vec![endpoint("default/a", 1), endpoint("default/b", 1)];
         let mesh = Mesh::with_defaults("mesh.local".parse().unwrap(), Vec::new());
         v1::Push {

@@ -166,7 +166,12 @@ mod tests {
             weight: 1,
             ports: Vec::new(),
         };
-        let service = Service { name: name.clone(), addresses: parse(addresses), ports: Vec::new() };
+        let service = Service {
+            name: name.clone(),
+            addresses: parse(addresses),
+            ports: Vec::new(),
+            traffic: Default::default(),
+        };
         let endpoints = Arc::from([Arc::new(endpoint)]);
         (name, Arc::new(KnownService { service, endpoints, generation: 1 }))
     }

@@ -68,6 +68,9 @@ pub async fn send(
         }
         let spare = spare(&request, &connection);
         let is_new = connection.idle.is_none();
+        if is_new {
+            flight.connected();
+        }
         let mut error = match connection.send(*request).await {
             Ok(response) => {
                 if !response.status().is_server_error() {

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use weft_core::balance::{self, PeakEwma, Weights};
-use weft_core::model::{Endpoint, Protocol, QualifiedName};
+use weft_core::balance::{Balancer, Load, Member, PeakEwma};
+use weft_core::model::{Endpoint, Protocol, QualifiedName, Traffic};
 
 use super::{InFlight, Upstream};
 use crate::observe::Security;
@@ -29,6 +29,8 @@ pub enum Source {
 #[derive(Debug)]
 pub struct Cluster {
     source: Source,
+    /// Our own zone; empty: unknown.
+    zone: Arc<str>,
     protocol: Cell<Protocol>,
     /// Whether the server spoke first when it was last found out.
     pub speaks_first: Cell<bool>,
@@ -40,22 +42,26 @@ struct State {
     /// The snapshot that this is of. Weak: it is only compared, and must not be kept alive.
     seen: Weak<Snapshot>,
     generation: u64,
+    traffic: Traffic,
     upstreams: Vec<Rc<Upstream>>,
-    weights: Weights,
+    /// None: to be made anew with the next choice.
+    balancer: Option<Balancer>,
 }
 
 impl Cluster {
-    /// The endpoints behind `source`, as `snapshot` has them.
-    pub fn new(source: Source, snapshot: &Arc<Snapshot>) -> Self {
+    /// The endpoints behind `source`, as `snapshot` has them, seen from `zone`.
+    pub fn new(source: Source, snapshot: &Arc<Snapshot>, zone: Arc<str>) -> Self {
         let cluster = Self {
             source,
+            zone,
             protocol: Cell::default(),
             speaks_first: Cell::default(),
             state: RefCell::new(State {
                 seen: Weak::new(),
                 generation: 0,
+                traffic: Traffic::default(),
                 upstreams: Vec::new(),
-                weights: Weights::new([]),
+                balancer: None,
             }),
         };
         if let Source::App(address) = &cluster.source {
@@ -99,6 +105,7 @@ impl Cluster {
                 let declared = known.service.ports.iter().find(|declared| declared.port == *port);
                 self.protocol.set(declared.map_or(Protocol::Detect, |declared| declared.protocol));
                 let places = known.endpoints.iter().filter_map(|e| Some((e, e.target_port(*port)?)));
+                state.traffic.clone_from(&known.service.traffic);
                 state.rebuild(places);
             }
             Source::Workload(address, port) => {
@@ -107,6 +114,9 @@ impl Cluster {
                 };
                 let declared = known.target_ports.iter().find(|declared| declared.port == *port);
                 self.protocol.set(declared.map_or(Protocol::Detect, |declared| declared.protocol));
+                // It counts as the service's that it first offers.
+                let service = known.service.as_ref().and_then(|name| snapshot.services.get(name));
+                state.traffic = service.map(|known| known.service.traffic.clone()).unwrap_or_default();
                 state.rebuild([(&known.endpoint, *port)].into_iter());
             }
         }
@@ -114,19 +124,22 @@ impl Cluster {
 
     /// The upstream for the next request, preferably not `avoid`; none where there is no endpoint.
     pub fn pick(&self, rng: &mut fastrand::Rng, avoid: Option<&Rc<Upstream>>) -> Option<InFlight> {
-        let state = self.state.borrow();
+        let state = &mut *self.state.borrow_mut();
         let now = Instant::now();
-        let cost = |index: usize| match state.upstreams.get(index) {
-            Some(upstream) if avoid.is_some_and(|avoid| Rc::ptr_eq(avoid, upstream)) => f64::INFINITY,
-            Some(upstream) => upstream.load.borrow().cost(now, upstream.weight),
-            None => f64::INFINITY,
+        if state.balancer.as_ref().is_none_or(|balancer| balancer.is_stale(now)) {
+            state.balancer = Some(state.rebalance(&self.zone, now, rng));
+        }
+        let upstreams = &state.upstreams;
+        let load = Load {
+            cost: &|index| upstreams.get(index).map_or(f64::INFINITY, |upstream| upstream.cost(now)),
+            in_flight: &|index| upstreams.get(index).map_or(u32::MAX, |upstream| upstream.in_flight()),
+            id: &|index| upstreams.get(index).map_or(0, |upstream| upstream.id),
+            avoid: &|index| {
+                avoid.is_some_and(|avoid| upstreams.get(index).is_some_and(|it| Rc::ptr_eq(avoid, it)))
+            },
         };
-        let index = match state.upstreams.len() {
-            1 => 0,
-            _ => balance::two_choices(&state.weights, rng, cost)?,
-        };
-        let upstream = state.upstreams.get(index).filter(|upstream| upstream.weight > 0)?;
-        Some(InFlight::begin(Rc::clone(upstream), now))
+        let index = state.balancer.as_mut()?.choose(None, load, rng)?;
+        Some(InFlight::begin(Rc::clone(state.upstreams.get(index)?), now))
     }
 
     /// Closes connections that have been idle for too long.
@@ -149,11 +162,18 @@ impl State {
             .drain(..)
             .filter_map(|upstream| Some((upstream.endpoint.as_ref()?.workload.clone(), upstream)))
             .collect();
-        let upstreams = places.map(|(endpoint, port)| {
-            let new = || Rc::new(Upstream::of_endpoint(endpoint, port, typical, now));
-            match before.remove(&endpoint.workload) {
-                Some(kept) if kept.endpoint.as_ref() == Some(endpoint) => kept,
-                _ => new(),
+        // Among the first that are heard of nobody is a newcomer.
+        let since = (!before.is_empty()).then_some(now);
+        let limit = self.traffic.timeouts.connect;
+        let upstreams = places.map(|(endpoint, port)| match before.remove(&endpoint.workload) {
+            Some(kept) if kept.endpoint.as_ref() == Some(endpoint) => {
+                kept.connect_limit.set(limit);
+                kept
+            }
+            _ => {
+                let new = Upstream::of_endpoint(endpoint, port, typical, now);
+                new.connect_limit.set(limit);
+                Rc::new(Upstream { since, ..new })
             }
         });
         let upstreams = upstreams.collect();
@@ -161,7 +181,18 @@ impl State {
     }
 
     fn replace(&mut self, upstreams: Vec<Rc<Upstream>>) {
-        self.weights = Weights::new(upstreams.iter().map(|upstream| upstream.weight));
         self.upstreams = upstreams;
+        self.balancer = None;
+    }
+
+    fn rebalance(&self, zone: &str, now: Instant, rng: &mut fastrand::Rng) -> Balancer {
+        let member = |upstream: &Rc<Upstream>| Member {
+            weight: upstream.weight,
+            near: upstream.is_in(zone),
+            available: true,
+            since: upstream.since,
+        };
+        let members: Vec<_> = self.upstreams.iter().map(member).collect();
+        Balancer::new(&members, &self.traffic.balancing, now, rng)
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::failure::ErrorCode;
 
-/// How long a connection may take to be made.
+/// How long a connection to one address may take to be made, where no policy says otherwise.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
 /// After how much silence a connection is asked whether its other end still exists.
@@ -30,9 +30,18 @@ impl Dialer {
 
     /// Connects to the first of `addresses` that answers.
     pub async fn dial(&self, addresses: &[SocketAddr]) -> Result<TcpStream, ErrorCode> {
+        self.dial_within(addresses, CONNECT_LIMIT).await
+    }
+
+    /// The same, where a policy says how long each of them may take.
+    pub async fn dial_within(
+        &self,
+        addresses: &[SocketAddr],
+        limit: Duration,
+    ) -> Result<TcpStream, ErrorCode> {
         let mut failed = ErrorCode::ConnectFailed;
         for address in addresses {
-            match timeout(CONNECT_LIMIT, self.connect(*address)).await {
+            match timeout(limit, self.connect(*address)).await {
                 Ok(Ok(tcp)) => return Ok(tcp),
                 Ok(Err(error)) => {
                     tracing::debug!(%address, %error, "connecting failed");

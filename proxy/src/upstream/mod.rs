@@ -5,15 +5,17 @@ mod cluster;
 mod dial;
 mod pool;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 use weft_certs::sni;
-use weft_core::balance::PeakEwma;
+use weft_core::balance::{self, PeakEwma};
 use weft_core::model::{Endpoint, SpiffeId};
 
 pub use attempt::{Opened, open, send};
@@ -38,6 +40,12 @@ pub struct Upstream {
     addresses: Vec<SocketAddr>,
     secure: Option<Secure>,
     weight: u32,
+    /// What tells it from others of the same service, the same in all sidecars.
+    id: u64,
+    /// When it came; none: it was there before we were.
+    since: Option<Instant>,
+    /// How long making a connection may take, where a policy says so.
+    connect_limit: Cell<Option<Duration>>,
     load: RefCell<PeakEwma>,
     pool: Pool,
 }
@@ -64,6 +72,9 @@ impl Upstream {
             addresses,
             secure,
             weight: endpoint.weight,
+            id: balance::hash(endpoint.workload.to_string().as_bytes()),
+            since: None,
+            connect_limit: Cell::default(),
             load: RefCell::new(PeakEwma::new(typical, now)),
             pool: Pool::default(),
         }
@@ -76,6 +87,9 @@ impl Upstream {
             addresses: vec![address],
             secure: None,
             weight: 1,
+            id: 0,
+            since: None,
+            connect_limit: Cell::default(),
             load: RefCell::new(PeakEwma::new(Duration::ZERO, now)),
             pool: Pool::default(),
         }
@@ -92,9 +106,37 @@ impl Upstream {
         Some(if self.secure.is_some() { Security::Mutual } else { Security::Plaintext })
     }
 
+    fn is_in(&self, zone: &str) -> bool {
+        !zone.is_empty() && self.endpoint.as_ref().is_some_and(|endpoint| endpoint.zone == zone)
+    }
+
+    fn cost(&self, now: Instant) -> f64 {
+        self.load.borrow().cost(now, self.weight)
+    }
+
+    fn in_flight(&self) -> u32 {
+        self.load.borrow().in_flight()
+    }
+
     /// Opens a connection to it that carries `carries`.
     async fn connect(&self, worker: &Worker, carries: Carries) -> Result<Stream, ErrorCode> {
-        let tcp = worker.dialer.dial(&self.addresses).await?;
+        match self.connect_limit.get() {
+            None => {
+                let tcp = worker.dialer.dial(&self.addresses).await?;
+                self.secure(worker, tcp, carries).await
+            }
+            // What a policy allows is for all of it, the handshake too.
+            Some(limit) => {
+                let connecting = async {
+                    let tcp = worker.dialer.dial_within(&self.addresses, limit).await?;
+                    self.secure(worker, tcp, carries).await
+                };
+                timeout(limit, connecting).await.unwrap_or(Err(ErrorCode::ConnectTimeout))
+            }
+        }
+    }
+
+    async fn secure(&self, worker: &Worker, tcp: TcpStream, carries: Carries) -> Result<Stream, ErrorCode> {
         match &self.secure {
             None => Ok(tcp.into()),
             Some(secure) => {
@@ -110,13 +152,24 @@ impl Upstream {
 pub struct InFlight {
     upstream: Rc<Upstream>,
     begun: Instant,
-    took: Option<Duration>,
+    took: Option<Took>,
+    /// Whether its connection was made for it.
+    is_first: bool,
+}
+
+/// What is known of how fast an upstream is.
+#[derive(Debug, Clone, Copy)]
+enum Took {
+    /// It answered after so long.
+    Answered(Duration),
+    /// It could not be reached.
+    Unreachable,
 }
 
 impl InFlight {
     fn begin(upstream: Rc<Upstream>, now: Instant) -> Self {
         upstream.load.borrow_mut().start();
-        Self { upstream, begun: now, took: None }
+        Self { upstream, begun: now, took: None, is_first: false }
     }
 
     /// How the hop to it is protected; the way to our own app is no hop.
@@ -124,19 +177,31 @@ impl InFlight {
         self.upstream.security()
     }
 
+    /// A connection had to be made for it.
+    fn connected(&mut self) {
+        self.begun = Instant::now();
+        self.is_first = true;
+    }
+
     /// It was answered, in a way that says how fast the upstream is.
     pub fn answered(&mut self) {
-        self.took = Some(self.begun.elapsed());
+        self.took = Some(Took::Answered(self.begun.elapsed()));
     }
 
     /// It could not be reached.
     fn unreachable(&mut self) {
-        self.took = Some(UNREACHABLE);
+        self.took = Some(Took::Unreachable);
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.upstream.load.borrow_mut().finish(Instant::now(), self.took);
+        let (mut load, now) = (self.upstream.load.borrow_mut(), Instant::now());
+        match self.took {
+            Some(Took::Answered(took)) if self.is_first => load.finish_first(now, took),
+            Some(Took::Answered(took)) => load.finish(now, Some(took)),
+            Some(Took::Unreachable) => load.finish(now, Some(UNREACHABLE)),
+            None => load.finish(now, None),
+        }
     }
 }

@@ -109,7 +109,8 @@ fn sidecar(authority: &Authority, account: &str) -> Sidecar {
         }],
         mark: None,
     };
-    let shared = Shared { discovery: discovery.clone(), credentials: store.clone(), observe };
+    let shared =
+        Shared { discovery: discovery.clone(), credentials: store.clone(), observe, zone: "".into() };
     let (drain, watch) = drain::channel();
     let workers = worker::start(&settings, &shared, &watch).unwrap();
     Sidecar { workers, publisher, drain, orders: free, credentials: store, records, _discovery: discovery }
@@ -151,6 +152,7 @@ impl Pair {
             name: orders(),
             addresses: Vec::new(),
             ports: vec![ServicePort { port: PORT, name: String::new(), protocol }],
+            traffic: Default::default(),
         };
         let endpoints = endpoints.into_iter().map(Arc::new).collect();
         let known = KnownService { service, endpoints, generation: self.generation };

@@ -47,11 +47,11 @@ impl Alone {
         let store = CredentialStore::default();
         store.replace(credentials(&authority, "orders"));
         let (observe, _records) = Observe::new(&Registry::default());
-        let shared = Shared { discovery, credentials: store, observe };
+        let shared = Shared { discovery, credentials: store, observe, zone: "".into() };
         let (drain, watch) = drain::channel();
         let leaving = Leaving { announced: watch.clone(), closing: watch };
         let ports = vec![ServicePort { port: PORT, name: String::new(), protocol: Default::default() }];
-        let service = Service { name: orders(), addresses: vec![vip()], ports };
+        let service = Service { name: orders(), addresses: vec![vip()], ports, traffic: Default::default() };
         let known = KnownService { service, endpoints: Arc::from([]), generation: 1 };
         publisher.publish(Snapshot {
             mesh: Some(Arc::new(Mesh { mtls, authorization, outbound, ..mesh() })),

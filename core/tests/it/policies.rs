@@ -1,0 +1,202 @@
+//! TrafficPolicy: how it is read, which of several holds, and what a change of one touches.
+
+use std::time::Duration;
+
+use weft_core::compile::compile_one;
+use weft_core::model::{Balancing, BalancingPolicy, Ratio, Resource, ResourceName, Traffic};
+use weft_core::world::{Change, World};
+
+use crate::documents::{good, read_text};
+use crate::world::{documents, name, registration, world};
+
+/// A policy as a document: `policy("a", "{kind: Mesh}", "timeouts: {connect: 1s}")`.
+fn policy(name: &str, target: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: weft.mesh/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: {name}}}\nspec:\n  targetRef: {target}\n  {spec}\n---\n"
+    )
+}
+
+fn refused(spec: &str, expected: &[&str]) {
+    let text = policy("a", "{kind: Service, name: orders}", spec);
+    let problems: Vec<_> = read_text(&text).problems.iter().map(ToString::to_string).collect();
+    let starts = |(problem, expected): (&String, &&str)| problem.starts_with(&format!("f.yaml:{expected}"));
+    let all = problems.len() == expected.len() && problems.iter().zip(expected).all(starts);
+    assert!(all, "{text}found {problems:#?}\nexpected {expected:#?}");
+}
+
+fn traffic(world: &World, service: &str) -> Traffic {
+    match compile_one(world, &ResourceName::Service(name(service))) {
+        Some(Resource::Service(service)) => service.traffic,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn with_services(policies: &str) -> World {
+    let mut world = world();
+    for (workload, address) in
+        [("default/orders", "10.0.0.1"), ("default/web", "10.0.0.2"), ("shop/web", "10.0.0.3")]
+    {
+        let service = format!("{}:80", name(workload).name);
+        world.apply(Change::Registered(registration(workload, address, &[&service])));
+    }
+    world.apply(documents("files", policies));
+    world
+}
+
+#[test]
+fn what_nobody_says_is_as_by_default() {
+    assert_eq!(traffic(&with_services(""), "default/orders"), Traffic::default());
+}
+
+#[test]
+fn a_policy_is_read_as_the_contract_spells_it() {
+    let text = policy(
+        "orders",
+        "{kind: Service, name: orders}",
+        "loadBalancing:
+    policy: LeastRequest
+    locality: {prefer: Zone, failoverBelow: 70%}
+    slowStart: 30s
+    panicThreshold: 50%
+  timeouts: {connect: 1s}",
+    );
+    let traffic = traffic(&with_services(&text), "default/orders");
+    let Balancing { policy, locality, slow_start, panic_threshold } = traffic.balancing;
+    assert_eq!(policy, BalancingPolicy::LeastRequest);
+    assert_eq!(locality.unwrap().failover_below, Ratio::percent(70));
+    assert_eq!((slow_start, panic_threshold), (Some(Duration::from_secs(30)), Some(Ratio::percent(50))));
+    assert_eq!(traffic.timeouts.connect, Some(Duration::from_secs(1)));
+}
+
+#[test]
+fn the_most_specific_policy_wins_field_by_field() {
+    let world = with_services(
+        &[
+            policy(
+                "mesh",
+                "{kind: Mesh}",
+                "loadBalancing: {policy: Random, slowStart: 9s}\n  timeouts: {connect: 3s}",
+            ),
+            policy(
+                "here",
+                "{kind: Namespace, name: default}",
+                "loadBalancing: {policy: RoundRobin, panicThreshold: 1%}",
+            ),
+            policy("orders", "{kind: Service, name: orders}", "loadBalancing: {policy: LeastRequest}"),
+        ]
+        .concat(),
+    );
+    let said = |service: &str| {
+        let Traffic { balancing, timeouts } = traffic(&world, service);
+        (
+            balancing.policy,
+            balancing.panic_threshold.is_some(),
+            balancing.slow_start.is_some(),
+            timeouts.connect,
+        )
+    };
+    let connect = Some(Duration::from_secs(3));
+    assert_eq!(said("default/orders"), (BalancingPolicy::LeastRequest, true, true, connect));
+    assert_eq!(said("default/web"), (BalancingPolicy::RoundRobin, true, true, connect));
+    assert_eq!(said("shop/web"), (BalancingPolicy::Random, false, true, connect));
+}
+
+#[test]
+fn a_change_of_a_policy_touches_the_services_it_is_for_and_no_endpoints() {
+    let check = |target: &str, expected: &[&str]| {
+        let mut world = with_services("");
+        let text = policy("a", target, "timeouts: {connect: 1s}");
+        let services: Vec<_> = expected.iter().map(|service| ResourceName::Service(name(service))).collect();
+        for change in [documents("files", &text), documents("files", "")] {
+            let affected: Vec<_> = world.apply(change).affected.into_iter().collect();
+            assert_eq!(affected, services, "{target}");
+        }
+        assert_eq!(traffic(&world, "default/orders"), Traffic::default());
+    };
+    check("{kind: Service, name: orders}", &["default/orders"]);
+    check("{kind: Namespace}", &["default/orders", "default/web"]);
+    check("{kind: Mesh, name: default}", &["default/orders", "default/web", "shop/web"]);
+    check("{kind: Service, name: absent}", &["default/absent"]);
+}
+
+#[test]
+fn a_policy_that_changes_its_target_lets_go_of_the_first() {
+    let on = |service: &str| {
+        policy("a", &format!("{{kind: Service, name: {service}}}"), "timeouts: {connect: 1s}")
+    };
+    let mut world = with_services(&on("orders"));
+    let effects = world.apply(documents("files", &on("web")));
+    let touched = ["default/orders", "default/web"].map(|service| ResourceName::Service(name(service)));
+    assert_eq!(effects.affected, touched.into());
+    assert_eq!(traffic(&world, "default/orders"), Traffic::default());
+    assert_ne!(traffic(&world, "default/web"), Traffic::default());
+}
+
+#[test]
+fn two_policies_for_the_same_must_not_speak_of_the_same() {
+    let target = "{kind: Service, name: orders}";
+    let problems = |first: &str, second: &str| -> Vec<String> {
+        let text = [policy("a", target, first), policy("b", target, second)].concat();
+        world().check("files", &good(&text)).iter().map(ToString::to_string).collect()
+    };
+    let found = problems("timeouts: {connect: 1s}", "timeouts: {connect: 2s}");
+    assert!(
+        found[1].starts_with("f.yaml:13:13: spec.timeouts: TrafficPolicy default/a at f.yaml:1 says it for Service orders as well"),
+        "{found:?}"
+    );
+    assert_eq!(problems("timeouts: {connect: 1s}", "loadBalancing: {policy: Random}"), Vec::<String>::new());
+    let elsewhere = [
+        policy("a", target, "timeouts: {connect: 1s}"),
+        policy("b", "{kind: Mesh}", "timeouts: {connect: 2s}"),
+    ];
+    assert_eq!(world().check("files", &good(&elsewhere.concat())), []);
+}
+
+#[test]
+fn what_is_wrong_is_refused_with_its_line() {
+    refused(
+        "timeouts: {conect: 1s}",
+        &["6:14: unknown field \"spec.timeouts.conect\"; did you mean \"connect\"?"],
+    );
+    refused("timeouts: {connect: 0s}", &["6:23: spec.timeouts.connect: must be longer than nothing"]);
+    refused("timeouts: {connect: 5}", &["6:23: spec.timeouts.connect: \"5\" is no duration"]);
+    refused("timeouts: {connect: 2h}", &["6:23: spec.timeouts.connect: is longer than a minute"]);
+    refused(
+        "loadBalancing: {policy: RoundRobbin}",
+        &["6:27: spec.loadBalancing.policy: \"RoundRobbin\" is not one of PeakEwma, LeastRequest"],
+    );
+    refused(
+        "loadBalancing: {locality: {failoverBelow: 70%}}",
+        &["6:29: \"spec.loadBalancing.locality.prefer\" is missing; write prefer: Zone"],
+    );
+    refused(
+        "loadBalancing: {panicThreshold: 150%}",
+        &["6:35: spec.loadBalancing.panicThreshold: \"150%\" is no ratio"],
+    );
+    refused(
+        "hedging: {after: p95}",
+        &["6:12: spec.hedging: is not enforced by this version yet; take it out"],
+    );
+}
+
+#[test]
+fn a_target_is_something_that_is_enforced() {
+    let check = |target: &str, expected: &str| {
+        let problems = read_text(&policy("a", target, "timeouts: {connect: 1s}")).problems;
+        let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        assert!(
+            problems.len() == 1 && problems[0].starts_with(&format!("f.yaml:5:{expected}")),
+            "{problems:?}"
+        );
+    };
+    check(
+        "{kind: Workload, name: a}",
+        "21: spec.targetRef.kind: a policy for a Workload is not enforced by this version yet",
+    );
+    check("{kind: Pod, name: a}", "21: spec.targetRef.kind: \"Pod\" is not one of Service, Namespace, Mesh");
+    check("{kind: Service}", "14: \"spec.targetRef.name\" is missing");
+    check("{kind: Namespace, name: shop}", "38: spec.targetRef.name: shop is not the policy's own namespace");
+    check("{name: a}", "14: \"spec.targetRef.kind\" is missing");
+    let text = "apiVersion: weft.mesh/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: a}\nspec: {}";
+    assert!(read_text(text).problems[0].to_string().contains("\"spec.targetRef\" is missing"));
+}

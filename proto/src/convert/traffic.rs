@@ -1,0 +1,171 @@
+//! How a service is to be called.
+
+use std::time::Duration;
+
+use weft_core::model;
+use weft_core::model::{BalancingPolicy, HashKey, Locality, Ratio};
+
+use super::ConvertError;
+use crate::v1;
+use crate::v1::balancing::Policy;
+use crate::v1::hash_key::Of;
+
+impl TryFrom<v1::Traffic> for model::Traffic {
+    type Error = ConvertError;
+
+    fn try_from(wire: v1::Traffic) -> Result<Self, ConvertError> {
+        Ok(Self {
+            balancing: wire.balancing.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+            timeouts: wire.timeouts.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+        })
+    }
+}
+
+impl From<&model::Traffic> for v1::Traffic {
+    fn from(traffic: &model::Traffic) -> Self {
+        let model::Traffic { balancing, timeouts } = traffic;
+        Self { balancing: Some(balancing.into()), timeouts: Some(timeouts.into()) }
+    }
+}
+
+impl TryFrom<v1::Balancing> for model::Balancing {
+    type Error = ConvertError;
+
+    fn try_from(wire: v1::Balancing) -> Result<Self, ConvertError> {
+        let policy = match wire.policy {
+            None => BalancingPolicy::PeakEwma,
+            Some(Policy::LeastRequest(_)) => BalancingPolicy::LeastRequest,
+            Some(Policy::RoundRobin(_)) => BalancingPolicy::RoundRobin,
+            Some(Policy::Random(_)) => BalancingPolicy::Random,
+            Some(Policy::ConsistentHash(key)) => {
+                BalancingPolicy::ConsistentHash(match key.of.ok_or(ConvertError::Missing("hash key"))? {
+                    Of::Header(name) => HashKey::Header(name),
+                    Of::Cookie(name) => HashKey::Cookie(name),
+                    Of::SourceIp(_) => HashKey::SourceIp,
+                })
+            }
+        };
+        let locality = |wire: v1::Locality| {
+            let failover_below = ratio("failover_below_per_million", wire.failover_below_per_million)?;
+            Ok::<_, ConvertError>(Locality { failover_below })
+        };
+        Ok(Self {
+            policy,
+            locality: wire.locality.map(locality).transpose()?,
+            slow_start: wire.slow_start_ms.map(Duration::from_millis),
+            panic_threshold: wire
+                .panic_threshold_per_million
+                .map(|value| ratio("panic_threshold_per_million", value))
+                .transpose()?,
+        })
+    }
+}
+
+impl From<&model::Balancing> for v1::Balancing {
+    fn from(balancing: &model::Balancing) -> Self {
+        let policy = match &balancing.policy {
+            BalancingPolicy::PeakEwma => None,
+            BalancingPolicy::LeastRequest => Some(Policy::LeastRequest(v1::Nothing {})),
+            BalancingPolicy::RoundRobin => Some(Policy::RoundRobin(v1::Nothing {})),
+            BalancingPolicy::Random => Some(Policy::Random(v1::Nothing {})),
+            BalancingPolicy::ConsistentHash(key) => {
+                let of = match key {
+                    HashKey::Header(name) => Of::Header(name.clone()),
+                    HashKey::Cookie(name) => Of::Cookie(name.clone()),
+                    HashKey::SourceIp => Of::SourceIp(v1::Nothing {}),
+                };
+                Some(Policy::ConsistentHash(v1::HashKey { of: Some(of) }))
+            }
+        };
+        Self {
+            policy,
+            locality: balancing.locality.map(|locality| v1::Locality {
+                failover_below_per_million: locality.failover_below.per_million(),
+            }),
+            slow_start_ms: balancing.slow_start.map(milliseconds),
+            panic_threshold_per_million: balancing.panic_threshold.map(Ratio::per_million),
+        }
+    }
+}
+
+impl TryFrom<v1::Timeouts> for model::Timeouts {
+    type Error = ConvertError;
+
+    fn try_from(wire: v1::Timeouts) -> Result<Self, ConvertError> {
+        Ok(Self { connect: wire.connect_ms.map(|ms| duration("timeouts.connect_ms", ms)).transpose()? })
+    }
+}
+
+impl From<&model::Timeouts> for v1::Timeouts {
+    fn from(timeouts: &model::Timeouts) -> Self {
+        Self { connect_ms: timeouts.connect.map(milliseconds) }
+    }
+}
+
+fn ratio(field: &'static str, per_million: u32) -> Result<Ratio, ConvertError> {
+    let ratio = Ratio::from_millionths(per_million);
+    if ratio.per_million() == per_million {
+        Ok(ratio)
+    } else {
+        Err(ConvertError::Range(field, per_million.into()))
+    }
+}
+
+/// A time that something may take: longer than nothing.
+fn duration(field: &'static str, milliseconds: u64) -> Result<Duration, ConvertError> {
+    if milliseconds == 0 {
+        return Err(ConvertError::Range(field, 0));
+    }
+    Ok(Duration::from_millis(milliseconds))
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(traffic: &model::Traffic) {
+        let wire = v1::Traffic::from(traffic);
+        assert_eq!(model::Traffic::try_from(wire).unwrap(), *traffic);
+    }
+
+    #[test]
+    fn what_is_said_of_traffic_survives_the_wire() {
+        check(&model::Traffic::default());
+        let policies = [
+            BalancingPolicy::PeakEwma,
+            BalancingPolicy::LeastRequest,
+            BalancingPolicy::RoundRobin,
+            BalancingPolicy::Random,
+            BalancingPolicy::ConsistentHash(HashKey::Header("x-user".into())),
+            BalancingPolicy::ConsistentHash(HashKey::Cookie("user".into())),
+            BalancingPolicy::ConsistentHash(HashKey::SourceIp),
+        ];
+        for policy in policies {
+            let balancing = model::Balancing {
+                policy,
+                locality: Some(Locality { failover_below: Ratio::percent(70) }),
+                slow_start: Some(Duration::from_secs(30)),
+                panic_threshold: Some(Ratio::percent(50)),
+            };
+            let timeouts = model::Timeouts { connect: Some(Duration::from_millis(250)) };
+            check(&model::Traffic { balancing, timeouts });
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        let timeouts = v1::Timeouts { connect_ms: Some(0) };
+        assert!(model::Timeouts::try_from(timeouts).is_err());
+        let balancing = v1::Balancing { panic_threshold_per_million: Some(1_000_001), ..Default::default() };
+        assert!(model::Balancing::try_from(balancing).is_err());
+        let unknown = v1::Balancing {
+            policy: Some(Policy::ConsistentHash(v1::HashKey { of: None })),
+            ..Default::default()
+        };
+        assert!(model::Balancing::try_from(unknown).is_err());
+    }
+}
