@@ -63,7 +63,7 @@ fn mosquitto_serves_each_quality_of_service_and_tells_last_wills() {
     in_pods!(mosquitto_serves_each_quality_of_service_and_tells_last_wills, || {
         let Some(server) = program(&["mosquitto"]) else { return };
         let store = Store::new();
-        let settings = store.mesh.scratch().join("mosquitto.conf");
+        let settings = store.peers.mesh.scratch().join("mosquitto.conf");
         fs::write(&settings, "listener 1883\nallow_anonymous true\nmax_queued_messages 0\n")
             .expect("settings");
         let mut command = Command::new(server);
@@ -85,12 +85,12 @@ fn a_kafka_broker_serves_producers_and_consumer_groups() {
         let packages = String::from_utf8(packages.stdout).expect("a path");
         let store = Store::new();
         // Where a user without rights may run it.
-        let broker = store.mesh.scratch().join("tansu");
+        let broker = store.peers.mesh.scratch().join("tansu");
         fs::copy(format!("{}/bin/tansu", packages.trim()), &broker).expect("the broker");
         fs::set_permissions(&broker, fs::Permissions::from_mode(0o755)).expect("a program");
         let mut command = Command::new(broker);
         command.args(["broker", "--storage-engine", "memory://tansu/", "--listener-url", "tcp://[::]:9092"]);
-        command.args(["--advertised-listener-url", &format!("tcp://{}:9092", store.server.address())]);
+        command.args(["--advertised-listener-url", &format!("tcp://{}:9092", store.peers.server.address())]);
         let _server = store.start(command);
         store.prove("kafka.py");
     });

@@ -69,11 +69,11 @@ fn postfix_greets_takes_large_letters_and_delivers_them() {
             return eprintln!("SKIPPED: postfix's master is started by root only");
         }
         let store = Store::new();
-        let folder = store.mesh.scratch().join("postfix");
+        let folder = store.peers.mesh.scratch().join("postfix");
         configure_postfix(&folder);
         let mut command = Command::new(server);
         command.arg("-c").arg(&folder).arg("start-fg");
-        let _server = store.server.app(command);
+        let _server = store.peers.server.app(command);
         store.prove("smtp.py");
         // Ten letters from each of two clients, each with an attachment of half a megabyte in base64.
         let inbox = folder.join("mail/you/new");

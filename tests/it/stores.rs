@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use weft_tests::{Mesh, Options, Process, SidecarPod, python};
+use weft_tests::{Process, SidecarPod, python};
 
-use crate::weft;
+use crate::peers::{Peers, RUN};
 
 /// How much longer a first answer may take through two sidecars than directly.
 const AT_MOST_ADDED: Duration = Duration::from_millis(20);
@@ -18,30 +18,20 @@ const AT_MOST_ADDED: Duration = Duration::from_millis(20);
 /// what it must not be.
 const AT_MOST_ADDED_ONCE: Duration = Duration::from_millis(250);
 
-/// How long one run of a client's program may take on a busy machine.
-const RUN: Duration = Duration::from_secs(100);
-
-/// A mesh that takes plaintext too: a store, a client with a sidecar and one without.
+/// A store and its clients.
 pub struct Store {
-    pub mesh: Mesh,
-    pub server: SidecarPod,
-    client: SidecarPod,
-    stranger: SidecarPod,
+    pub peers: Peers,
 }
 
 impl Store {
     /// The store's workload offers a name and not one port: none is configured anywhere.
     pub fn new() -> Self {
-        let config = vec![("mesh.yaml", PERMISSIVE.to_owned())];
-        let mesh = Mesh::start(weft(), Options { config, ..Options::default() });
-        let (server, client) = (mesh.pod("store", "store"), mesh.pod("shell", ""));
-        let stranger = mesh.pod_without_sidecar("stranger");
-        Self { mesh, server, client, stranger }
+        Self { peers: Peers::start("server") }
     }
 
     /// A folder for the store's data.
     pub fn data(&self) -> PathBuf {
-        let data = self.mesh.scratch().join("store");
+        let data = self.peers.mesh.scratch().join("store");
         fs::create_dir(&data).expect("a folder");
         fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).expect("the store's own folder");
         if is_root() {
@@ -52,7 +42,7 @@ impl Store {
 
     /// Starts the store's program, as a user without rights.
     pub fn start(&self, command: Command) -> Process {
-        self.server.app(without_rights(command))
+        self.peers.server.app(without_rights(command))
     }
 
     /// Times a first answer directly and through two sidecars, then lets the client's program do its work from beside a
@@ -64,33 +54,24 @@ impl Store {
             command.args(client.get_args()).args([what, host]);
             pod.succeed(command, RUN)
         };
-        run(&self.server, "wait", "127.0.0.1");
-        let direct = times(&run(&self.server, "first", "127.0.0.1"));
-        let meshed = times(&run(&self.client, "first", "store"));
+        run(&self.peers.server, "wait", "127.0.0.1");
+        let direct = times(&run(&self.peers.server, "first", "127.0.0.1"));
+        let meshed = times(&run(&self.peers.client, "first", "server"));
         let both = format!("direct {direct:?}, through two sidecars {meshed:?}");
         assert!(best(&meshed) < best(&direct) + AT_MOST_ADDED, "{both}");
         assert!(meshed[0] < direct[0] + AT_MOST_ADDED_ONCE, "{both}");
-        run(&self.client, "work", "store");
+        run(&self.peers.client, "work", "server");
         let mutual = ["direction=\"outbound\"", "protocol=\"tcp\"", "tls=\"mutual\""];
-        let carried = self.client.metric("weft_connections_total", &mutual);
+        let carried = self.peers.client.metric("weft_connections_total", &mutual);
         assert!(carried >= 9.0, "they went through both sidecars: {carried}");
-        run(&self.stranger, "work", &self.server.address().to_string());
+        run(&self.peers.stranger, "work", &self.peers.server.address().to_string());
         let plain = ["direction=\"inbound\"", "protocol=\"tcp\"", "tls=\"none\""];
         assert!(
-            self.server.metric("weft_connections_total", &plain) >= 1.0,
+            self.peers.server.metric("weft_connections_total", &plain) >= 1.0,
             "the stranger came in plaintext"
         );
     }
 }
-
-pub const PERMISSIVE: &str = "
-apiVersion: weft.mesh/v1alpha1
-kind: MeshConfig
-metadata: {name: default}
-spec:
-  mtls: {mode: Permissive}
-  authorization: {default: Any}
-";
 
 fn times(printed: &str) -> Vec<Duration> {
     let lines = printed.lines().filter_map(|line| line.parse().ok());

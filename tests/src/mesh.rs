@@ -259,6 +259,11 @@ impl SidecarPod {
     pub fn app(&self, command: Command) -> Process {
         let name =
             Path::new(command.get_program()).file_name().expect("a program").to_string_lossy().into_owned();
+        self.app_called(&name, command)
+    }
+
+    /// The same for one of several of the same program: its output is kept under `name`.
+    pub fn app_called(&self, name: &str, command: Command) -> Process {
         Process::start(command, &self.folder.join(format!("{name}.log")), |command| {
             self.pod.spawn(command).map_err(std::io::Error::other)
         })
