@@ -7,6 +7,7 @@ mod control_plane_away;
 mod curl;
 mod demo;
 mod encryption;
+mod grpc;
 mod hostile_input;
 mod http;
 mod http2;
