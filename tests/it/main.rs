@@ -1,11 +1,13 @@
 //! The whole mesh, tried from outside: one file per promise.
 
 mod balancing;
+mod bulk;
 mod client_first;
 mod configuration;
 mod control_plane_away;
 mod curl;
 mod demo;
+mod draining;
 mod encryption;
 mod grpc;
 mod hostile_input;
