@@ -9,6 +9,7 @@ mod curl;
 mod demo;
 mod draining;
 mod encryption;
+mod fidelity;
 mod grpc;
 mod hostile_input;
 mod http;

@@ -1,0 +1,38 @@
+//! The table of docs/fidelity.md names tests that exist, so that it cannot promise what nothing proves.
+
+use std::fs;
+use std::path::Path;
+
+#[test]
+fn every_test_that_the_table_of_fidelity_names_exists() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join("docs");
+    let table = fs::read_to_string(folder.join("fidelity.md")).expect("the table");
+    let (mut wrong, mut named) = (Vec::new(), 0);
+    for row in table.lines().filter(|line| line.starts_with('|')) {
+        // [`module::test`](../path/to/module.rs)
+        for link in row.split("[`").skip(1) {
+            let Some((test, path)) =
+                link.split_once("`](").and_then(|(test, rest)| Some((test, rest.split(')').next()?)))
+            else {
+                wrong.push(format!("not a link to a test: {link}"));
+                continue;
+            };
+            named += 1;
+            let name = test.rsplit("::").next().expect("a name");
+            let source = fs::read_to_string(folder.join(path)).unwrap_or_default();
+            let declared = source.find(&format!("fn {name}(")).is_some_and(|at| {
+                let before: Vec<&str> = source[..at].lines().rev().take(4).collect();
+                before.iter().any(|line| line.contains("test]") || line.contains("::test("))
+            });
+            if !declared {
+                wrong.push(format!("{test} is no test of {path}"));
+            }
+        }
+        let empty = row.trim_end_matches('|').trim_end().ends_with('|');
+        if empty {
+            wrong.push(format!("nothing is said of how it is proven: {row}"));
+        }
+    }
+    assert!(named > 40, "the table was read: {named}");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
