@@ -7,6 +7,7 @@ pub mod authorize;
 pub mod balance;
 pub mod classify;
 pub mod compile;
+pub mod deadline;
 pub mod detect;
 pub mod host;
 pub mod manifest;
