@@ -6,12 +6,12 @@ use std::rc::Rc;
 use crate::failure::ErrorCode;
 use crate::http::head::Head;
 use crate::http::target::settle;
-use crate::http::{Exchange, Facts, Version, headers, serve};
+use crate::http::{self, Exchange, Facts, Version, headers};
 use crate::observe::{Flow, Security, Spoken};
 use crate::stream::Stream;
 use crate::upstream::Cluster;
 use crate::worker::Worker;
-use crate::{inbound, outbound};
+use crate::{http2, inbound, outbound};
 
 /// What is known of a connection that carries HTTP. One type for all, so that what serves them is compiled once.
 #[derive(Debug)]
@@ -58,7 +58,11 @@ impl Session {
     pub async fn serve(self, stream: Stream) {
         let spoken = spoken(self.version);
         let _open = self.worker.observer.connection_opened(&self.flow, spoken, self.security);
-        serve(Rc::new(self), stream).await;
+        let (version, session) = (self.version, Rc::new(self));
+        match version {
+            Version::Http1 => http::serve(session, stream).await,
+            Version::Http2 => http2::serve(session, stream).await,
+        }
     }
 
     /// Rules on a request, and changes in its head what the mesh changes.

@@ -43,6 +43,14 @@ impl Body {
         Self { content: Content::Whole(text.into()), part: Part::Nobody }
     }
 
+    /// All of a body of the mesh's own.
+    pub fn whole(self) -> Bytes {
+        match self.content {
+            Content::Whole(bytes) => bytes,
+            Content::Empty | Content::Stream(_) => Bytes::new(),
+        }
+    }
+
     /// The request's body.
     pub fn request(incoming: Incoming, exchange: Rc<Exchange>) -> Self {
         Self::streamed(incoming, Part::Request(exchange))

@@ -110,6 +110,18 @@ impl Exchange {
         *self.lease.borrow_mut() = Some(lease);
     }
 
+    /// The response's head has come; whoever carries it holds what it came on.
+    pub fn responded(&self, status: u16, fields: &impl Fields) {
+        self.status.set(Some(status));
+        self.note_grpc_status(fields);
+    }
+
+    /// It failed after its response had begun.
+    pub fn failed(&self, error: ErrorCode) {
+        self.error.set(Some(error));
+        self.ended.set(Some(Instant::now()));
+    }
+
     /// The response's head has come, and says that the connection becomes something else.
     pub fn switched(&self, head: &http::response::Parts) {
         self.status.set(Some(head.status.as_u16()));
@@ -122,24 +134,24 @@ impl Exchange {
         self.response_ended();
     }
 
-    pub(super) fn request_moved(&self, bytes: u64) {
+    pub(crate) fn request_moved(&self, bytes: u64) {
         self.bytes_in.set(self.bytes_in.get() + bytes);
     }
 
-    pub(super) fn response_moved(&self, bytes: u64) {
+    pub(crate) fn response_moved(&self, bytes: u64) {
         self.bytes_out.set(self.bytes_out.get() + bytes);
     }
 
-    pub(super) fn request_ended(&self) {
+    pub(crate) fn request_ended(&self) {
         self.request_done.set(true);
     }
 
-    pub(super) fn trailers(&self, trailers: &HeaderMap) {
+    pub(crate) fn trailers(&self, trailers: &HeaderMap) {
         self.note_grpc_status(trailers);
     }
 
     /// The whole response has passed: the connection is free for the next request, if this one has passed whole too.
-    pub(super) fn response_ended(&self) {
+    pub(crate) fn response_ended(&self) {
         self.ended.set(Some(Instant::now()));
         if let Some(lease) = self.lease.take()
             && self.request_done.get()

@@ -17,5 +17,5 @@ pub use cork::Cork;
 pub use exchange::{Exchange, Facts};
 pub use relay::relay;
 pub use respond::refusal;
-pub use serve::{Local, Releasing, Version, serve};
+pub use serve::{Version, serve};
 pub use upgrade::{Wish, fulfil};

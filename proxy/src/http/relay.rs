@@ -3,11 +3,11 @@
 use std::rc::Rc;
 
 use http::header::TRANSFER_ENCODING;
-use http::{Request, Response, Version as WireVersion};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 
 use super::headers::{self, Upgrade};
-use super::{Body, Exchange, Version, Wish, fulfil, refusal};
+use super::{Body, Exchange, Wish, fulfil, refusal};
 use crate::failure::ErrorCode;
 use crate::observe::Security;
 use crate::session::{Ruling, Session};
@@ -18,7 +18,7 @@ use crate::worker::Worker;
 ///
 /// Requests are boxed: each async function that takes one would keep room for it twice in every request's future.
 pub async fn relay(session: &Session, request: Box<Request<Incoming>>) -> Response<Body> {
-    let (worker, version) = (&*session.worker, session.version);
+    let worker = &*session.worker;
     let (mut head, body) = request.into_parts();
     let Ruling { verdict, exchange, grpc } = session.rule(&mut head);
     let exchange = Rc::new(exchange);
@@ -28,8 +28,8 @@ pub async fn relay(session: &Session, request: Box<Request<Incoming>>) -> Respon
     };
     let mut request = Box::new(Request::from_parts(head, body));
     let wish = Wish::of(&mut request);
-    let request = outgoing(request, version, wish.as_ref(), &exchange);
-    match upstream::send(worker, &cluster, version, request, &exchange).await {
+    let request = outgoing(request, wish.as_ref(), &exchange);
+    match upstream::send(worker, &cluster, request, &exchange).await {
         Ok((response, lease)) => {
             let mut response = response;
             if lease.security() != Some(Security::Mutual) {
@@ -41,7 +41,7 @@ pub async fn relay(session: &Session, request: Box<Request<Incoming>>) -> Respon
                     let (mut head, body) = response.into_parts();
                     headers::strip_hop_by_hop(&mut head.headers, Upgrade::Dropped);
                     head.headers.remove(TRANSFER_ENCODING);
-                    if version == Version::Http1 && worker.leaving.announced.is_draining() {
+                    if worker.leaving.announced.is_draining() {
                         headers::say_goodbye(&mut head.headers);
                     }
                     exchange.answered(&head, lease);
@@ -62,7 +62,6 @@ fn refuse(exchange: &Exchange, code: ErrorCode, grpc: bool) -> Response<Body> {
 
 fn outgoing(
     request: Box<Request<Incoming>>,
-    version: Version,
     wish: Option<&Wish>,
     exchange: &Rc<Exchange>,
 ) -> Box<Request<Body>> {
@@ -70,11 +69,8 @@ fn outgoing(
     let upgrade = if wish.is_some_and(Wish::is_upgrade) { Upgrade::Kept } else { Upgrade::Dropped };
     headers::strip_hop_by_hop(&mut head.headers, upgrade);
     head.headers.remove(TRANSFER_ENCODING);
-    head.version = match version {
-        // A caller's HTTP/1.0 is its own; the pooled connection is kept alive (RFC 9110 section 6.2).
-        Version::Http1 => WireVersion::HTTP_11,
-        Version::Http2 => WireVersion::HTTP_2,
-    };
+    // A caller's HTTP/1.0 is its own; the pooled connection is kept alive (RFC 9110 section 6.2).
+    head.version = Version::HTTP_11;
     Box::new(Request::from_parts(head, Body::request(body, Rc::clone(exchange))))
 }
 

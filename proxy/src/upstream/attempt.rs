@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use super::pool::{self, Connection, Lease};
 use super::{Cluster, InFlight, Upstream};
 use crate::failure::ErrorCode;
-use crate::http::{Body, Exchange, Version};
+use crate::http::{Body, Exchange};
 use crate::stream::Stream;
 use crate::tls::Carries;
 use crate::worker::Worker;
@@ -49,14 +49,13 @@ pub async fn open(worker: &Worker, cluster: &Cluster) -> Result<Opened, ErrorCod
 pub async fn send(
     worker: &Worker,
     cluster: &Cluster,
-    version: Version,
     mut request: Box<Request<Body>>,
     exchange: &Exchange,
 ) -> Result<(Response<Incoming>, Lease), ErrorCode> {
     let mut attempts = Attempts::default();
     loop {
         let mut flight = attempts.pick(worker, cluster)?;
-        let mut connection = match connection(worker, &flight.upstream, version).await {
+        let mut connection = match connection(worker, &flight.upstream).await {
             Ok(connection) => connection,
             Err(code) => {
                 attempts.failed(flight, code)?;
@@ -94,11 +93,11 @@ pub async fn send(
     }
 }
 
-async fn connection(worker: &Worker, upstream: &Upstream, version: Version) -> Result<Connection, ErrorCode> {
-    match upstream.pool.take(version) {
+async fn connection(worker: &Worker, upstream: &Upstream) -> Result<Connection, ErrorCode> {
+    match upstream.pool.take() {
         Some(connection) => Ok(connection),
         // Boxed, for every request's future would be as large as a handshake's, and most find a connection.
-        None => Box::pin(pool::connect(worker, upstream, version)).await,
+        None => Box::pin(pool::connect(worker, upstream)).await,
     }
 }
 
@@ -124,19 +123,26 @@ fn code_of(error: &hyper::Error) -> ErrorCode {
 }
 
 /// The endpoints that were tried.
-#[derive(Default)]
-struct Attempts {
+#[derive(Debug, Default)]
+pub struct Attempts {
     failed: u32,
     last: Option<Rc<Upstream>>,
 }
 
 impl Attempts {
-    fn pick(&self, worker: &Worker, cluster: &Cluster) -> Result<InFlight, ErrorCode> {
+    /// The next endpoint to try.
+    pub fn pick(&self, worker: &Worker, cluster: &Cluster) -> Result<InFlight, ErrorCode> {
         let mut rng = worker.rng.borrow_mut();
         cluster.pick(&mut rng, self.last.as_ref()).ok_or(ErrorCode::NoEndpoints)
     }
 
-    fn failed(&mut self, mut flight: InFlight, code: ErrorCode) -> Result<(), ErrorCode> {
+    /// An endpoint did not take the request, for no fault of its own; rather another is tried next.
+    pub fn avoid(&mut self, flight: InFlight) {
+        self.last = Some(Rc::clone(&flight.upstream));
+    }
+
+    /// An endpoint could not be reached; the error where there were enough of those.
+    pub fn failed(&mut self, mut flight: InFlight, code: ErrorCode) -> Result<(), ErrorCode> {
         flight.unreachable();
         self.failed += 1;
         self.last = Some(Rc::clone(&flight.upstream));

@@ -146,6 +146,7 @@ impl Cluster {
     pub fn sweep(&self, now: Instant) {
         for upstream in &self.state.borrow().upstreams {
             upstream.pool.sweep(now);
+            upstream.http2.sweep(now);
         }
     }
 }

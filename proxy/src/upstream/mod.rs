@@ -3,6 +3,7 @@
 mod attempt;
 mod cluster;
 mod dial;
+pub mod http2;
 mod pool;
 
 use std::cell::{Cell, RefCell};
@@ -18,7 +19,7 @@ use weft_certs::sni;
 use weft_core::balance::{self, PeakEwma};
 use weft_core::model::{Endpoint, SpiffeId};
 
-pub use attempt::{Opened, open, send};
+pub use attempt::{Attempts, Opened, open, send};
 pub use cluster::{Cluster, Source};
 pub use dial::Dialer;
 pub use pool::Lease;
@@ -48,6 +49,7 @@ pub struct Upstream {
     connect_limit: Cell<Option<Duration>>,
     load: RefCell<PeakEwma>,
     pool: Pool,
+    http2: http2::Pool,
 }
 
 #[derive(Debug)]
@@ -77,6 +79,7 @@ impl Upstream {
             connect_limit: Cell::default(),
             load: RefCell::new(PeakEwma::new(typical, now)),
             pool: Pool::default(),
+            http2: http2::Pool::default(),
         }
     }
 
@@ -92,6 +95,7 @@ impl Upstream {
             connect_limit: Cell::default(),
             load: RefCell::new(PeakEwma::new(Duration::ZERO, now)),
             pool: Pool::default(),
+            http2: http2::Pool::default(),
         }
     }
 

@@ -10,8 +10,16 @@ mod http1;
 #[cfg(test)]
 mod http2;
 #[cfg(test)]
+mod http2_ends;
+#[cfg(test)]
+mod http2_floods;
+#[cfg(test)]
+mod http2_flow;
+#[cfg(test)]
 mod pair;
 #[cfg(test)]
 mod strangers;
 #[cfg(test)]
 mod tcp;
+#[cfg(test)]
+mod wire;

@@ -76,6 +76,11 @@ pub(crate) fn credentials(authority: &Authority, account: &str) -> Credentials {
     Credentials::new(issued.chain, &key, &authority.anchors(), &domain()).unwrap()
 }
 
+/// The endpoint of `orders` where its app has no sidecar.
+pub(crate) fn bare_endpoint(app: SocketAddr) -> Endpoint {
+    Endpoint { identity: None, inbound_port: None, ..endpoint(app, app.port()) }
+}
+
 /// The endpoint of `orders` behind `inbound`, whose app listens on `target_port`.
 pub(crate) fn endpoint(inbound: SocketAddr, target_port: u16) -> Endpoint {
     Endpoint {
@@ -143,6 +148,18 @@ impl Pair {
         pair.offer(vec![endpoint], protocol);
         pair.allow(MtlsMode::Strict, AuthorizationDefault::Authenticated);
         pair
+    }
+
+    /// The same two, where the app is called without its sidecar, in plaintext.
+    pub(crate) fn without_callee(app: SocketAddr) -> Self {
+        let mut pair = Self::new(app);
+        pair.offer(vec![bare_endpoint(app)], Protocol::Detect);
+        pair
+    }
+
+    /// Both ways to reach an app: through both sidecars, and without its own.
+    pub(crate) fn both(app: SocketAddr) -> [Self; 2] {
+        [Self::new(app), Self::without_callee(app)]
     }
 
     /// Tells the caller's sidecar who is behind `orders`.

@@ -1,0 +1,16 @@
+//! Stages 4 and 8 for HTTP/2: serve the caller's connection, and carry each of its streams on one of an upstream's.
+//!
+//! The h2 crate speaks the protocol on both sides; what is here decides. It is used without hyper, which hides what a
+//! proxy must pass on: informational responses, reset codes, and how much of a window is used (docs/decisions).
+
+mod deadline;
+pub mod guard;
+pub mod limits;
+mod passage;
+mod pump;
+mod refuse;
+mod relay;
+mod serve;
+pub mod watch;
+
+pub use serve::serve;
