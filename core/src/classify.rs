@@ -34,6 +34,10 @@ pub fn classify(status: u16, grpc_status: Option<u8>) -> Outcome {
 
 /// Reads a `grpc-status` header or trailer.
 pub fn grpc_status(value: &[u8]) -> Option<u8> {
+    // A sign, which Rust's numbers may have, is none of the protocol's.
+    if !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
     std::str::from_utf8(value).ok()?.parse().ok()
 }
 
@@ -68,7 +72,7 @@ mod tests {
     #[test]
     fn grpc_statuses_are_numbers() {
         assert_eq!(grpc_status(b"14"), Some(14));
-        for bad in [&b""[..], b"x", b"-1", b"256", &[0xff]] {
+        for bad in [&b""[..], b"x", b"-1", b"+14", b"256", &[0xff]] {
             assert_eq!(grpc_status(bad), None);
         }
     }

@@ -1,0 +1,155 @@
+//! What comes before, and in, a request.
+
+use weft_core::classify;
+use weft_core::detect::{Progress, detect as first_word};
+use weft_core::host::{Host, same_host};
+use weft_core::path::Path;
+use weft_core::target::Target;
+use weft_core::trace::w3c;
+
+use crate::texts;
+
+/// More bytes never change what was settled, however they are cut.
+pub fn detect(bytes: &[u8]) {
+    let all = first_word(bytes);
+    let step = (bytes.len() / 64).max(1);
+    for end in (0..bytes.len()).step_by(step) {
+        if let Progress::Done(settled) = first_word(&bytes[..end]) {
+            assert_eq!(all, Progress::Done(settled), "settled after {end} bytes");
+        }
+    }
+}
+
+pub fn first_words() -> Vec<Vec<u8>> {
+    texts(&[
+        "GET / HTTP/1.1\r\nhost: a\r\n\r\n",
+        "\r\n\r\nPOST /a?b HTTP/1.0\n",
+        "CONNECT [::1]:443 HTTP/1.1\r\n",
+        "OPTIONS * HTTP/1.1\r\n",
+        "GET http://a/b HTTP/1.1\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "GET key\r\n",
+        "EHLO a\r\n",
+        "HELLO",
+    ])
+}
+
+/// The forms of a path are settled: each is itself when read again.
+pub fn path(bytes: &[u8]) {
+    let Ok(path) = Path::parse(bytes) else { return };
+    assert!(path.forwarded().len() <= bytes.len());
+    assert!(!path.forwarded().iter().any(|byte| matches!(byte, 0..=b' ' | b'#' | 0x7f)));
+    let again = Path::parse(path.forwarded()).expect("what is forwarded is a path");
+    assert!(again.is_as_received());
+    assert_eq!((again.matched(), again.literal()), (path.matched(), path.literal()));
+    for segment in path.forwarded().split(|byte| matches!(byte, b'/' | b'?')).take(1) {
+        assert!(!matches!(segment, b"." | b".."));
+    }
+    // The encoded forms may be longer than a target may be.
+    if let Ok(matched) = Path::parse(path.matched().as_bytes()) {
+        assert_eq!((matched.matched(), matched.literal()), (path.matched(), path.matched()));
+    }
+    for hidden in ["//", "/./", "/../", ";", "\\", "%2F", "%5C", "%3B"] {
+        assert!(!path.matched().contains(hidden), "{} holds {hidden}", path.matched());
+    }
+}
+
+pub fn paths() -> Vec<Vec<u8>> {
+    texts(&[
+        "/",
+        "/orders/17?a=b",
+        "/a/../b/./c//d",
+        "/%2e%2e/%2F%5c\\/;x=y/..;z/",
+        "/a%2F..%2Fb",
+        "/%c0%ae%252e\u{e9}%E9|^",
+        "/@scope%2fname",
+    ])
+}
+
+/// A request's target: the first word is the method.
+pub fn target(bytes: &[u8]) {
+    let mut parts = bytes.splitn(2, |byte| *byte == b' ');
+    let (method, target) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    match Target::parse(method, target) {
+        Ok(Target::Absolute { host, authority, .. }) => {
+            assert_eq!(Host::parse(authority), Ok(host));
+        }
+        Ok(Target::Authority(host)) => assert!(method == b"CONNECT" && host.port().is_some()),
+        Ok(Target::Server) => assert_eq!((method, target), (&b"OPTIONS"[..], &b"*"[..])),
+        Ok(Target::Origin(_)) => assert!(target.starts_with(b"/")),
+        Err(error) => drop(error.to_string()),
+    }
+}
+
+pub fn targets() -> Vec<Vec<u8>> {
+    texts(&[
+        "GET /a?b",
+        "OPTIONS *",
+        "CONNECT db:5432",
+        "GET http://A.b:80/c/../d?e",
+        "OPTIONS https://[::1]",
+        "GET http://a?b",
+    ])
+}
+
+/// A host is itself when it is written and read again.
+pub fn host(bytes: &[u8]) {
+    let Ok(host) = Host::parse(bytes) else { return };
+    let written =
+        host.port().map_or_else(|| host.name().to_owned(), |port| format!("{}:{port}", host.name()));
+    let again = Host::parse(written.as_bytes()).expect("its normal form is a host");
+    assert_eq!(again, host);
+    assert!(same_host(&again, &host));
+    assert!(
+        host.name().is_ascii() && !host.name().bytes().any(|byte| byte.is_ascii_uppercase() || byte <= b' ')
+    );
+}
+
+pub fn hosts() -> Vec<Vec<u8>> {
+    texts(&[
+        "orders",
+        "Orders.Default.:8080",
+        "10.0.0.1:1",
+        "[::1]:80",
+        "[fe80::1%eth0]",
+        "a@b",
+        "a..b",
+        "a:80:80",
+    ])
+}
+
+/// What was read is written as it was read.
+pub fn traceparent(bytes: &[u8]) {
+    let Some(context) = w3c::parse(bytes) else { return };
+    assert_eq!(w3c::parse(&w3c::write(&context)), Some(context));
+}
+
+pub fn traceparents() -> Vec<Vec<u8>> {
+    texts(&[
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03-later",
+        "00-00000000000000000000000000000000-b7ad6b7169203331-00",
+    ])
+}
+
+/// A state that is passed on has no byte that could end its field.
+pub fn tracestate(bytes: &[u8]) {
+    if w3c::state_is_valid(bytes.split(|byte| *byte == b'\n')) {
+        assert!(bytes.iter().all(|byte| matches!(byte, b'\n' | b'\t' | b'\r' | 0x0c | b' '..=b'~')));
+    }
+}
+
+pub fn tracestates() -> Vec<Vec<u8>> {
+    texts(&["a=1,b@c=2\nd=3", "a= ,", "0@a*b/c_d-e=x y", "A=1"])
+}
+
+/// No status but those there are.
+pub fn grpc_status(bytes: &[u8]) {
+    if let Some(status) = classify::grpc_status(bytes) {
+        assert!(bytes.iter().all(u8::is_ascii_digit), "{status}");
+    }
+}
+
+pub fn grpc_statuses() -> Vec<Vec<u8>> {
+    texts(&["0", "14", "016", "-1", "256"])
+}
