@@ -95,6 +95,8 @@ impl Sidecar {
         let workers = worker::start(&worker_settings(&settings), &shared, &watch).context("cannot listen")?;
         drop(watch);
 
+        let names = forwarder(&settings);
+        let names = Resolver::new(discovery.clone(), credentials.clone(), names, &registry);
         let admin = Admin {
             discovery: discovery.clone(),
             credentials: credentials.clone(),
@@ -104,8 +106,7 @@ impl Sidecar {
             orders: order,
         };
         let admin = serve_admin(&settings, &Arc::new(admin))?;
-        serve_names(&settings, Resolver::new(discovery.clone(), credentials.clone(), forwarder(&settings)))
-            .await?;
+        serve_names(&settings, names).await?;
         let control = Control {
             settings: Arc::clone(&settings),
             addresses,
@@ -230,7 +231,7 @@ fn addresses(settings: &Settings) -> (Vec<IpAddr>, Vec<IpAddr>) {
 }
 
 fn forwarder(settings: &Settings) -> Forwarder {
-    Forwarder::new("/etc/resolv.conf".into(), settings.dns.clone(), settings.mark)
+    Forwarder::new(settings.resolv_conf.clone(), settings.dns.clone(), settings.mark)
 }
 
 async fn shutdown_ordered(orders: &mut mpsc::Receiver<Order>) {

@@ -141,6 +141,9 @@ pub struct RunArgs {
     /// Where names are resolved [default: 127.0.0.1:4153,[::1]:4153]
     #[arg(long, env = "WEFT_DNS_ADDR", value_name = "ADDRS")]
     pub dns_addr: Option<String>,
+    /// The app's resolv.conf: who is asked about names that are not the mesh's [default: /etc/resolv.conf]
+    #[arg(long, env = "WEFT_RESOLV_CONF", value_name = "FILE")]
+    pub resolv_conf: Option<PathBuf>,
     /// Listeners of their own for services, for use without interception: ADDR=NAME[.NAMESPACE]:PORT,...
     #[arg(long, env = "WEFT_UPSTREAMS", value_name = "UPSTREAMS")]
     pub upstreams: Option<String>,
@@ -194,6 +197,8 @@ pub struct Settings {
     pub admin: Vec<SocketAddr>,
     /// Listeners of the resolver.
     pub dns: Vec<SocketAddr>,
+    /// The app's `resolv.conf`.
+    pub resolv_conf: PathBuf,
     /// Listeners that each lead to one service.
     pub upstreams: Vec<Upstream>,
     /// Where the last good state is kept; none: nowhere.
@@ -269,6 +274,7 @@ impl RunArgs {
                 inbound,
                 admin,
                 dns,
+                resolv_conf: self.resolv_conf.unwrap_or_else(|| "/etc/resolv.conf".into()),
                 upstreams,
                 cache_dir: self.cache_dir.or_else(|| machine.cache_dir.clone()),
                 workers: workers.flatten().unwrap_or(machine.workers),

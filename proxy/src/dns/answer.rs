@@ -1,222 +1,285 @@
-//! Which names are the mesh's, and what they resolve to.
+//! Answers about names of the mesh, from what discovery knows.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use hickory_proto::op::{Message, Query, ResponseCode};
-use hickory_proto::rr::rdata::{A, AAAA};
-use hickory_proto::rr::{DNSClass, RData, Record, RecordType};
-use weft_core::model::{Name, QualifiedName};
+use futures_util::future::join_all;
+use weft_core::model::{Endpoint, Name as Label, Protocol, QualifiedName, ServicePort};
 
-use crate::state::{Discovery, KnownService};
+use super::names::{self, Candidate, Part};
+use super::wire::{HEADER, IN, Name, Owner, Query, Rcode, Reply, kind};
+use crate::state::{Discovery, Known, KnownService, Snapshot};
 
-/// How long an answer holds, in seconds: services come and go.
+/// How long an answer holds, in seconds, and how long that there is none: services come and go.
 const TTL: u32 = 5;
 
-/// The domain that is the mesh's alone.
-const DOMAIN: &str = "mesh";
-
-/// What becomes of a question.
-#[derive(Debug)]
-pub(super) enum Verdict {
-    /// It is answered here.
-    Answer(Box<Message>),
-    /// It is not ours.
-    Forward,
+/// What a question is answered from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mesh<'a> {
+    pub(super) discovery: &'a Discovery,
+    /// Where names without a namespace are looked for.
+    pub(super) own: Option<&'a Label>,
+    /// What the pod's programs append to names.
+    pub(super) search: &'a [Vec<String>],
 }
 
-/// Answers a question about a name of the mesh, looking it up where it is not known yet.
-pub(super) async fn decide(
-    question: &Message,
-    discovery: &Discovery,
-    own: Option<&Name>,
-    search: &[String],
-) -> Verdict {
-    let [query] = question.queries.as_slice() else { return Verdict::Forward };
-    if query.query_class() != DNSClass::IN {
-        return Verdict::Forward;
-    }
-    let text = query.name().to_ascii().trim_end_matches('.').to_lowercase();
-    let mut in_doubt = false;
-    for name in candidates(&text, own, search) {
-        if let Some(service) = discovery.lookup_service(&name).await {
-            return Verdict::Answer(Box::new(answer(question, query, &service)));
+impl Mesh<'_> {
+    /// Answers a question about a name of the mesh, looking it up where it is not known yet; none: the name is not ours.
+    pub(super) async fn answer(self, query: &Query) -> Option<Vec<u8>> {
+        if query.class != IN {
+            return None;
         }
-        in_doubt |= discovery.connected() && !discovery.snapshot().settles_service(&name);
-    }
-    // A name of one label is no one else's. While the control plane is slow to answer, the app had better ask again.
-    if in_doubt && !text.contains('.') {
-        return Verdict::Answer(Box::new(failure(question, ResponseCode::ServFail)));
-    }
-    // Nobody else is to be asked about, or told of, names in our own domain.
-    if text == DOMAIN || text.ends_with(&format!(".{DOMAIN}")) {
-        return Verdict::Answer(Box::new(failure(question, ResponseCode::NXDomain)));
-    }
-    Verdict::Forward
-}
-
-/// The same question with nothing but a code.
-pub(super) fn failure(question: &Message, code: ResponseCode) -> Message {
-    let mut reply = reply_to(question);
-    reply.metadata.response_code = code;
-    reply
-}
-
-/// The services that a name may mean: `NAME`, `NAME.NAMESPACE` or `NAME.NAMESPACE.mesh`, as it is or before a search
-/// domain.
-fn candidates(text: &str, own: Option<&Name>, search: &[String]) -> Vec<QualifiedName> {
-    let mut found = Vec::new();
-    let stripped = search.iter().filter_map(|domain| text.strip_suffix(domain.as_str())?.strip_suffix('.'));
-    for form in std::iter::once(text).chain(stripped) {
-        let mut labels = form.split('.');
-        let name = match (labels.next(), labels.next(), labels.next(), labels.next()) {
-            (Some(name), None, ..) => own.and_then(|own| qualified(own.as_str(), name)),
-            (Some(name), Some(namespace), None | Some(DOMAIN), None) => qualified(namespace, name),
-            _ => None,
+        let Some(labels) = query.name.labels() else {
+            // No service is called so, but it may lie in our domain.
+            let apex = names::ours_at(&query.name)? + HEADER;
+            let zone = Zone { apex, revision: self.discovery.snapshot().revision };
+            return Some(zone.close(start(query, Rcode::NxDomain)));
         };
-        if let Some(name) = name
-            && !found.contains(&name)
-        {
-            found.push(name);
+        let (places, labels): (Vec<usize>, Vec<String>) = labels.into_iter().unzip();
+        let place = |label: usize| HEADER + places.get(label).copied().unwrap_or_default();
+        if let Some(address) = names::address(&labels) {
+            return self.name_of(query, address).await;
+        }
+        let candidates = names::candidates(&labels, self.own, self.search);
+        let services = candidates.iter().map(|candidate| self.discovery.lookup_service(&candidate.service));
+        // All are looked up at once, and the first that exists counts.
+        let services = join_all(services).await;
+        for (candidate, service) in candidates.iter().zip(services) {
+            if let Some(service) = service {
+                let zone = Zone { apex: place(candidate.apex), revision: self.discovery.snapshot().revision };
+                return Some(of_service(query, candidate, &service, zone));
+            }
+        }
+        let snapshot = self.discovery.snapshot();
+        let ours = names::is_ours(&labels);
+        // A name of one label is no one else's, nor is one in our own domain. While the control plane is slow to answer,
+        // or away, the app had better ask again.
+        let unsettled = candidates.iter().any(|candidate| !snapshot.settles_service(&candidate.service));
+        if unsettled && (ours || (labels.len() == 1 && self.discovery.connected())) {
+            return Some(Reply::to(query, Rcode::ServFail).finish());
+        }
+        // Nobody else is to be asked about, or told of, names in our own domain.
+        ours.then(|| {
+            let zone = Zone { apex: place(labels.len() - 1), revision: snapshot.revision };
+            let exists = labels.len() == 1
+                || names::namespace(&labels).is_some_and(|name| self.has_namespace(&snapshot, name));
+            let asks_for_zone = labels.len() == 1 && query.kind == kind::SOA;
+            let mut reply = start(query, if exists { Rcode::NoError } else { Rcode::NxDomain });
+            if asks_for_zone {
+                reply.answer(Owner::At(HEADER), kind::SOA, TTL, &zone.soa());
+            }
+            zone.close(reply)
+        })
+    }
+
+    /// Whether there are names below `NAMESPACE.mesh`: then it exists too (RFC 8020).
+    fn has_namespace(&self, snapshot: &Snapshot, name: &str) -> bool {
+        self.own.is_some_and(|own| own.as_str() == name)
+            || snapshot.services.keys().any(|service| service.namespace.as_str() == name)
+    }
+
+    /// The service whose virtual address this is.
+    async fn name_of(self, query: &Query, address: IpAddr) -> Option<Vec<u8>> {
+        let mesh = self.discovery.snapshot().mesh.clone();
+        let virtual_one =
+            mesh.is_some_and(|mesh| mesh.service_cidrs.iter().any(|range| range.contains(address)));
+        let snapshot = if virtual_one {
+            self.discovery.lookup_address(address).await
+        } else {
+            self.discovery.snapshot()
+        };
+        let zone = Zone { apex: HEADER, revision: snapshot.revision };
+        match snapshot.addresses.get(&address) {
+            Some(Known::Service(service)) => {
+                let mut reply = start(query, Rcode::NoError);
+                if matches!(query.kind, kind::PTR | kind::ANY) {
+                    let name = Name::of(names::full_name(service))?;
+                    reply.answer(Owner::At(HEADER), kind::PTR, TTL, name.as_bytes());
+                }
+                Some(zone.close(reply))
+            }
+            _ if !virtual_one => None,
+            None if self.discovery.connected() => Some(Reply::to(query, Rcode::ServFail).finish()),
+            _ => Some(zone.close(start(query, Rcode::NxDomain))),
         }
     }
-    found
 }
 
-fn qualified(namespace: &str, name: &str) -> Option<QualifiedName> {
-    Some(QualifiedName::new(namespace.parse().ok()?, name.parse().ok()?))
+fn start(query: &Query, rcode: Rcode) -> Reply {
+    Reply::to(query, rcode).authoritative()
 }
 
-fn answer(question: &Message, query: &Query, service: &Arc<KnownService>) -> Message {
-    let mut reply = reply_to(question);
-    let wants = |address: &IpAddr| match query.query_type() {
-        RecordType::A => address.is_ipv4(),
-        RecordType::AAAA => address.is_ipv6(),
-        _ => false,
+/// Whose word it is that there is no record.
+#[derive(Debug, Clone, Copy)]
+struct Zone {
+    /// Where in the question the zone's name stands.
+    apex: usize,
+    revision: u64,
+}
+
+impl Zone {
+    /// The message; where nothing was answered it says for how long that holds (RFC 2308 section 3).
+    fn close(self, mut reply: Reply) -> Vec<u8> {
+        if reply.is_empty() {
+            reply.authority(Owner::At(self.apex), kind::SOA, TTL, &self.soa());
+        }
+        reply.finish()
+    }
+
+    fn soa(self) -> Vec<u8> {
+        let mut data = b"\x04weft\x04mesh\0\x0ahostmaster\x04weft\x04mesh\0".to_vec();
+        // Serial numbers wrap around (RFC 1982).
+        let serial = u32::try_from(self.revision & u64::from(u32::MAX)).unwrap_or_default();
+        data.extend([serial, 3600, 600, 86_400, TTL].map(u32::to_be_bytes).concat());
+        data
+    }
+}
+
+fn of_service(query: &Query, candidate: &Candidate, service: &KnownService, zone: Zone) -> Vec<u8> {
+    let asked = Asked { query, service };
+    let reply = match &candidate.part {
+        Part::Whole => asked.whole(),
+        Part::Workload(workload) => asked.workload(workload),
+        Part::Port(port) => asked.port(port),
+        Part::Protocol => start(query, Rcode::NoError),
+        Part::Nothing => start(query, Rcode::NxDomain),
     };
-    let own = service.service.addresses.iter();
-    let mut addresses: Vec<IpAddr> = own.copied().filter(wants).collect();
-    if service.service.addresses.is_empty() {
-        // A headless service: its workloads, in another order each time, so that clients which take the first spread.
-        let endpoints = service.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
-        addresses = endpoints.copied().filter(wants).collect();
+    zone.close(reply)
+}
+
+/// A question about a service that exists.
+struct Asked<'a> {
+    query: &'a Query,
+    service: &'a KnownService,
+}
+
+impl Asked<'_> {
+    fn whole(&self) -> Reply {
+        let mut reply = start(self.query, Rcode::NoError);
+        if self.query.kind == kind::SRV {
+            let ports: Vec<&ServicePort> = self.service.service.ports.iter().collect();
+            self.add_ports(&mut reply, &ports);
+        } else {
+            self.add_addresses(&mut reply, &self.addresses());
+        }
+        reply
+    }
+
+    fn workload(&self, name: &str) -> Reply {
+        let mut endpoints = self.service.endpoints.iter();
+        let Some(endpoint) = endpoints.find(|endpoint| endpoint.workload.name.as_str() == name) else {
+            return start(self.query, Rcode::NxDomain);
+        };
+        let mut reply = start(self.query, Rcode::NoError);
+        self.add_addresses(&mut reply, &endpoint.addresses);
+        reply
+    }
+
+    fn port(&self, name: &str) -> Reply {
+        let ports = ports_called(name, &self.service.service.ports);
+        if ports.is_empty() {
+            return start(self.query, Rcode::NxDomain);
+        }
+        let mut reply = start(self.query, Rcode::NoError);
+        if matches!(self.query.kind, kind::SRV | kind::ANY) {
+            self.add_ports(&mut reply, &ports);
+        }
+        reply
+    }
+
+    /// The virtual addresses; those of a headless service are its workloads', in another order each time, so that
+    /// clients which take the first spread.
+    fn addresses(&self) -> Vec<IpAddr> {
+        if !self.service.service.addresses.is_empty() {
+            return self.service.service.addresses.clone();
+        }
+        let endpoints = self.service.endpoints.iter();
+        let mut addresses: Vec<_> = endpoints.flat_map(|endpoint| &endpoint.addresses).copied().collect();
         fastrand::shuffle(&mut addresses);
-    }
-    for address in addresses {
-        let data = match address {
-            IpAddr::V4(v4) => RData::A(A(v4)),
-            IpAddr::V6(v6) => RData::AAAA(AAAA(v6)),
-        };
-        reply.add_answer(Record::from_rdata(query.name().clone(), TTL, data));
-    }
-    reply
-}
-
-fn reply_to(question: &Message) -> Message {
-    let mut reply = Message::response(question.metadata.id, question.metadata.op_code);
-    reply.metadata.recursion_desired = question.metadata.recursion_desired;
-    reply.metadata.recursion_available = true;
-    reply.metadata.authoritative = true;
-    reply.add_queries(question.queries.iter().cloned());
-    reply
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use weft_core::model::{Endpoint, Service};
-
-    use super::*;
-    use crate::state::{self, Snapshot};
-
-    fn check(text: &str, expected: &[&str]) {
-        let own: Name = "default".parse().unwrap();
-        let search = ["default.svc.cluster.local".to_owned(), "example.com".to_owned()];
-        let found: Vec<_> = candidates(text, Some(&own), &search).iter().map(ToString::to_string).collect();
-        assert_eq!(found, expected, "{text}");
+        addresses
     }
 
-    #[test]
-    fn names_of_the_mesh_have_three_forms_and_may_carry_a_search_domain() {
-        check("orders", &["default/orders"]);
-        check("orders.shop", &["shop/orders"]);
-        check("orders.shop.mesh", &["shop/orders"]);
-        check("orders.example.com", &["default/orders"]);
-        check("orders.shop.example.com", &["shop/orders"]);
-        check("orders.default.svc.cluster.local", &["default/orders"]);
-        check("www.google.com", &[]);
-        check("orders.shop.other", &[]);
-        check("a.b.c.mesh", &[]);
-        check("example.com", &["com/example"]);
-        check("", &[]);
-        check("_tcp.orders", &[]);
-        assert!(candidates("orders", None, &[]).is_empty());
-    }
-
-    fn known(name: &str, addresses: &[&str], endpoints: &[&str]) -> (QualifiedName, Arc<KnownService>) {
-        let name: QualifiedName = name.parse().unwrap();
-        let parse = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
-        let endpoint = Endpoint {
-            workload: name.clone(),
-            addresses: parse(endpoints),
-            identity: None,
-            inbound_port: None,
-            zone: String::new(),
-            weight: 1,
-            ports: Vec::new(),
-        };
-        let service = Service {
-            name: name.clone(),
-            addresses: parse(addresses),
-            ports: Vec::new(),
-            traffic: Default::default(),
-        };
-        let endpoints = Arc::from([Arc::new(endpoint)]);
-        (name, Arc::new(KnownService { service, endpoints, generation: 1 }))
-    }
-
-    async fn ask(name: &str, kind: RecordType) -> Option<(ResponseCode, Vec<String>)> {
-        let (discovery, publisher, _asked) = state::channel(Vec::new());
-        publisher.publish(Snapshot {
-            services: HashMap::from([
-                known("default/orders", &["240.64.0.7", "fd57:eff7::7"], &["10.0.0.1"]),
-                known("default/four", &["240.64.0.8"], &[]),
-                known("default/headless", &[], &["10.0.0.1", "fd00::1"]),
-            ]),
-            ..Snapshot::default()
-        });
-        let mut question = Message::query();
-        question.add_query(Query::query(name.parse().unwrap(), kind));
-        let own = "default".parse().unwrap();
-        match decide(&question, &discovery, Some(&own), &[]).await {
-            Verdict::Forward => None,
-            Verdict::Answer(reply) => {
-                assert_eq!(reply.metadata.id, question.metadata.id);
-                let answers = reply.answers.iter().map(|record| record.data.to_string()).collect();
-                Some((reply.metadata.response_code, answers))
+    fn add_addresses(&self, reply: &mut Reply, addresses: &[IpAddr]) {
+        for address in addresses {
+            let (kind, data) = record(*address);
+            if self.query.kind == kind || self.query.kind == kind::ANY {
+                reply.answer(Owner::At(HEADER), kind, TTL, &data);
             }
         }
     }
 
-    #[tokio::test]
-    async fn services_resolve_to_their_addresses_of_the_family_asked_for() {
-        let yes = |answers: &[&str]| {
-            Some((ResponseCode::NoError, answers.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>()))
-        };
-        assert_eq!(ask("orders.", RecordType::A).await, yes(&["240.64.0.7"]));
-        assert_eq!(ask("ORDERS.Default.", RecordType::AAAA).await, yes(&["fd57:eff7::7"]));
-        assert_eq!(ask("four.default.mesh.", RecordType::AAAA).await, yes(&[]));
-        assert_eq!(ask("orders.", RecordType::MX).await, yes(&[]));
-        assert_eq!(ask("headless.", RecordType::A).await, yes(&["10.0.0.1"]));
-        assert_eq!(ask("headless.", RecordType::AAAA).await, yes(&["fd00::1"]));
+    /// Hosts and ports (RFC 2782), and the hosts' addresses besides.
+    fn add_ports(&self, reply: &mut Reply, ports: &[&ServicePort]) {
+        let name = &self.service.service.name;
+        let mut hosts = Vec::new();
+        if self.service.service.addresses.is_empty() {
+            let mut endpoints: Vec<&Endpoint> = self.service.endpoints.iter().map(AsRef::as_ref).collect();
+            fastrand::shuffle(&mut endpoints);
+            for endpoint in endpoints {
+                let Some(host) = name_of_workload(&endpoint.workload, name) else { continue };
+                let targets = ports.iter().filter_map(|port| endpoint.target_port(port.port));
+                hosts.push((host, targets.collect(), endpoint.weight, endpoint.addresses.as_slice()));
+            }
+        } else if let Some(host) = Name::of(names::full_name(name)) {
+            let targets: Vec<u16> = ports.iter().map(|port| port.port).collect();
+            hosts.push((host, targets, 1, self.service.service.addresses.as_slice()));
+        }
+        let mut besides = Vec::new();
+        for (host, targets, weight, addresses) in &hosts {
+            for target in targets {
+                let weight = u16::try_from(*weight).unwrap_or(u16::MAX);
+                let mut data = [0, weight, *target].map(u16::to_be_bytes).concat();
+                let before_host = data.len();
+                data.extend(host.as_bytes());
+                if let Some(at) = reply.answer(Owner::At(HEADER), kind::SRV, TTL, &data) {
+                    besides.push((at + before_host, host, addresses));
+                }
+            }
+        }
+        besides.dedup_by_key(|(_, host, _)| *host);
+        for (at, host, addresses) in besides {
+            let owner = if at < 0x4000 { Owner::At(at) } else { Owner::Name(host) };
+            for address in *addresses {
+                let (kind, data) = record(*address);
+                reply.additional(owner, kind, TTL, &data);
+            }
+        }
     }
+}
 
-    #[tokio::test]
-    async fn other_names_are_passed_on_but_not_those_of_the_mesh() {
-        assert_eq!(ask("www.example.org.", RecordType::A).await, None);
-        assert_eq!(ask("nothing.", RecordType::A).await, None);
-        assert_eq!(ask("no.such.mesh.", RecordType::A).await, Some((ResponseCode::NXDomain, Vec::new())));
-        assert_eq!(ask("a.b.c.mesh.", RecordType::A).await, Some((ResponseCode::NXDomain, Vec::new())));
+fn record(address: IpAddr) -> (u16, Vec<u8>) {
+    match address {
+        IpAddr::V4(v4) => (kind::A, v4.octets().to_vec()),
+        IpAddr::V6(v6) => (kind::AAAA, v6.octets().to_vec()),
+    }
+}
+
+fn name_of_workload(workload: &QualifiedName, service: &QualifiedName) -> Option<Name> {
+    Name::of(workload.name.as_str().split('.').chain(names::full_name(service)))
+}
+
+/// The ports that `_NAME._tcp` asks for: those of this name, else the one of this number, else those that speak it, else
+/// those of which nothing is said that would speak against it.
+fn ports_called<'a>(name: &str, ports: &'a [ServicePort]) -> Vec<&'a ServicePort> {
+    let number = name.parse::<u16>().ok();
+    let unnamed = |port: &ServicePort| port.name.is_empty() && port.protocol == Protocol::Detect;
+    let rules: [&dyn Fn(&ServicePort) -> bool; 4] = [
+        &|port| port.name.eq_ignore_ascii_case(name),
+        &|port| number == Some(port.port),
+        &|port| port.name.is_empty() && spoken(port.protocol).contains(&name),
+        &|port| unnamed(port) && spoken(Protocol::Http).contains(&name),
+    ];
+    let found = rules.iter().map(|rule| ports.iter().filter(|port| rule(port)).collect::<Vec<_>>());
+    found.into_iter().find(|found| !found.is_empty()).unwrap_or_default()
+}
+
+/// What services that speak this are called.
+fn spoken(protocol: Protocol) -> &'static [&'static str] {
+    match protocol {
+        Protocol::Http => &["http"],
+        Protocol::Http2 => &["http2", "h2c", "http"],
+        Protocol::Grpc => &["grpc"],
+        Protocol::Tls => &["tls", "https"],
+        Protocol::Tcp => &["tcp"],
+        Protocol::Detect => &[],
     }
 }

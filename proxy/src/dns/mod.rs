@@ -1,52 +1,63 @@
 //! The pod's resolver: names of the mesh are answered from what discovery knows, everything else goes, byte for byte,
-//! to the resolvers that the pod had anyway.
+//! to the resolvers that the pod had anyway, and what they say is remembered for as long as it holds.
+//!
+//! Answers are not looked into: that a name of somebody else's resolves to an address of ours ("rebinding") is for who
+//! serves at that address to notice, as it would be without us. An answer that was truncated for UDP is passed on as it
+//! is, and the program comes again over TCP, which we then do too. Whole zones (AXFR) are not carried.
 
 mod answer;
+mod cache;
+mod count;
 mod forward;
+mod names;
 mod resolv_conf;
+mod serve;
+#[cfg(test)]
+mod tests;
+mod upstream;
+pub mod wire;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use bytes::Bytes;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use weft_runtime::metrics::Registry;
 use weft_runtime::task;
 
 use crate::credentials::CredentialStore;
 use crate::state::Discovery;
-use answer::Verdict;
+use answer::Mesh;
+use count::{By, Count};
+use forward::Forwarded;
 pub use forward::Forwarder;
 pub use resolv_conf::ResolvConf;
+use wire::{Query, Rcode, Reply, Unreadable, kind};
 
-/// Questions that may be worked on at once; more are dropped, as a full queue would.
-const CONCURRENT: usize = 256;
+/// Questions over UDP that may wait for an answer at once; more are dropped, as a full queue would.
+const CONCURRENT: usize = 512;
 
 /// TCP connections that may be open at once.
 const CONNECTIONS: usize = 64;
 
-/// A TCP connection without a question is closed after this.
-const IDLE: Duration = Duration::from_secs(10);
-
-/// The largest question taken over UDP.
-const LARGEST: usize = 4096;
-
-/// Answers questions.
+/// Answers questions. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Resolver {
+pub struct Resolver(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     discovery: Discovery,
     credentials: CredentialStore,
     forwarder: Arc<Forwarder>,
+    count: Count,
     questions: Arc<Semaphore>,
     connections: Arc<Semaphore>,
 }
 
 /// How a question came, which decides how it is passed on and how long an answer may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Transport {
     Udp,
     Tcp,
@@ -54,14 +65,20 @@ enum Transport {
 
 impl Resolver {
     /// Answers from `discovery`, and for the rest asks the pod's own resolvers.
-    pub fn new(discovery: Discovery, credentials: CredentialStore, forwarder: Forwarder) -> Self {
-        Self {
+    pub fn new(
+        discovery: Discovery,
+        credentials: CredentialStore,
+        forwarder: Forwarder,
+        registry: &Registry,
+    ) -> Self {
+        Self(Arc::new(Shared {
             discovery,
             credentials,
             forwarder: Arc::new(forwarder),
+            count: Count::new(registry),
             questions: Arc::new(Semaphore::new(CONCURRENT)),
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
-        }
+        }))
     }
 
     /// Listens on an address, over UDP and TCP.
@@ -69,99 +86,59 @@ impl Resolver {
         let udp = UdpSocket::bind(address).await?;
         let tcp = TcpListener::bind(address).await?;
         let bound = (udp.local_addr()?, tcp.local_addr()?);
-        task::spawn("dns-udp", self.clone().serve_udp(udp));
-        task::spawn("dns-tcp", self.clone().serve_tcp(tcp));
+        task::spawn("dns-udp", serve::udp(self.clone(), udp));
+        task::spawn("dns-tcp", serve::tcp(self.clone(), tcp));
         Ok(bound)
     }
 
-    async fn serve_udp(self, socket: UdpSocket) {
-        let socket = Arc::new(socket);
-        let mut buffer = vec![0; LARGEST];
-        loop {
-            let (length, client) = match socket.recv_from(&mut buffer).await {
-                Ok(received) => received,
-                // Mostly an ICMP error about an answer that nobody waited for.
-                Err(error) => {
-                    tracing::debug!(%error, "cannot receive a question");
-                    tokio::task::yield_now().await;
-                    continue;
-                }
-            };
-            let Ok(slot) = Arc::clone(&self.questions).try_acquire_owned() else { continue };
-            let question = buffer.get(..length).unwrap_or_default().to_vec();
-            let (resolver, socket) = (self.clone(), Arc::clone(&socket));
-            task::spawn("dns-question", async move {
-                if let Some(answer) = resolver.answer(&question, Transport::Udp).await
-                    && let Err(error) = socket.send_to(&answer, client).await
-                {
-                    tracing::debug!(%client, %error, "cannot send an answer");
-                }
-                drop(slot);
-            });
-        }
-    }
-
-    async fn serve_tcp(self, listener: TcpListener) {
-        loop {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
-            let Ok(slot) = Arc::clone(&self.connections).try_acquire_owned() else { continue };
-            let resolver = self.clone();
-            task::spawn("dns-connection", async move {
-                if let Err(error) = resolver.converse(stream).await {
-                    tracing::debug!(%error, "connection ended");
-                }
-                drop(slot);
-            });
-        }
-    }
-
-    /// Questions one after the other, each behind its length (RFC 1035 section 4.2.2).
-    async fn converse(&self, mut stream: TcpStream) -> io::Result<()> {
-        loop {
-            let question = match timeout(IDLE, forward::read_framed(&mut stream)).await {
-                Ok(Ok(question)) => question,
-                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
-                Ok(Err(error)) => return Err(error),
-                Err(_) => return Ok(()),
-            };
-            let Some(answer) = self.answer(&question, Transport::Tcp).await else { return Ok(()) };
-            stream.write_all(&forward::framed(&answer)?).await?;
-        }
-    }
-
-    /// The answer to a question; none where it is none.
-    async fn answer(&self, bytes: &[u8], transport: Transport) -> Option<Vec<u8>> {
-        let question = Message::from_vec(bytes).ok()?;
-        if question.metadata.message_type != MessageType::Query {
-            return None;
-        }
-        let verdict = match question.metadata.op_code {
-            OpCode::Query => {
-                // Names without a namespace are looked for in our own.
-                let own = self.credentials.current().and_then(|(_, own)| own.identity().service_account());
-                let own = own.map(|(namespace, _)| namespace);
-                answer::decide(&question, &self.discovery, own.as_ref(), &self.forwarder.search()).await
+    /// The answer to a packet; none where it is no question.
+    async fn answer(self, message: Bytes, transport: Transport) -> Option<Vec<u8>> {
+        let (by, answer) = match Query::parse(&message) {
+            Ok(query) => {
+                let (by, answer) = self.answer_query(&message, &query, transport).await;
+                let limit = if transport == Transport::Udp { query.payload() } else { usize::from(u16::MAX) };
+                (by, Some(wire::fit(answer, limit, query.end())))
             }
-            _ => Verdict::Forward,
+            Err(Unreadable::Noise) => (By::Refused, None),
+            Err(Unreadable::Malformed) => (By::Refused, wire::bare(&message, Rcode::FormErr)),
+            Err(Unreadable::OtherOperation) => {
+                let passed = self.0.forwarder.pass(&message, transport).await;
+                (By::Upstream, passed.or_else(|| wire::bare(&message, Rcode::ServFail)))
+            }
         };
-        let reply = match verdict {
-            Verdict::Answer(reply) => *reply,
-            Verdict::Forward => match self.forwarder.ask(bytes, transport).await {
-                Some(reply) => return Some(reply),
-                None => answer::failure(&question, ResponseCode::ServFail),
-            },
-        };
-        let encoded = reply.to_vec().ok()?;
-        if transport == Transport::Udp && encoded.len() > usize::from(question.max_payload()) {
-            return reply.truncate().to_vec().ok();
+        match &answer {
+            Some(answer) => self.0.count.answered(by, answer),
+            None => self.0.count.unanswered(by),
         }
-        Some(encoded)
+        answer
     }
+
+    async fn answer_query(&self, message: &[u8], query: &Query, transport: Transport) -> (By, Vec<u8>) {
+        let refuse = |rcode| (By::Refused, Reply::to(query, rcode).finish());
+        if query.edns.is_some_and(|edns| edns.version > 0) {
+            return refuse(Rcode::BadVers); // RFC 6891 section 6.1.3
+        }
+        if matches!(query.kind, kind::AXFR | kind::IXFR) {
+            return refuse(Rcode::Refused);
+        }
+        let upstream = self.0.forwarder.upstream();
+        // Names without a namespace are looked for in our own.
+        let own = self.0.credentials.current().and_then(|(_, own)| own.identity().service_account());
+        let own = own.map(|(namespace, _)| namespace);
+        let mesh =
+            Mesh { discovery: &self.0.discovery, own: own.as_ref(), search: &upstream.settings.search };
+        if let Some(answer) = mesh.answer(query).await {
+            return (By::Mesh, answer);
+        }
+        match self.0.forwarder.ask(message, query, transport, &upstream).await {
+            Forwarded::Fresh(answer) => (By::Upstream, answer),
+            Forwarded::Remembered(answer) => (By::Cache, answer),
+        }
+    }
+}
+
+/// A message behind its length (RFC 1035 section 4.2.2).
+fn framed(message: &[u8]) -> io::Result<Vec<u8>> {
+    let length = u16::try_from(message.len()).map_err(|_| io::ErrorKind::InvalidData)?;
+    Ok([&length.to_be_bytes(), message].concat())
 }
