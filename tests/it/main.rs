@@ -7,6 +7,7 @@ mod configuration;
 mod control_plane_away;
 mod curl;
 mod demo;
+mod dns;
 mod draining;
 mod encryption;
 mod fidelity;
