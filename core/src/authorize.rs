@@ -1,10 +1,19 @@
 //! Who may call: the only place where a [`Permit`] is made (stage 5 of a request's life).
 //!
-//! Fails closed: without configuration, no one may.
+//! Fails closed: without configuration, no one may. A Deny that may be about a call keeps it out, an Allow lets in only
+//! what it surely is about; where Allows are, what none of them is about stays out.
+
+mod matching;
 
 use std::fmt;
+use std::net::IpAddr;
 
-use crate::model::{AuthorizationDefault, Mesh, MtlsMode, SpiffeId};
+use crate::host::Host;
+use crate::model::{
+    AccessAction, AccessMode, AccessPolicy, AuthorizationDefault, Mesh, MtlsMode, QualifiedName, SpiffeId,
+};
+use crate::path::Path;
+use matching::Holds;
 
 /// Who is calling, as far as it was proved.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -13,6 +22,31 @@ pub enum Peer {
     Known(SpiffeId),
     /// Anyone: plaintext, or TLS that is not the mesh's.
     Anonymous,
+}
+
+/// What policies see of a request.
+pub trait Asked {
+    /// The method.
+    fn method(&self) -> &str;
+    /// The path; none where the request has none.
+    fn path(&self) -> Option<&Path<'_>>;
+    /// The host; none where the request names none.
+    fn host(&self) -> Option<&Host<'_>>;
+    /// Shows every value of a header, whose name is in lower case.
+    fn each_value(&self, name: &str, see: &mut dyn FnMut(&[u8]));
+}
+
+/// A call: a connection, or a request on one.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    /// Who calls.
+    pub peer: &'a Peer,
+    /// From where the connection comes.
+    pub address: IpAddr,
+    /// The app's port.
+    pub port: u16,
+    /// The request; none: the connection carries bytes.
+    pub request: Option<&'a dyn Asked>,
 }
 
 /// Proof that a call may be passed on to the app. Only [`authorize`] makes one.
@@ -24,7 +58,7 @@ pub struct Permit {
 }
 
 /// Why a call may not be passed on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Denial {
     /// Nothing is known yet of what the mesh allows.
     NoConfiguration,
@@ -34,17 +68,46 @@ pub enum Denial {
     Unauthenticated,
     /// No one is let in.
     DefaultDeny,
+    /// This policy keeps it out.
+    Policy(QualifiedName),
+    /// There are policies that allow calls, and none allows this one.
+    NotAllowed,
 }
 
-/// Says whether `peer` may call the app's `port`, and why not.
-pub fn authorize(mesh: Option<&Mesh>, peer: &Peer, port: u16) -> Result<Permit, Denial> {
+/// What a policy had to do with a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Decision {
+    /// It let it in.
+    Allowed,
+    /// It kept it out.
+    Denied,
+    /// It would have let it in, were it enforced.
+    WouldAllow,
+    /// It would have kept it out, were it enforced.
+    WouldDeny,
+}
+
+/// Says whether a call may go on to the app, and why not. `told` hears what policies had to do with it.
+pub fn authorize(
+    mesh: Option<&Mesh>,
+    policies: &[AccessPolicy],
+    call: &Call<'_>,
+    mut told: impl FnMut(&AccessPolicy, Decision),
+) -> Result<Permit, Denial> {
     let mesh = mesh.ok_or(Denial::NoConfiguration)?;
-    let known = match peer {
+    let known = match call.peer {
         Peer::Known(_) => true,
         Peer::Anonymous => false,
     };
     if !known && mesh.mtls == MtlsMode::Strict {
         return Err(Denial::PlaintextUnderStrict);
+    }
+    if !policies.is_empty() {
+        match by_policies(policies, call, &mut told) {
+            Some(true) => return Ok(Permit { port: call.port, _only_made_here: () }),
+            Some(false) => return Err(denying(policies, call)),
+            None => {}
+        }
     }
     match mesh.authorization {
         AuthorizationDefault::Any => {}
@@ -52,7 +115,52 @@ pub fn authorize(mesh: Option<&Mesh>, peer: &Peer, port: u16) -> Result<Permit, 
         AuthorizationDefault::Authenticated => return Err(Denial::Unauthenticated),
         AuthorizationDefault::Deny => return Err(Denial::DefaultDeny),
     }
-    Ok(Permit { port, _only_made_here: () })
+    Ok(Permit { port: call.port, _only_made_here: () })
+}
+
+/// Whether policies let the call in; none: they leave it to the mesh's default.
+fn by_policies(
+    policies: &[AccessPolicy],
+    call: &Call<'_>,
+    told: &mut impl FnMut(&AccessPolicy, Decision),
+) -> Option<bool> {
+    let (mut allows, mut allowed, mut denied) = (false, false, false);
+    for policy in policies.iter().filter(|policy| is_about(policy, call.port)) {
+        let holds = matching::policy(policy, call);
+        let decision = match (policy.action, policy.mode) {
+            (AccessAction::Deny, _) if holds == Holds::No => continue,
+            (AccessAction::Deny, AccessMode::Audit) => Decision::WouldDeny,
+            (AccessAction::Deny, AccessMode::Enforce) => Decision::Denied,
+            (AccessAction::Allow, AccessMode::Audit) if holds == Holds::Yes => Decision::WouldAllow,
+            (AccessAction::Allow, AccessMode::Audit) => Decision::WouldDeny,
+            (AccessAction::Allow, AccessMode::Enforce) => {
+                allows = true;
+                if holds != Holds::Yes {
+                    continue;
+                }
+                Decision::Allowed
+            }
+        };
+        denied |= decision == Decision::Denied;
+        allowed |= decision == Decision::Allowed;
+        told(policy, decision);
+    }
+    if denied { Some(false) } else { allows.then_some(allowed) }
+}
+
+/// The reason, looked for once it is known that there is one.
+fn denying(policies: &[AccessPolicy], call: &Call<'_>) -> Denial {
+    let denying = policies.iter().find(|policy| {
+        policy.action == AccessAction::Deny
+            && policy.mode == AccessMode::Enforce
+            && is_about(policy, call.port)
+            && matching::policy(policy, call) != Holds::No
+    });
+    denying.map_or(Denial::NotAllowed, |policy| Denial::Policy(policy.name.clone()))
+}
+
+fn is_about(policy: &AccessPolicy, port: u16) -> bool {
+    policy.ports.is_empty() || policy.ports.contains(&port)
 }
 
 impl Permit {
@@ -62,15 +170,21 @@ impl Permit {
     }
 }
 
-impl Denial {
-    /// The rule that decided, for metrics and logs.
-    pub fn rule(self) -> &'static str {
+impl Decision {
+    /// As metrics and logs spell it.
+    pub fn as_str(self) -> &'static str {
         match self {
-            Self::NoConfiguration => "no-configuration",
-            Self::PlaintextUnderStrict => "mtls-strict",
-            Self::Unauthenticated => "default-authenticated",
-            Self::DefaultDeny => "default-deny",
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::WouldAllow => "would-allow",
+            Self::WouldDeny => "would-deny",
         }
+    }
+}
+
+impl fmt::Debug for Call<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} at {} to port {}", self.peer, self.address, self.port)
     }
 }
 
@@ -81,6 +195,8 @@ impl fmt::Display for Denial {
             Self::PlaintextUnderStrict => "plaintext is refused: the mesh's mtls mode is Strict",
             Self::Unauthenticated => "the caller has no identity of the mesh",
             Self::DefaultDeny => "the mesh's authorization default is Deny",
+            Self::Policy(name) => return write!(f, "AuthorizationPolicy {name} denies it"),
+            Self::NotAllowed => "there are AuthorizationPolicies that allow calls, and none allows this one",
         })
     }
 }
@@ -92,7 +208,8 @@ mod tests {
     fn check(mtls: MtlsMode, authorization: AuthorizationDefault, peer: &Peer, expected: Option<Denial>) {
         let mesh =
             Mesh { mtls, authorization, ..Mesh::with_defaults("mesh.local".parse().unwrap(), Vec::new()) };
-        let verdict = authorize(Some(&mesh), peer, 8080);
+        let call = Call { peer, address: [10, 0, 0, 7].into(), port: 8080, request: None };
+        let verdict = authorize(Some(&mesh), &[], &call, |_, _| {});
         assert_eq!(
             verdict.map(|permit| permit.port()).map_err(Some),
             expected.map_or(Ok(8080), |d| Err(Some(d)))
@@ -121,7 +238,9 @@ mod tests {
     fn before_the_first_configuration_no_one_is_let_in() {
         let known = Peer::Known("spiffe://mesh.local/ns/default/sa/web".parse().unwrap());
         for peer in [known, Peer::Anonymous] {
-            assert_eq!(authorize(None, &peer, 80).unwrap_err(), Denial::NoConfiguration);
+            let call = Call { peer: &peer, address: [10, 0, 0, 7].into(), port: 80, request: None };
+            let verdict = authorize(None, &[], &call, |_, _| {});
+            assert_eq!(verdict.unwrap_err(), Denial::NoConfiguration);
         }
     }
 }

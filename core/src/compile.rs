@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::manifest::{DocumentedPort, ServiceSpec, TargetPort};
+use crate::manifest::{AuthorizationPolicySpec, DocumentedPort, ServiceSpec, TargetPort};
 use crate::model::{
-    Address, Endpoint, InboundPort, Mesh, PortMap, Propagation, Protocol, QualifiedName, Resource,
-    ResourceName, Service, ServicePort, SpiffeId, Workload,
+    AccessPolicy, Address, Endpoint, InboundPort, Mesh, PolicyTarget, PortMap, Propagation, Protocol,
+    QualifiedName, Resource, ResourceName, Service, ServicePort, SpiffeId, Workload,
 };
 use crate::world::{Holder, Member, Registration, World};
 
@@ -128,7 +128,31 @@ pub fn address(world: &World, address: IpAddr) -> Option<Address> {
 pub fn workload(world: &World, name: &QualifiedName) -> Option<Workload> {
     let registration = world.registration(name)?;
     let ports = inbound_ports(world, name, Member::Registered(registration));
-    Some(Workload { name: name.clone(), service_account: registration.service_account.clone(), ports })
+    let policies = access_policies(world, name, &ports);
+    let service_account = registration.service_account.clone();
+    Some(Workload { name: name.clone(), service_account, ports, policies })
+}
+
+/// The policies that are about a workload, by name: the order decides nothing.
+fn access_policies(world: &World, workload: &QualifiedName, inbound: &[InboundPort]) -> Vec<AccessPolicy> {
+    let about = |target: &PolicyTarget| match target {
+        PolicyTarget::Mesh => Some(Vec::new()),
+        PolicyTarget::Namespace(namespace) => (workload.namespace == *namespace).then(Vec::new),
+        PolicyTarget::Workload(name) => (workload == name).then(Vec::new),
+        PolicyTarget::Service(service) => {
+            // Without declared ports the service is every port of its workloads.
+            let ports = inbound.iter().filter(|port| port.service == *service).map(|port| port.port);
+            let ports: BTreeSet<u16> = ports.collect();
+            world.members(service).contains_key(workload).then(|| ports.into_iter().collect())
+        }
+        PolicyTarget::HttpRoute(_) | PolicyTarget::GrpcRoute(_) => None,
+    };
+    let policy = |(name, spec): (QualifiedName, &AuthorizationPolicySpec)| {
+        let AuthorizationPolicySpec { target, action, mode, rules } = spec;
+        let ports = about(target)?;
+        Some(AccessPolicy { name, action: *action, mode: *mode, ports, rules: rules.clone() })
+    };
+    world.access_policies().filter_map(policy).collect()
 }
 
 /// The document's ports stand; without any, those that are offered.

@@ -1,18 +1,22 @@
 //! To the app: accept, detect, prove who calls, authorise, forward.
 
+use std::cell::OnceCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use http::HeaderName;
 use tokio::time::timeout;
 use weft_certs::sni;
-use weft_core::authorize::{Denial, Peer, Permit, authorize};
+use weft_core::authorize::{Asked, Call, Denial, Peer, Permit, authorize};
 use weft_core::detect::Sniffed;
+use weft_core::host::Host;
 use weft_core::model::QualifiedName;
+use weft_core::path::Path;
 
 use crate::failure::ErrorCode;
 use crate::forward::{self, Heard};
-use crate::http::head::Head;
+use crate::http::head::{Fields, Head};
 use crate::http::headers::ClientFields;
 use crate::http::{Version, headers};
 use crate::listen::{Accepted, OriginalDst};
@@ -81,7 +85,7 @@ async fn from_stranger(worker: Rc<Worker>, mut client: Peeked, from: SocketAddr,
     }
     let peer = Peer::Anonymous;
     // A server is not woken by a client that would not be let in.
-    let heard = match permit(&worker, &peer, app.port()) {
+    let heard = match permit(&worker, &peer, from, app.port()) {
         Ok(permit) => {
             let cluster = app_cluster(&worker, &permit, app.ip());
             forward::listen_to_both(&worker, &cluster, &mut client).await
@@ -92,14 +96,14 @@ async fn from_stranger(worker: Rc<Worker>, mut client: Peeked, from: SocketAddr,
         Ok(Heard::Http(version)) => {
             serve(worker, client.into(), peer, from, app, version).await;
         }
-        Ok(Heard::Bytes(spoken, greeted)) => match permit(&worker, &peer, app.port()) {
+        Ok(Heard::Bytes(spoken, greeted)) => match permit(&worker, &peer, from, app.port()) {
             Ok(permit) => {
                 let (cluster, flow) =
                     (app_cluster(&worker, &permit, app.ip()), flow(&worker, &peer, app.port()));
                 let plain = Security::Plaintext;
                 forward::tunnel(&worker, &cluster, client.into(), greeted, &flow, spoken, plain).await;
             }
-            Err(denial) => refuse(&worker, &client.into(), refusal_of(denial)),
+            Err(denial) => refuse(&worker, &client.into(), refusal_of(&denial)),
         },
         Err(refusal) => refuse(&worker, &client.into(), refusal),
     }
@@ -107,7 +111,7 @@ async fn from_stranger(worker: Rc<Worker>, mut client: Peeked, from: SocketAddr,
 
 /// Bytes of another sidecar, for the app.
 async fn to_app(worker: Rc<Worker>, stream: Stream, peer: Peer, from: SocketAddr, app: SocketAddr) {
-    match permit(&worker, &peer, app.port()) {
+    match permit(&worker, &peer, from, app.port()) {
         Ok(permit) => {
             let (cluster, flow) = (app_cluster(&worker, &permit, app.ip()), flow(&worker, &peer, app.port()));
             let mutual = Security::Mutual;
@@ -115,14 +119,23 @@ async fn to_app(worker: Rc<Worker>, stream: Stream, peer: Peer, from: SocketAddr
         }
         Err(denial) => {
             tracing::debug!(%from, %app, %denial, "connection denied");
-            refuse(&worker, &stream, refusal_of(denial));
+            refuse(&worker, &stream, refusal_of(&denial));
         }
     }
 }
 
-/// Asks what is in force now.
-fn permit(worker: &Worker, peer: &Peer, port: u16) -> Result<Permit, Denial> {
-    authorize(worker.discovery.snapshot().mesh.as_deref(), peer, port)
+/// Asks what is in force now of a connection.
+fn permit(worker: &Worker, peer: &Peer, from: SocketAddr, port: u16) -> Result<Permit, Denial> {
+    decide(worker, &Call { peer, address: from.ip().to_canonical(), port, request: None })
+}
+
+fn decide(worker: &Worker, call: &Call<'_>) -> Result<Permit, Denial> {
+    let snapshot = worker.discovery.snapshot();
+    // Which policies are about us comes with our workload: without it nothing is known yet.
+    let workload = snapshot.workload.as_deref().ok_or(Denial::NoConfiguration)?;
+    authorize(snapshot.mesh.as_deref(), &workload.policies, call, |policy, decision| {
+        worker.observer.policy_decided(&policy.name, decision);
+    })
 }
 
 /// The app behind the port that a permit opens.
@@ -148,17 +161,17 @@ fn refuse(worker: &Worker, client: &Stream, refusal: Refusal) {
     client.reset();
 }
 
-fn refusal_of(denial: Denial) -> Refusal {
+fn refusal_of(denial: &Denial) -> Refusal {
     match denial {
         Denial::PlaintextUnderStrict => Refusal::Plaintext,
-        Denial::NoConfiguration | Denial::Unauthenticated | Denial::DefaultDeny => Refusal::Denied,
+        _ => Refusal::Denied,
     }
 }
 
-fn code_of(denial: Denial) -> ErrorCode {
+fn code_of(denial: &Denial) -> ErrorCode {
     match denial {
         Denial::Unauthenticated => ErrorCode::Unauthenticated,
-        Denial::NoConfiguration | Denial::PlaintextUnderStrict | Denial::DefaultDeny => ErrorCode::Denied,
+        _ => ErrorCode::Denied,
     }
 }
 
@@ -178,7 +191,7 @@ async fn serve(
     let security = if identity.is_some() { Security::Mutual } else { Security::Plaintext };
     let fields = ClientFields::new(client, identity);
     let flow = flow(&worker, &peer, app.port());
-    let purpose = Purpose::Inbound(Requests { peer, fields, app });
+    let purpose = Purpose::Inbound(Requests { peer, client, fields, app });
     Session { worker, version, flow, client, security, purpose }.serve(stream).await;
 }
 
@@ -186,6 +199,7 @@ async fn serve(
 #[derive(Debug)]
 pub struct Requests {
     peer: Peer,
+    client: SocketAddr,
     fields: ClientFields,
     app: SocketAddr,
 }
@@ -202,13 +216,43 @@ impl Requests {
     }
 
     /// Says whether a request may reach the app. The permit is spent on the way there.
-    pub fn rule(&self, worker: &Worker) -> Result<Rc<Cluster>, ErrorCode> {
-        match permit(worker, &self.peer, self.app.port()) {
+    pub fn rule(&self, worker: &Worker, head: &impl Head) -> Result<Rc<Cluster>, ErrorCode> {
+        let request = Seen { head, path: OnceCell::new(), host: OnceCell::new() };
+        let (peer, address) = (&self.peer, self.client.ip().to_canonical());
+        match decide(worker, &Call { peer, address, port: self.app.port(), request: Some(&request) }) {
             Ok(permit) => Ok(app_cluster(worker, &permit, self.app.ip())),
             Err(denial) => {
-                tracing::debug!(peer = ?self.peer, rule = denial.rule(), "request denied");
-                Err(code_of(denial))
+                tracing::debug!(?peer, %denial, "request denied");
+                Err(code_of(&denial))
             }
+        }
+    }
+}
+
+/// What policies see of a request; what none asks for is not read.
+struct Seen<'a, H> {
+    head: &'a H,
+    path: OnceCell<Option<Path<'a>>>,
+    host: OnceCell<Option<Host<'a>>>,
+}
+
+impl<H: Head> Asked for Seen<'_, H> {
+    fn method(&self) -> &str {
+        self.head.method().as_str()
+    }
+
+    fn path(&self) -> Option<&Path<'_>> {
+        self.path.get_or_init(|| Path::parse(self.head.path().as_bytes()).ok()).as_ref()
+    }
+
+    fn host(&self) -> Option<&Host<'_>> {
+        self.host.get_or_init(|| Host::parse(self.head.authority().as_bytes()).ok()).as_ref()
+    }
+
+    fn each_value(&self, name: &str, see: &mut dyn FnMut(&[u8])) {
+        // A name that no field can have is that of none.
+        if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
+            self.head.fields().all(&name).for_each(see);
         }
     }
 }

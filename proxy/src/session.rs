@@ -74,7 +74,7 @@ impl Session {
         let verdict = settled.and_then(|()| match &self.purpose {
             Purpose::Inbound(requests) => {
                 requests.amend(worker, head, self.version);
-                requests.rule(worker)
+                requests.rule(worker, head)
             }
             Purpose::Outbound(requests) => {
                 requests.amend(worker, head, self.version);

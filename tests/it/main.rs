@@ -1,5 +1,6 @@
 //! The whole mesh, tried from outside: one file per promise.
 
+mod authorization;
 mod balancing;
 mod bulk;
 mod client_first;

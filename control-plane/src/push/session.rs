@@ -353,7 +353,12 @@ mod tests {
     }
 
     fn workload(name: &str) -> Change {
-        let workload = Workload { name: q(name), service_account: "a".parse().unwrap(), ports: Vec::new() };
+        let workload = Workload {
+            name: q(name),
+            service_account: "a".parse().unwrap(),
+            ports: Vec::new(),
+            policies: Vec::new(),
+        };
         (ResourceName::Workload(q(name)), Some(Resource::Workload(workload)))
     }
 

@@ -7,7 +7,7 @@ use super::kind::DocumentKind;
 use super::node::{Node, Place, Value};
 use super::resource::{Resource, Spec};
 use super::value::{is_label_key, is_label_value};
-use super::{Kind, mesh_config, service, traffic_policy, workload};
+use super::{Kind, authorization_policy, mesh_config, service, traffic_policy, workload};
 use crate::model::Name;
 
 /// What the API server adds to metadata, and what comes back from `kubectl get -o yaml`.
@@ -98,6 +98,12 @@ fn resource(kind: Kind, node: &Node, default_namespace: &Name, sink: &Sink<'_>) 
             spec(&root)
                 .and_then(|spec| traffic_policy::read(&spec, own, &mut places))
                 .map(Spec::TrafficPolicy)
+        }
+        Kind::AuthorizationPolicy => {
+            let own = namespace.as_ref().and_then(Option::as_ref);
+            spec(&root)
+                .and_then(|spec| authorization_policy::read(&spec, own, &mut places))
+                .map(Spec::AuthorizationPolicy)
         }
     };
     Some(Resource {

@@ -17,6 +17,8 @@ pub enum Kind {
     Workload,
     /// `weft.mesh/v1alpha1 TrafficPolicy`.
     TrafficPolicy,
+    /// `weft.mesh/v1alpha1 AuthorizationPolicy`.
+    AuthorizationPolicy,
 }
 
 /// A kind that the mesh does not take.
@@ -52,14 +54,13 @@ const WEFT: &str = "weft.mesh";
 const GATEWAY: &str = "gateway.networking.k8s.io";
 
 /// Kinds of the mesh's language that this version does not carry out, and so does not take.
-const NOT_YET: [(&str, &str); 10] = [
+const NOT_YET: [(&str, &str); 9] = [
     (GATEWAY, "HTTPRoute"),
     (GATEWAY, "GRPCRoute"),
     (GATEWAY, "TLSRoute"),
     (GATEWAY, "TCPRoute"),
     (GATEWAY, "ReferenceGrant"),
     (WEFT, "ExternalService"),
-    (WEFT, "AuthorizationPolicy"),
     (WEFT, "JwtAuthentication"),
     (WEFT, "RateLimit"),
     (WEFT, "FaultInjection"),
@@ -107,8 +108,14 @@ const KUBERNETES: &[(&str, &str)] = &[
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 5] =
-        [Self::Namespace, Self::Service, Self::MeshConfig, Self::Workload, Self::TrafficPolicy];
+    pub const ALL: [Self; 6] = [
+        Self::Namespace,
+        Self::Service,
+        Self::MeshConfig,
+        Self::Workload,
+        Self::TrafficPolicy,
+        Self::AuthorizationPolicy,
+    ];
 
     /// As documents spell it: `Service`.
     pub fn as_str(self) -> &'static str {
@@ -130,10 +137,7 @@ impl Kind {
 
     /// Whether its resources belong to a namespace.
     pub fn is_namespaced(self) -> bool {
-        match self {
-            Self::Service | Self::Workload | Self::TrafficPolicy => true,
-            Self::Namespace | Self::MeshConfig => false,
-        }
+        !matches!(self, Self::Namespace | Self::MeshConfig)
     }
 
     /// Reads a kind as people type it: any case, one or many, short, with or without its group.
@@ -204,6 +208,9 @@ impl Kind {
             Self::MeshConfig => ("MeshConfig", WEFT, "v1alpha1", "meshconfigs", &[]),
             Self::Workload => ("Workload", WEFT, "v1alpha1", "workloads", &[]),
             Self::TrafficPolicy => ("TrafficPolicy", WEFT, "v1alpha1", "trafficpolicies", &[]),
+            Self::AuthorizationPolicy => {
+                ("AuthorizationPolicy", WEFT, "v1alpha1", "authorizationpolicies", &[])
+            }
         };
         Spelling { name, group, version, plural, short }
     }

@@ -3,6 +3,7 @@
 //! What `weft apply`, `--config-dir` and Kubernetes take. All mistakes of all documents are reported at
 //! once; a reading with a problem in it must not be put into force.
 
+mod authorization_policy;
 mod decode;
 mod diff;
 mod document;
@@ -27,11 +28,10 @@ pub use diff::diff;
 pub use kind::{Kind, UnknownKind};
 pub use node::Place;
 pub use resource::{
-    DocumentedPort, MeshConfigSpec, Reference, Resource, ResourceKey, ServiceAddresses, ServiceSpec, Spec,
-    Target, TargetPort, WorkloadPort, WorkloadSpec,
+    AuthorizationPolicySpec, DocumentedPort, MeshConfigSpec, Reference, Resource, ResourceKey,
+    ServiceAddresses, ServiceSpec, Spec, Target, TargetPort, WorkloadPort, WorkloadSpec,
 };
 pub use suggest::nearest;
-pub use target::PolicyTarget;
 pub use traffic_policy::{BalancingLayer, TimeoutsLayer, TrafficLayer, TrafficPolicySpec};
 pub use value::{ValueError, is_label_key, is_label_value, parse_duration};
 pub use write::to_yaml;

@@ -8,8 +8,8 @@ use super::node::Place;
 use super::traffic_policy::TrafficPolicySpec;
 use super::{Kind, Problem};
 use crate::model::{
-    AccessLog, AuthorizationDefault, MtlsMode, Name, OutboundMode, Propagation, Protocol, QualifiedName,
-    Ratio, TraceExport, TrustDomain,
+    AccessAction, AccessLog, AccessMode, AccessRule, AuthorizationDefault, MtlsMode, Name, OutboundMode,
+    PolicyTarget, Propagation, Protocol, QualifiedName, Ratio, TraceExport, TrustDomain,
 };
 
 /// A document, read and found right.
@@ -61,6 +61,8 @@ pub enum Spec {
     Workload(WorkloadSpec),
     /// How services are to be called.
     TrafficPolicy(TrafficPolicySpec),
+    /// Who may do what.
+    AuthorizationPolicy(AuthorizationPolicySpec),
 }
 
 /// What a `v1 Service` says to the mesh.
@@ -158,6 +160,19 @@ pub struct WorkloadPort {
     pub protocol: Protocol,
 }
 
+/// What an `AuthorizationPolicy` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthorizationPolicySpec {
+    /// Whose calls it is about.
+    pub target: PolicyTarget,
+    /// What becomes of a call that a rule matches.
+    pub action: AccessAction,
+    /// Whether it is carried out.
+    pub mode: AccessMode,
+    /// Its rules.
+    pub rules: Vec<AccessRule>,
+}
+
 /// Something a resource names that must be somewhere else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
@@ -188,6 +203,14 @@ impl Resource {
     /// Its name within its namespace, where its kind has one.
     pub fn qualified_name(&self) -> Option<QualifiedName> {
         self.namespace.clone().map(|namespace| QualifiedName::new(namespace, self.name.clone()))
+    }
+
+    /// What it is about, where it is a policy.
+    pub fn target(&self) -> Option<&PolicyTarget> {
+        match &self.spec {
+            Spec::AuthorizationPolicy(spec) => Some(&spec.target),
+            _ => None,
+        }
     }
 
     /// What it refers to.

@@ -5,8 +5,12 @@ use std::time::Duration;
 use super::decode::{Field, Object};
 use super::document::Places;
 use super::layers::layers;
-use super::target::{self, PolicyTarget};
-use crate::model::{Balancing, BalancingPolicy, HashKey, Locality, Name, Ratio, Timeouts, Traffic};
+use super::target::{self, TargetKind};
+use crate::model::{
+    Balancing, BalancingPolicy, HashKey, Locality, Name, PolicyTarget, Ratio, Timeouts, Traffic,
+};
+
+const TARGETS: [TargetKind; 3] = [TargetKind::Service, TargetKind::Namespace, TargetKind::Mesh];
 
 const FIELDS: [&str; 9] = [
     "targetRef",
@@ -115,7 +119,7 @@ pub(super) fn read(
         "concurrency",
         "healthCheck",
     ]);
-    let target = target::read(&spec, namespace, places);
+    let target = target::read(&spec, namespace, &TARGETS, places);
     let layer = TrafficLayer {
         balancing: spec.field("loadBalancing").and_then(|field| balancing(&field)).unwrap_or_default(),
         timeouts: spec.field("timeouts").and_then(|field| timeouts(&field)).unwrap_or_default(),

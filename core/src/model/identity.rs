@@ -90,14 +90,16 @@ impl SpiffeId {
 
     /// Namespace and service account, where the path has that form.
     pub fn service_account(&self) -> Option<(Name, Name)> {
-        let mut segments = self.path().split('/').skip(1);
-        match (segments.next(), segments.next(), segments.next(), segments.next(), segments.next()) {
-            (Some("ns"), Some(namespace), Some("sa"), Some(account), None) => {
-                let parse = |text: &str| text.parse::<Name>().map_err(|_: NameError| ()).ok();
-                Some((parse(namespace)?, parse(account)?))
-            }
-            _ => None,
-        }
+        let (namespace, account) = self.service_account_text()?;
+        let parse = |text: &str| text.parse::<Name>().map_err(|_: NameError| ()).ok();
+        Some((parse(namespace)?, parse(account)?))
+    }
+
+    /// The same as texts, which may be no names.
+    pub fn service_account_text(&self) -> Option<(&str, &str)> {
+        let (namespace, account) = self.path().strip_prefix("/ns/")?.split_once("/sa/")?;
+        let single = |segment: &str| !segment.contains('/');
+        (single(namespace) && single(account)).then_some((namespace, account))
     }
 }
 

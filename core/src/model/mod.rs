@@ -1,5 +1,6 @@
 //! The vocabulary of the mesh. A value that exists is valid.
 
+mod access;
 mod cidr;
 mod identity;
 mod mesh;
@@ -7,8 +8,13 @@ mod name;
 mod ratio;
 mod resource;
 mod service;
+mod target;
 mod traffic;
 
+pub use access::{
+    AccessAction, AccessMode, AccessPolicy, AccessRule, Callers, Condition, Operations, PathPattern,
+    PathSegment, PatternError, Selection, TextPattern,
+};
 pub use cidr::{Cidr, CidrError};
 pub use identity::{IdentityError, SpiffeId, TrustDomain};
 pub use mesh::{
@@ -18,4 +24,5 @@ pub use name::{Name, NameError, QualifiedName};
 pub use ratio::{Ratio, RatioError};
 pub use resource::{Resource, ResourceName};
 pub use service::{Address, Endpoint, InboundPort, PortMap, Protocol, Service, ServicePort, Workload};
+pub use target::PolicyTarget;
 pub use traffic::{Balancing, BalancingPolicy, HashKey, Locality, Timeouts, Traffic};

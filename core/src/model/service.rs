@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Name, QualifiedName, SpiffeId, Traffic};
+use super::{AccessPolicy, Name, QualifiedName, SpiffeId, Traffic};
 
 /// What is spoken on a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
@@ -116,6 +116,8 @@ pub struct Workload {
     pub service_account: Name,
     /// The app's ports that serve something.
     pub ports: Vec<InboundPort>,
+    /// Who may do what, as far as policies say it.
+    pub policies: Vec<AccessPolicy>,
 }
 
 /// A port of the app that serves something.

@@ -114,6 +114,7 @@ impl World {
             Kind::Service => &mut self.services,
             Kind::Workload => &mut self.workloads,
             Kind::TrafficPolicy => return self.policies.put(key, resource),
+            Kind::AuthorizationPolicy => &mut self.access_policies,
             Kind::Namespace | Kind::MeshConfig => return,
         };
         let Some(name) = qualified(key) else { return };
@@ -159,6 +160,10 @@ impl World {
                         }
                         // They alter what is said of a service, not who is behind it.
                         Kind::TrafficPolicy | Kind::Namespace | Kind::MeshConfig => {}
+                        Kind::AuthorizationPolicy => {
+                            let target = self.access_policies.get(&name).and_then(|policy| policy.target());
+                            touched.workloads.extend(target.into_iter().flat_map(|of| self.targeted(of)));
+                        }
                     }
                 }
             }

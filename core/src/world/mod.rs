@@ -13,9 +13,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::manifest::{
-    MeshConfigSpec, Resource, ResourceKey, ServiceAddresses, ServiceSpec, Spec, WorkloadSpec,
+    AuthorizationPolicySpec, MeshConfigSpec, Resource, ResourceKey, ServiceAddresses, ServiceSpec, Spec,
+    WorkloadSpec,
 };
-use crate::model::{Cidr, Name, Protocol, QualifiedName, ResourceName, SpiffeId, TrustDomain};
+use crate::model::{Cidr, Name, PolicyTarget, Protocol, QualifiedName, ResourceName, SpiffeId, TrustDomain};
 use by_namespace::ByNamespace;
 use policies::Policies;
 
@@ -116,6 +117,7 @@ pub struct World {
     services: ByNamespace<Arc<Resource>>,
     workloads: ByNamespace<Arc<Resource>>,
     policies: Policies,
+    access_policies: ByNamespace<Arc<Resource>>,
     registrations: ByNamespace<Registration>,
     /// Which workloads offer a service.
     offering: ByNamespace<BTreeSet<QualifiedName>>,
@@ -162,6 +164,7 @@ impl World {
             services: ByNamespace::default(),
             workloads: ByNamespace::default(),
             policies: Policies::default(),
+            access_policies: ByNamespace::default(),
             registrations: ByNamespace::default(),
             offering: ByNamespace::default(),
             reserved: allocated.values().flatten().copied().collect(),
@@ -276,6 +279,26 @@ impl World {
     pub fn member(&self, name: &QualifiedName) -> Option<Member<'_>> {
         let registered = self.registrations.get(name).map(Member::Registered);
         registered.or_else(|| self.workloads.get(name).and_then(|resource| documented(resource)))
+    }
+
+    /// What documents say of who may do what, by name.
+    pub fn access_policies(&self) -> impl Iterator<Item = (QualifiedName, &AuthorizationPolicySpec)> {
+        self.access_policies.iter().filter_map(|(name, resource)| match &resource.spec {
+            Spec::AuthorizationPolicy(spec) => Some((name, spec)),
+            _ => None,
+        })
+    }
+
+    /// The registered workloads that a policy's target comprises.
+    fn targeted(&self, target: &PolicyTarget) -> Vec<QualifiedName> {
+        let all = || self.registrations.iter().map(|(name, _)| name);
+        match target {
+            PolicyTarget::Mesh => all().collect(),
+            PolicyTarget::Namespace(namespace) => all().filter(|name| name.namespace == *namespace).collect(),
+            PolicyTarget::Service(service) => self.members(service).into_keys().collect(),
+            PolicyTarget::Workload(name) => vec![name.clone()],
+            PolicyTarget::HttpRoute(_) | PolicyTarget::GrpcRoute(_) => Vec::new(),
+        }
     }
 
     /// Who answers at an address. Where several have it, services go before workloads, and the first by name

@@ -4,22 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::World;
-use crate::manifest::{PolicyTarget, Problem, Resource, ResourceKey, Spec, TrafficLayer, TrafficPolicySpec};
-use crate::model::{Name, QualifiedName, Traffic};
-
-/// What a policy is for, told apart from the same words in another namespace.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Scope {
-    Mesh,
-    Namespace(Name),
-    Service(QualifiedName),
-}
+use crate::manifest::{Problem, Resource, ResourceKey, Spec, TrafficLayer, TrafficPolicySpec};
+use crate::model::{PolicyTarget, QualifiedName, Traffic};
 
 /// The policies in force, by what they are for.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Policies {
-    by_scope: BTreeMap<Scope, BTreeMap<ResourceKey, Arc<Resource>>>,
-    scopes: BTreeMap<ResourceKey, Scope>,
+    by_scope: BTreeMap<PolicyTarget, BTreeMap<ResourceKey, Arc<Resource>>>,
+    scopes: BTreeMap<ResourceKey, PolicyTarget>,
 }
 
 impl Policies {
@@ -40,8 +32,11 @@ impl Policies {
 
     /// The policies for a service: its own, its namespace's, the mesh's; within each in the order of their names.
     fn of(&self, service: &QualifiedName) -> impl Iterator<Item = &Resource> {
-        let scopes =
-            [Scope::Service(service.clone()), Scope::Namespace(service.namespace.clone()), Scope::Mesh];
+        let scopes = [
+            PolicyTarget::Service(service.clone()),
+            PolicyTarget::Namespace(service.namespace.clone()),
+            PolicyTarget::Mesh,
+        ];
         let policies = scopes.into_iter().filter_map(|scope| self.by_scope.get(&scope));
         policies.flat_map(BTreeMap::values).map(AsRef::as_ref)
     }
@@ -60,14 +55,15 @@ impl World {
         let mut services = BTreeSet::new();
         for scope in keys.iter().filter_map(|key| self.policies.scopes.get(key)) {
             match scope {
-                Scope::Service(name) => {
+                PolicyTarget::Service(name) => {
                     services.insert(name.clone());
                 }
-                Scope::Namespace(namespace) => {
+                PolicyTarget::Namespace(namespace) => {
                     let of = |name: &QualifiedName| name.namespace == *namespace;
                     services.extend(self.service_names().into_iter().filter(of));
                 }
-                Scope::Mesh => return self.service_names(),
+                PolicyTarget::Mesh => return self.service_names(),
+                PolicyTarget::Workload(_) | PolicyTarget::HttpRoute(_) | PolicyTarget::GrpcRoute(_) => {}
             }
         }
         services
@@ -103,11 +99,6 @@ fn traffic_policy(resource: &Resource) -> Option<&TrafficPolicySpec> {
     }
 }
 
-fn scope_of(resource: &Resource) -> Option<Scope> {
-    let namespace = resource.namespace.clone()?;
-    Some(match &traffic_policy(resource)?.target {
-        PolicyTarget::Mesh => Scope::Mesh,
-        PolicyTarget::Namespace => Scope::Namespace(namespace),
-        PolicyTarget::Service(name) => Scope::Service(QualifiedName::new(namespace, name.clone())),
-    })
+fn scope_of(resource: &Resource) -> Option<PolicyTarget> {
+    traffic_policy(resource).map(|policy| policy.target.clone())
 }

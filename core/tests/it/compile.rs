@@ -260,3 +260,52 @@ fn an_empty_world_has_settings_and_trust_only() {
         matches!(&all[..], [Resource::Mesh(_), Resource::Trust { anchors, .. }] if *anchors == [vec![1]])
     );
 }
+
+#[test]
+fn a_policy_reaches_the_workloads_of_its_target_with_the_ports_it_is_about() {
+    let policy = |name: &str, target: &str| {
+        format!(
+            "{{apiVersion: weft.mesh/v1alpha1, kind: AuthorizationPolicy, metadata: {{name: {name}}}, \
+             spec: {{{target}rules: [{{}}]}}}}\n---\n"
+        )
+    };
+    let text = [
+        doc("web", "{selector: {app: a}, ports: [{port: 80, targetPort: 8080}]}"),
+        policy("mesh", "targetRef: {kind: Mesh}, "),
+        policy("own", "targetRef: {kind: Namespace}, "),
+        policy("service", "targetRef: {kind: Service, name: web}, "),
+        policy("workload", "targetRef: {kind: Workload, name: b}, "),
+        policy("absent", "targetRef: {kind: Service, name: absent}, "),
+    ];
+    let a = labelled(registration("default/a", "10.0.0.1", &["other:9"]), &[("app", "a")]);
+    let elsewhere = registration("shop/c", "10.0.0.3", &["web:80"]);
+    let world = built(&text.concat(), [a, registration("default/b", "10.0.0.2", &["b:1"]), elsewhere]);
+    let check = |of: &str, expected: &[(&str, &[u16])]| {
+        let workload = workload(&world, &name(of)).unwrap();
+        let found: Vec<_> = workload
+            .policies
+            .iter()
+            .map(|policy| (policy.name.name.as_str(), policy.ports.as_slice()))
+            .collect();
+        assert_eq!(found, expected, "{of}");
+    };
+    check("default/a", &[("mesh", &[]), ("own", &[]), ("service", &[8080])]);
+    check("default/b", &[("mesh", &[]), ("own", &[]), ("workload", &[])]);
+    check("shop/c", &[("mesh", &[])]);
+}
+
+#[test]
+fn a_policy_that_comes_or_goes_touches_the_workloads_of_its_target() {
+    let text = "{apiVersion: weft.mesh/v1alpha1, kind: AuthorizationPolicy, metadata: {name: p}, \
+                spec: {targetRef: {kind: Service, name: web}, rules: []}}";
+    let mut world = built("", [registration("default/a", "10.0.0.1", &["web:80"])]);
+    world.apply(Change::Registered(registration("default/b", "10.0.0.2", &["other:80"])));
+    for change in [documents("files", text), documents("files", "")] {
+        let affected = world.apply(change).affected;
+        let workloads: Vec<_> = affected
+            .iter()
+            .filter(|name| matches!(name, weft_core::model::ResourceName::Workload(_)))
+            .collect();
+        assert_eq!(workloads.len(), 1, "{affected:?}");
+    }
+}

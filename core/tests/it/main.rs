@@ -2,6 +2,8 @@
 
 // Marked so that clippy knows the helpers for tests as well.
 #[cfg(test)]
+mod access;
+#[cfg(test)]
 mod balancing;
 #[cfg(test)]
 mod compile;

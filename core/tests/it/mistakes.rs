@@ -26,6 +26,50 @@ fn workload(spec: &str, expected: &[&str]) {
     check(&format!("{head}{spec}\n"), expected);
 }
 
+fn policy(spec: &str, expected: &[&str]) {
+    let head = "apiVersion: weft.mesh/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: a}\nspec:\n";
+    check(&format!("{head}{spec}\n"), expected);
+}
+
+#[test]
+fn access_rules_that_would_not_do_what_they_seem_to_are_refused() {
+    policy("  {targetRef: {kind: Mesh}}", &["5:3: \"spec.rules\" is missing; write a list of rules"]);
+    policy(
+        "  {action: Alow, targetRef: {kind: Mesh}, rules: []}",
+        &["5:12: spec.action: \"Alow\" is not one of Allow, Deny; did you mean"],
+    );
+    policy(
+        "  {targetRef: {kind: HTTPRoute, name: a}, rules: []}",
+        &["5:22: spec.targetRef.kind: a policy for a HTTPRoute is not enforced by this version yet"],
+    );
+    policy("  {targetRef: {kind: Service}, rules: []}", &["5:15: \"spec.targetRef.name\" is missing"]);
+    for (rule, expected) in [
+        ("{from: [{}]}", "spec.rules[0].from[0]: it says nothing"),
+        ("{from: [{serviceAccounts: []}]}", "spec.rules[0].from[0].serviceAccounts: an empty list"),
+        ("{from: [{acounts: [a]}]}", "unknown field \"spec.rules[0].from[0].acounts\""),
+        ("{from: [{principals: [web]}]}", "spec.rules[0].from[0].principals[0]: web is no SPIFFE identity"),
+        ("{from: [{cidrs: [10.0.0.1/8]}]}", "spec.rules[0].from[0].cidrs[0]: "),
+        ("{to: [{methods: [get]}]}", "spec.rules[0].to[0].methods[0]: methods are told apart by case"),
+        ("{to: [{paths: [orders]}]}", "spec.rules[0].to[0].paths[0]: \"orders\" does not begin with '/'"),
+        ("{to: [{paths: ['/a*b']}]}", "spec.rules[0].to[0].paths[0]: \"/a*b\" has a '*' that is neither"),
+        ("{to: [{paths: [/a/../b]}]}", "spec.rules[0].to[0].paths[0]: /a/../b would never match"),
+        ("{to: [{hosts: ['Orders']}]}", "spec.rules[0].to[0].hosts[0]: Orders would never match"),
+        ("{to: [{hosts: ['orders:80']}]}", "spec.rules[0].to[0].hosts[0]: orders:80 would never match"),
+        ("{to: [{ports: [0]}]}", "spec.rules[0].to[0].ports[0]: 0 is not a whole number"),
+        (
+            "{when: [{header: 'x y', values: [a]}]}",
+            "spec.rules[0].when[0].header: \"x y\" is no header's name",
+        ),
+        ("{when: [{header: x}]}", "spec.rules[0].when[0]: a condition selects nothing"),
+        ("{when: [{claim: scope, values: [a]}]}", "spec.rules[0].when[0].claim: claims are those of"),
+    ] {
+        let head = "apiVersion: weft.mesh/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: a}\nspec:\n  targetRef: {kind: Mesh}\n  rules:\n  - ";
+        let problems = read_text(&format!("{head}{rule}\n")).problems;
+        assert_eq!(problems.len(), 1, "{rule}: {problems:#?}");
+        assert!(problems[0].line == 7 && problems[0].message.starts_with(expected), "{rule}: {problems:#?}");
+    }
+}
+
 #[test]
 fn what_is_no_resource_is_refused() {
     check("just text", &["1:1: expected a resource, found the text \"just text\"; a resource begins with"]);

@@ -141,7 +141,7 @@ fn two_policies_for_the_same_must_not_speak_of_the_same() {
     };
     let found = problems("timeouts: {connect: 1s}", "timeouts: {connect: 2s}");
     assert!(
-        found[1].starts_with("f.yaml:13:13: spec.timeouts: TrafficPolicy default/a at f.yaml:1 says it for Service orders as well"),
+        found[1].starts_with("f.yaml:13:13: spec.timeouts: TrafficPolicy default/a at f.yaml:1 says it for Service default/orders as well"),
         "{found:?}"
     );
     assert_eq!(problems("timeouts: {connect: 1s}", "loadBalancing: {policy: Random}"), Vec::<String>::new());

@@ -114,7 +114,7 @@ impl From<&model::Tracing> for v1::Tracing {
     }
 }
 
-fn known<T: TryFrom<i32>>(field: &'static str, value: i32) -> Result<T, ConvertError> {
+pub(super) fn known<T: TryFrom<i32>>(field: &'static str, value: i32) -> Result<T, ConvertError> {
     T::try_from(value).map_err(|_| ConvertError::Unknown(field, value))
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Reading may fail, and says which part was wrong; writing cannot.
 
+mod access;
 mod mesh;
 mod service;
 mod traffic;
@@ -35,6 +36,9 @@ pub enum ConvertError {
     /// An address that is none.
     #[error("{0} is not valid")]
     Address(&'static str, #[source] std::net::AddrParseError),
+    /// A pattern that is none.
+    #[error("{0} is not valid: {1:?}")]
+    Pattern(&'static str, String),
     /// A number or length out of range.
     #[error("{0} is out of range: {1}")]
     Range(&'static str, u64),

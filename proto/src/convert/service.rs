@@ -101,6 +101,7 @@ impl TryFrom<v1::Workload> for model::Workload {
                 .parse()
                 .map_err(|e| ConvertError::Name("service_account", e))?,
             ports: wire.ports.into_iter().map(port).collect::<Result<_, ConvertError>>()?,
+            policies: wire.policies.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -171,6 +172,7 @@ impl From<&model::Workload> for v1::Workload {
             name: workload.name.name.to_string(),
             service_account: workload.service_account.to_string(),
             ports: workload.ports.iter().map(port).collect(),
+            policies: workload.policies.iter().map(Into::into).collect(),
         }
     }
 }

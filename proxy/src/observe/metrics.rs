@@ -5,6 +5,8 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use weft_core::authorize::Decision;
+use weft_core::model::QualifiedName;
 use weft_runtime::metrics::{Counter, Family, Gauge, Histogram, Registry, Shard};
 
 use super::event::{Direction, Refusal, RequestEnded, Security, Spoken};
@@ -79,8 +81,8 @@ pub(super) fn handshake_failed(shard: &Shard, direction: Direction) {
     shard.series(&HANDSHAKES, &[direction.as_str()]).increment();
 }
 
-pub(super) fn decided(shard: &Shard, policy: &str, decision: &str) {
-    shard.series(&DECISIONS, &[policy, decision]).increment();
+pub(super) fn decisions(shard: &Shard, policy: &QualifiedName, decision: Decision) -> Counter {
+    shard.series(&DECISIONS, &[&policy.to_string(), decision.as_str()])
 }
 
 /// The series of one flow that were needed so far.

@@ -18,9 +18,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use weft_core::model::AccessLog;
+use weft_core::authorize::Decision;
+use weft_core::model::{AccessLog, QualifiedName};
 use weft_core::trace::TraceContext;
-use weft_runtime::metrics::{Gauge, Registry, Shard};
+use weft_runtime::metrics::{Counter, Gauge, Registry, Shard};
 
 pub use event::{Direction, Party, Refusal, RequestEnded, Requested, Security, Spoken};
 pub use record::{Record, RecordQueue, Records};
@@ -45,6 +46,7 @@ struct Inner {
     records: Records,
     access_log: Arc<AtomicU8>,
     flows: RefCell<HashMap<(Direction, Party, Party), Flow>>,
+    decisions: RefCell<HashMap<(QualifiedName, Decision), Counter>>,
 }
 
 /// Who calls whom, in one direction: looked up once a connection, so that a request looks up nothing.
@@ -89,6 +91,7 @@ impl Observe {
             records: self.records.clone(),
             access_log: Arc::clone(&self.access_log),
             flows: RefCell::default(),
+            decisions: RefCell::default(),
         }))
     }
 
@@ -159,9 +162,13 @@ impl Observer {
         tracing::debug!(direction = direction.as_str(), %reason, "TLS handshake failed");
     }
 
-    /// A policy allowed or denied something. Both texts are from the configuration or a closed set.
-    pub fn policy_decided(&self, policy: &str, decision: &str) {
-        metrics::decided(&self.0.shard, policy, decision);
+    /// A policy allowed or denied something.
+    pub fn policy_decided(&self, policy: &QualifiedName, decision: Decision) {
+        let mut decisions = self.0.decisions.borrow_mut();
+        let counter = decisions
+            .entry((policy.clone(), decision))
+            .or_insert_with(|| metrics::decisions(&self.0.shard, policy, decision));
+        counter.increment();
     }
 }
 

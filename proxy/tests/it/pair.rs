@@ -81,6 +81,16 @@ pub(crate) fn bare_endpoint(app: SocketAddr) -> Endpoint {
     Endpoint { identity: None, inbound_port: None, ..endpoint(app, app.port()) }
 }
 
+/// The one workload of `orders`, of which no policy says anything.
+pub(crate) fn workload() -> Workload {
+    Workload {
+        name: "default/orders-1".parse().unwrap(),
+        service_account: "orders".parse().unwrap(),
+        ports: vec![InboundPort { port: PORT, protocol: Protocol::Detect, service: orders() }],
+        policies: Vec::new(),
+    }
+}
+
 /// The endpoint of `orders` behind `inbound`, whose app listens on `target_port`.
 pub(crate) fn endpoint(inbound: SocketAddr, target_port: u16) -> Endpoint {
     Endpoint {
@@ -184,11 +194,7 @@ impl Pair {
     pub(crate) fn allow(&self, mtls: MtlsMode, authorization: AuthorizationDefault) {
         self.callee.publisher.publish(Snapshot {
             mesh: Some(Arc::new(Mesh { mtls, authorization, ..mesh() })),
-            workload: Some(Arc::new(Workload {
-                name: "default/orders-1".parse().unwrap(),
-                service_account: "orders".parse().unwrap(),
-                ports: vec![InboundPort { port: PORT, protocol: Protocol::Detect, service: orders() }],
-            })),
+            workload: Some(Arc::new(workload())),
             ..Snapshot::default()
         });
     }

@@ -21,7 +21,9 @@ use weft_proxy::{inbound, outbound};
 use weft_runtime::drain::{self, Drain};
 use weft_runtime::metrics::Registry;
 
-use crate::pair::{LOCALHOST, PATIENCE, PORT, app, credentials, domain, identity, mesh, orders, read_head};
+use crate::pair::{
+    LOCALHOST, PATIENCE, PORT, app, credentials, domain, identity, mesh, orders, read_head, workload,
+};
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: a\r\nweft-client-id: liar\r\nConnection: close\r\n\r\n";
 
@@ -55,6 +57,7 @@ impl Alone {
         let known = KnownService { service, endpoints: Arc::from([]), generation: 1 };
         publisher.publish(Snapshot {
             mesh: Some(Arc::new(Mesh { mtls, authorization, outbound, ..mesh() })),
+            workload: Some(Arc::new(workload())),
             services: HashMap::from([(orders(), Arc::new(known))]),
             addresses: HashMap::from([(vip(), Known::Service(orders()))]),
             ..Snapshot::default()

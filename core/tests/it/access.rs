@@ -1,0 +1,265 @@
+//! AuthorizationPolicy, from its YAML to the decision.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+use weft_core::authorize::{Asked, Call, Decision, Denial, Peer, authorize};
+use weft_core::host::Host;
+use weft_core::manifest::{AuthorizationPolicySpec, Spec};
+use weft_core::model::{AccessPolicy, AuthorizationDefault, Mesh, MtlsMode};
+use weft_core::path::Path;
+
+use crate::documents::read_text;
+
+/// A request, by what policies see of it.
+struct Request<'a> {
+    method: &'a str,
+    path: Path<'a>,
+    host: Host<'a>,
+    headers: Vec<(&'a str, &'a [u8])>,
+}
+
+impl Asked for Request<'_> {
+    fn method(&self) -> &str {
+        self.method
+    }
+
+    fn path(&self) -> Option<&Path<'_>> {
+        Some(&self.path)
+    }
+
+    fn host(&self) -> Option<&Host<'_>> {
+        Some(&self.host)
+    }
+
+    fn each_value(&self, name: &str, see: &mut dyn FnMut(&[u8])) {
+        self.headers.iter().filter(|(header, _)| *header == name).for_each(|(_, value)| see(value));
+    }
+}
+
+fn get(path: &str) -> Request<'_> {
+    let host = Host::parse(b"orders:8080").unwrap();
+    Request { method: "GET", path: Path::parse(path.as_bytes()).unwrap(), host, headers: Vec::new() }
+}
+
+fn policy(spec: &str) -> AccessPolicy {
+    let text = format!(
+        "apiVersion: weft.mesh/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {{name: p}}\nspec: {{targetRef: {{kind: Mesh}}, {}\n",
+        spec.trim_start_matches('{')
+    );
+    let reading = read_text(&text);
+    assert!(reading.problems.is_empty(), "{text}: {:?}", reading.problems);
+    let Spec::AuthorizationPolicy(AuthorizationPolicySpec { action, mode, rules, .. }) =
+        reading.resources[0].spec.clone()
+    else {
+        panic!("{text} is another kind")
+    };
+    AccessPolicy { name: "default/p".parse().unwrap(), action, mode, ports: Vec::new(), rules }
+}
+
+fn mesh() -> Mesh {
+    let mesh = Mesh::with_defaults("mesh.local".parse().unwrap(), Vec::new());
+    Mesh { mtls: MtlsMode::Permissive, authorization: AuthorizationDefault::Any, ..mesh }
+}
+
+fn web() -> Peer {
+    Peer::Known("spiffe://mesh.local/ns/default/sa/web".parse().unwrap())
+}
+
+fn decide(policies: &[AccessPolicy], peer: &Peer, request: Option<&Request<'_>>) -> Result<(), Denial> {
+    let request = request.map(|request| request as &dyn Asked);
+    let call = Call { peer, address: [10, 1, 2, 3].into(), port: 8080, request };
+    authorize(Some(&mesh()), policies, &call, |_, _| {}).map(drop)
+}
+
+/// Whether a rule is surely, perhaps or not about the request of `web`: an Allow and a Deny tell the three apart.
+fn check(rule: &str, request: Option<&Request<'_>>, expected: &str) {
+    check_of(rule, &web(), request, expected);
+}
+
+fn check_of(rule: &str, peer: &Peer, request: Option<&Request<'_>>, expected: &str) {
+    let allow = decide(&[policy(&format!("{{action: Allow, rules: [{rule}]}}"))], peer, request).is_ok();
+    let deny = decide(&[policy(&format!("{{action: Deny, rules: [{rule}]}}"))], peer, request).is_err();
+    let found = match (allow, deny) {
+        (true, true) => "yes",
+        (false, true) => "perhaps",
+        (false, false) => "no",
+        (true, false) => "an Allow matches what a Deny does not",
+    };
+    assert_eq!(found, expected, "{rule} of {peer:?}");
+}
+
+#[test]
+fn callers_are_told_apart_by_every_field() {
+    let request = get("/");
+    for (from, expected) in [
+        ("serviceAccounts: [web]", "yes"),
+        ("serviceAccounts: [default/web]", "yes"),
+        ("serviceAccounts: [shop/web]", "no"),
+        ("serviceAccounts: [orders, web]", "yes"),
+        ("notServiceAccounts: [web]", "no"),
+        ("notServiceAccounts: [orders]", "yes"),
+        ("namespaces: [default]", "yes"),
+        ("namespaces: [def*]", "yes"),
+        ("namespaces: [shop]", "no"),
+        ("notNamespaces: [default]", "no"),
+        ("principals: [spiffe://mesh.local/ns/default/sa/web]", "yes"),
+        ("principals: ['spiffe://mesh.local/ns/default/*']", "yes"),
+        ("principals: ['spiffe://mesh.local/ns/x/*']", "no"),
+        ("notPrincipals: ['*']", "no"),
+        ("cidrs: [10.0.0.0/8]", "yes"),
+        ("cidrs: [10.1.2.3]", "yes"),
+        ("cidrs: [10.2.0.0/16]", "no"),
+        ("notCidrs: [10.0.0.0/8]", "no"),
+        ("serviceAccounts: [web], cidrs: [10.2.0.0/16]", "no"),
+    ] {
+        check(&format!("{{from: [{{{from}}}]}}"), Some(&request), expected);
+    }
+    check("{from: [{serviceAccounts: [orders]}, {namespaces: [default]}]}", Some(&request), "yes");
+}
+
+#[test]
+fn who_proved_nothing_is_nobodys_exception() {
+    let request = get("/");
+    for (from, expected) in [
+        ("serviceAccounts: [web]", "no"),
+        ("principals: ['*']", "no"),
+        ("notServiceAccounts: [web]", "perhaps"),
+        ("notPrincipals: ['spiffe://mesh.local/*']", "perhaps"),
+        ("notNamespaces: [default]", "perhaps"),
+        ("cidrs: [10.0.0.0/8]", "yes"),
+    ] {
+        check_of(&format!("{{from: [{{{from}}}]}}"), &Peer::Anonymous, Some(&request), expected);
+    }
+    check_of("{}", &Peer::Anonymous, Some(&request), "yes");
+}
+
+#[test]
+fn operations_are_told_apart_by_every_field() {
+    for (to, path, expected) in [
+        ("ports: [8080]", "/", "yes"),
+        ("ports: [80]", "/", "no"),
+        ("notPorts: [8080]", "/", "no"),
+        ("methods: [GET, HEAD]", "/", "yes"),
+        ("methods: [POST]", "/", "no"),
+        ("notMethods: [GET]", "/", "no"),
+        ("hosts: [orders]", "/", "yes"),
+        ("hosts: ['*.orders']", "/", "no"),
+        ("notHosts: [orders]", "/", "no"),
+        ("paths: [/orders]", "/orders", "yes"),
+        ("paths: [/orders]", "/orders?x=/admin", "yes"),
+        ("paths: ['/orders/*']", "/orders/7", "yes"),
+        ("paths: ['*.png']", "/a/b.png", "yes"),
+        ("paths: ['/a/{*}/c']", "/a/b/c", "yes"),
+        ("notPaths: [/orders]", "/orders", "no"),
+        ("paths: [/orders], methods: [POST]", "/orders", "no"),
+        // However it is spelled:
+        ("paths: ['/admin*']", "/x/../admin", "yes"),
+        ("paths: ['/admin*']", "/%61dmin", "yes"),
+        ("paths: [/a/b]", "/a//b", "perhaps"),
+        ("paths: [/a/b]", "/a%2Fb", "perhaps"),
+        ("notPaths: [/a/b]", "/a%2Fb", "perhaps"),
+    ] {
+        check(&format!("{{to: [{{{to}}}]}}"), Some(&get(path)), expected);
+    }
+}
+
+#[test]
+fn a_header_is_what_all_of_its_values_are() {
+    for (when, values, expected) in [
+        ("values: [prod]", &[&b"prod"[..]][..], "yes"),
+        ("values: [prod]", &[b"dev"], "no"),
+        ("values: [prod]", &[], "no"),
+        ("values: [prod]", &[b"prod", b"dev"], "perhaps"),
+        ("values: ['p*']", &[b"prod", b"pre"], "yes"),
+        ("values: [prod]", &[b"\xff"], "perhaps"),
+        ("notValues: [prod]", &[b"dev"], "yes"),
+        ("notValues: [prod]", &[], "yes"),
+        ("notValues: [prod]", &[b"prod"], "no"),
+        ("notValues: [prod]", &[b"prod", b"dev"], "perhaps"),
+    ] {
+        let headers = values.iter().map(|value| ("x-env", *value)).collect();
+        let request = Request { headers, ..get("/") };
+        check(&format!("{{when: [{{header: X-Env, {when}}}]}}"), Some(&request), expected);
+    }
+}
+
+#[test]
+fn of_a_connection_without_requests_nothing_is_known_but_who_and_where() {
+    for (rule, expected) in [
+        ("{from: [{serviceAccounts: [web]}]}", "yes"),
+        ("{to: [{ports: [8080]}]}", "yes"),
+        ("{to: [{methods: [GET]}]}", "perhaps"),
+        ("{to: [{paths: [/a]}]}", "perhaps"),
+        ("{to: [{hosts: [a]}]}", "perhaps"),
+        ("{when: [{header: a, values: [b]}]}", "perhaps"),
+        ("{from: [{serviceAccounts: [orders]}], to: [{methods: [GET]}]}", "no"),
+    ] {
+        check(rule, None, expected);
+    }
+}
+
+#[test]
+fn deny_wins_allow_excludes_and_audit_only_tells() {
+    let allow_web = || policy("{action: Allow, rules: [{from: [{serviceAccounts: [web]}]}]}");
+    let allow_orders = || policy("{action: Allow, rules: [{from: [{serviceAccounts: [orders]}]}]}");
+    let deny_all = || policy("{action: Deny, rules: [{}]}");
+    let audit_deny = || policy("{action: Deny, mode: Audit, rules: [{}]}");
+    let audit_allow = || policy("{mode: Audit, rules: [{from: [{serviceAccounts: [orders]}]}]}");
+    let nothing = || policy("{action: Allow, rules: []}");
+    let denied = Err(Denial::Policy("default/p".parse().unwrap()));
+    for (policies, expected) in [
+        (vec![], Ok(())),
+        (vec![allow_web()], Ok(())),
+        (vec![allow_orders()], Err(Denial::NotAllowed)),
+        (vec![allow_orders(), allow_web()], Ok(())),
+        (vec![allow_web(), deny_all()], denied),
+        (vec![nothing()], Err(Denial::NotAllowed)),
+        (vec![audit_deny()], Ok(())),
+        (vec![audit_allow()], Ok(())),
+        (vec![allow_web(), audit_deny()], Ok(())),
+    ] {
+        assert_eq!(decide(&policies, &web(), Some(&get("/"))), expected, "{policies:?}");
+    }
+    let mut told = HashMap::new();
+    let policies = [allow_web(), audit_deny(), audit_allow(), allow_orders()];
+    let call = Call { peer: &web(), address: [10, 0, 0, 1].into(), port: 1, request: None };
+    let verdict = authorize(Some(&mesh()), &policies, &call, |_, decision| {
+        *told.entry(decision).or_insert(0) += 1;
+    });
+    assert!(verdict.is_ok());
+    assert_eq!(told, HashMap::from([(Decision::Allowed, 1), (Decision::WouldDeny, 2)]));
+}
+
+#[test]
+fn a_policy_is_about_its_ports_alone() {
+    let deny = AccessPolicy { ports: vec![9090], ..policy("{action: Deny, rules: [{}]}") };
+    assert_eq!(decide(&[deny], &web(), None), Ok(()));
+}
+
+proptest! {
+    /// Whatever is put before, between and into the segments of a denied path, it stays denied.
+    #[test]
+    fn no_spelling_of_a_denied_path_is_allowed(
+        spellings in prop::collection::vec(
+            prop::sample::select(vec!["/", "//", "/./", "/x/../", "/%2e/", "/;a=b/", "%2F", "%2f", "/x/%2E%2E/", "\\", "%5c"]),
+            2,
+        ),
+        letters in prop::collection::vec(any::<bool>(), 10),
+    ) {
+        let spell = |text: &str, from: usize| -> String {
+            let letter = |(at, letter): (usize, char)| match letters.get(from + at) {
+                Some(true) => format!("%{:02x}", u32::from(letter)),
+                _ => letter.to_string(),
+            };
+            text.chars().enumerate().map(letter).collect()
+        };
+        let path = format!("{}{}{}{}", spellings[0], spell("admin", 0), spellings[1], spell("users", 5));
+        // What has no one meaning is refused before it is asked for.
+        if let Ok(path) = Path::parse(path.as_bytes()) {
+            let deny = policy("{action: Deny, rules: [{to: [{paths: [/admin/users]}]}]}");
+            let request = Request { path, ..get("/") };
+            prop_assert!(decide(&[deny], &web(), Some(&request)).is_err(), "{:?}", request.path);
+        }
+    }
+}
