@@ -5,6 +5,7 @@
 
 pub mod authorize;
 pub mod balance;
+pub mod breaker;
 pub mod classify;
 pub mod compile;
 pub mod deadline;

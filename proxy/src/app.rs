@@ -27,6 +27,7 @@ use crate::dns::{Forwarder, Resolver};
 use crate::observe::Observe;
 use crate::observe::export::Exporter;
 use crate::state::{self, Discovery};
+use crate::upstream::Site;
 use crate::worker::{self, Workers};
 
 /// What admin clients may take: a few probes and a scraper.
@@ -90,7 +91,7 @@ impl Sidecar {
             discovery: discovery.clone(),
             credentials: credentials.clone(),
             observe: observe.clone(),
-            zone: settings.zone.as_str().into(),
+            site: Site { zone: settings.zone.as_str().into(), ..Site::default() },
         };
         let workers = worker::start(&worker_settings(&settings), &shared, &watch).context("cannot listen")?;
         drop(watch);

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use weft_core::breaker::Verdict;
+
 /// What `weft-error` says. A response that carries one was made by a sidecar, never by an app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
@@ -68,6 +70,31 @@ impl ErrorCode {
         Self::TlsFailed,
         Self::Draining,
     ];
+
+    /// What it tells of the endpoint that the request was sent to.
+    pub fn verdict(self) -> Verdict {
+        match self {
+            Self::ConnectFailed
+            | Self::ConnectTimeout
+            | Self::Timeout
+            | Self::UpstreamReset
+            | Self::ProtocolError
+            | Self::TlsFailed => Verdict::Failed,
+            Self::NoEndpoints
+            | Self::CircuitOpen
+            | Self::Overloaded
+            | Self::QueueFull
+            | Self::RateLimited
+            | Self::Denied
+            | Self::Unauthenticated
+            | Self::NoRoute
+            | Self::NoBackend
+            | Self::BadRequest
+            | Self::HeaderTooLarge
+            | Self::FaultInjected
+            | Self::Draining => Verdict::Unknown,
+        }
+    }
 
     /// The code, the HTTP status and the gRPC status: the one table.
     const fn row(self) -> (&'static str, u16, u8) {

@@ -71,6 +71,7 @@ impl Session {
         let grpc = headers::is_grpc(head.fields());
         let settled = settle(head);
         let span = self.trace(head);
+        let mut key = None;
         let verdict = settled.and_then(|()| match &self.purpose {
             Purpose::Inbound(requests) => {
                 requests.amend(worker, head, self.version);
@@ -78,7 +79,9 @@ impl Session {
             }
             Purpose::Outbound(requests) => {
                 requests.amend(worker, head, self.version);
-                Ok(requests.rule(worker))
+                let cluster = requests.rule(worker);
+                key = cluster.key(head.fields(), self.client.ip());
+                Ok(cluster)
             }
             Purpose::Nowhere(code) => Err(*code),
         });
@@ -89,6 +92,7 @@ impl Session {
             client: self.client,
             trace: span.own,
             parent: span.parent,
+            key,
         };
         Ruling { verdict, exchange: Exchange::begin(&worker.observer, head, facts), grpc }
     }

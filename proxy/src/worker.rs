@@ -23,7 +23,7 @@ use crate::listen::{self, Accepted, Listener};
 use crate::observe::{Observe, Observer, Party};
 use crate::state::{Discovery, Snapshot};
 use crate::tls::{TlsClient, TlsServer};
-use crate::upstream::{Cluster, Dialer, Source};
+use crate::upstream::{Cluster, Dialer, Site, Source};
 use crate::{inbound, outbound};
 
 /// Connections from apps and peers that a worker has open at once; further ones wait in the kernel.
@@ -78,8 +78,8 @@ pub struct Shared {
     pub credentials: CredentialStore,
     /// Where it is told what happens.
     pub observe: Observe,
-    /// The zone that we are in; empty: unknown.
-    pub zone: Arc<str>,
+    /// From where we call.
+    pub site: Site,
 }
 
 /// The running workers.
@@ -231,7 +231,7 @@ pub struct Worker {
     /// Hears that we leave.
     pub leaving: Leaving,
     credentials: CredentialStore,
-    zone: Arc<str>,
+    site: Site,
     clusters: RefCell<HashMap<Source, Rc<Cluster>>>,
     open: Rc<Open>,
 }
@@ -244,7 +244,7 @@ impl Worker {
             tls_client: TlsClient::new(shared.credentials.clone()),
             tls_server: TlsServer::new(shared.credentials.clone()),
             credentials: shared.credentials,
-            zone: shared.zone,
+            site: shared.site,
             discovery: shared.discovery,
             dialer: Dialer::new(mark),
             rng: RefCell::new(fastrand::Rng::new()),
@@ -274,7 +274,7 @@ impl Worker {
                 Rc::clone(cluster)
             }
             None => {
-                let cluster = Rc::new(Cluster::new(source.clone(), snapshot, Arc::clone(&self.zone)));
+                let cluster = Rc::new(Cluster::new(source.clone(), snapshot, self.site.clone()));
                 clusters.insert(source, Rc::clone(&cluster));
                 cluster
             }

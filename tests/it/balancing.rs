@@ -2,81 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use weft_tests::{App, HttpClient, Mesh, Options, SidecarPod, eventually};
+use weft_tests::{HttpClient, Mesh, Options, eventually};
 
+use crate::policy::{ask, client, get, heard, orders, policy, server, shares};
 use crate::{in_pods, weft};
-
-/// A server that answers every request on a connection with its own name.
-fn named(pod: &SidecarPod, name: &'static str) -> App {
-    App::serve(pod, 8080, move |mut stream: TcpStream| {
-        let Ok(reader) = stream.try_clone() else { return };
-        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(reader)).map_while(Result::ok);
-        while lines.find(String::is_empty).is_some() {
-            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}", name.len());
-            if stream.write_all(answer.as_bytes()).is_err() {
-                return;
-            }
-        }
-    })
-}
-
-/// A pod of the service `orders`, by its name and zone.
-fn server(mesh: &Mesh, name: &'static str, zone: &str) -> (SidecarPod, App) {
-    let arguments = ["token", "create", "--service-account", "orders", "--service", "orders"];
-    let token = mesh.weft_ok(&arguments);
-    let pod = mesh.pod_with_token(name, "orders:8080:http", &token, &[("WEFT_ZONE", zone)]);
-    let app = named(&pod, name);
-    (pod, app)
-}
-
-fn client(mesh: &Mesh, zone: &str) -> SidecarPod {
-    let token = mesh.weft_ok(&["token", "create", "--service-account", "client"]);
-    mesh.pod_with_token("client", "", &token, &[("WEFT_ZONE", zone)])
-}
-
-fn orders(mesh: &Mesh, client: &SidecarPod) -> std::net::SocketAddr {
-    let listed = mesh.weft_json(&["status"]);
-    assert!(listed.as_array().is_some_and(|all| all.len() >= 2), "{listed}");
-    client.run(|| {
-        let mut found = std::net::ToSocketAddrs::to_socket_addrs("orders:8080").expect("a name");
-        found.find(std::net::SocketAddr::is_ipv4).expect("an IPv4 address")
-    })
-}
-
-fn policy(mesh: &Mesh, spec: &str) {
-    let text = format!(
-        "apiVersion: weft.mesh/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: orders}}\nspec:\n  targetRef: {{kind: Service, name: orders}}\n  {spec}\n"
-    );
-    let path = mesh.scratch().join("policy.yaml");
-    fs::write(&path, text).expect("a document");
-    mesh.weft_ok(&["apply", "-f", path.to_str().expect("a path")]);
-}
-
-/// Waits until the sidecar has heard of it.
-fn heard(client: &SidecarPod, word: &str) {
-    eventually("the policy is in force", Duration::from_secs(10), || {
-        client.admin("/config").is_some_and(|(_, text)| text.contains(word))
-    });
-}
-
-fn ask(client: &SidecarPod, to: std::net::SocketAddr, times: usize) -> Vec<String> {
-    client.run(|| {
-        let mut connection = HttpClient::connect(to).expect("a connection");
-        (0..times).map(|_| connection.get("orders:8080", "/", "").expect("an answer").text()).collect()
-    })
-}
-
-fn shares(answers: &[String]) -> BTreeMap<&str, usize> {
-    let mut shares = BTreeMap::new();
-    for answer in answers {
-        *shares.entry(answer.as_str()).or_default() += 1;
-    }
-    shares
-}
 
 #[test]
 fn the_policy_that_is_applied_chooses_the_pod() {
@@ -101,6 +32,15 @@ fn the_policy_that_is_applied_chooses_the_pod() {
         heard(&client, "Locality");
         assert_eq!(shares(&ask(&client, orders, 100)), BTreeMap::from([("two", 100)]));
 
+        policy(&mesh, "loadBalancing: {policy: ConsistentHash, consistentHash: {header: X-User}}");
+        heard(&client, "ConsistentHash");
+        let of = |user: usize| get(&client, orders, &format!("x-user: user-{user}\r\n")).text();
+        let first: Vec<_> = (0..40).map(of).collect();
+        assert_eq!(first, (0..40).map(of).collect::<Vec<_>>());
+        assert!(shares(&first).values().all(|count| *count >= 8), "{:?}", shares(&first));
+
+        policy(&mesh, "loadBalancing: {locality: {prefer: Zone}}");
+        heard(&client, "Locality");
         let kept = mesh.weft_json(&["get", "trafficpolicies"]);
         assert_eq!(kept[0]["spec"]["loadBalancing"]["locality"]["prefer"], "Zone", "{kept}");
         mesh.weft_ok(&["delete", "trafficpolicy", "orders"]);

@@ -2,7 +2,9 @@
 
 mod authorization;
 mod balancing;
+mod breaker;
 mod bulk;
+mod bulkhead;
 mod client_first;
 mod configuration;
 mod control_plane_away;
@@ -19,6 +21,7 @@ mod http2;
 mod join;
 mod nginx;
 mod peers;
+mod policy;
 mod reference;
 mod registration;
 mod rotation;

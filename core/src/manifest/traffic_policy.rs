@@ -7,7 +7,8 @@ use super::document::Places;
 use super::layers::layers;
 use super::target::{self, TargetKind};
 use crate::model::{
-    Balancing, BalancingPolicy, HashKey, Locality, Name, PolicyTarget, Ratio, Timeouts, Traffic,
+    Balancing, BalancingPolicy, Bulkhead, CircuitBreaker, HashKey, Locality, Name, PolicyTarget, Ratio,
+    Timeouts, Traffic,
 };
 
 const TARGETS: [TargetKind; 3] = [TargetKind::Service, TargetKind::Namespace, TargetKind::Mesh];
@@ -40,6 +41,10 @@ pub struct TrafficLayer {
     pub balancing: BalancingLayer,
     /// How long things may take.
     pub timeouts: TimeoutsLayer,
+    /// When an endpoint is left alone.
+    pub circuit_breaker: Option<CircuitBreakerLayer>,
+    /// How much is sent at once.
+    pub bulkhead: Option<BulkheadLayer>,
 }
 
 layers! {
@@ -64,19 +69,59 @@ layers! {
     }
 }
 
+layers! {
+    /// What policies say of leaving endpoints alone.
+    pub struct CircuitBreakerLayer {
+        /// After so many failures in a row.
+        pub consecutive_failures: u32,
+        /// When so many of the requests within the window failed.
+        pub failure_ratio: Ratio,
+        /// Among fewer requests a share says nothing.
+        pub min_requests: u32,
+        /// How long requests are remembered.
+        pub window: Duration,
+        /// For how long it is left alone the first time.
+        pub open_for: Duration,
+        /// Requests that try it afterwards.
+        pub half_open_requests: u32,
+        /// Never more of a service's endpoints than this are left alone.
+        pub max_ejected: Ratio,
+    }
+}
+
+layers! {
+    /// What policies say of how much is sent at once.
+    pub struct BulkheadLayer {
+        /// Requests that are under way.
+        pub max_concurrent_requests: u32,
+        /// Requests that wait for others to end.
+        pub max_pending_requests: u32,
+    }
+}
+
 impl TrafficLayer {
     /// This one where it says something, else the one below.
     #[must_use]
     pub fn over(self, below: &Self) -> Self {
+        let breaker = match (self.circuit_breaker, &below.circuit_breaker) {
+            (Some(above), Some(below)) => Some(above.over(below)),
+            (above, below) => above.or_else(|| below.clone()),
+        };
+        let bulkhead = match (self.bulkhead, &below.bulkhead) {
+            (Some(above), Some(below)) => Some(above.over(below)),
+            (above, below) => above.or_else(|| below.clone()),
+        };
         Self {
             balancing: self.balancing.over(&below.balancing),
             timeouts: self.timeouts.over(&below.timeouts),
+            circuit_breaker: breaker,
+            bulkhead,
         }
     }
 
     /// What holds, with the defaults of what nobody has said.
     pub fn resolve(self) -> Traffic {
-        let Self { balancing, timeouts } = self;
+        let Self { balancing, timeouts, circuit_breaker, bulkhead } = self;
         Traffic {
             balancing: Balancing {
                 policy: balancing.policy.unwrap_or_default(),
@@ -85,19 +130,58 @@ impl TrafficLayer {
                 panic_threshold: balancing.panic_threshold,
             },
             timeouts: Timeouts { connect: timeouts.connect },
+            circuit_breaker: circuit_breaker.map(CircuitBreakerLayer::resolve),
+            bulkhead: bulkhead.map(BulkheadLayer::resolve),
         }
     }
 
-    /// The parts of which both say something.
+    /// The sections of which both say something.
     pub fn overlap(&self, other: &Self) -> Vec<&'static str> {
-        let both = |part: &'static str, one: bool, other: bool| (one && other).then_some(part);
-        let empty = Self::default();
-        let says = |layer: &Self| [layer.balancing != empty.balancing, layer.timeouts != empty.timeouts];
-        let parts = ["loadBalancing", "timeouts"];
-        let pairs = parts.iter().zip(says(self)).zip(says(other));
-        pairs.filter_map(|((part, one), other)| both(part, one, other)).collect()
+        let both = SECTIONS.into_iter().zip(self.says()).zip(other.says());
+        both.filter_map(|((section, ours), theirs)| (ours && theirs).then_some(section)).collect()
+    }
+
+    /// Of which of the sections it says something, in their order.
+    fn says(&self) -> [bool; SECTIONS.len()] {
+        [
+            self.balancing != BalancingLayer::default(),
+            self.timeouts != TimeoutsLayer::default(),
+            self.circuit_breaker.is_some(),
+            self.bulkhead.is_some(),
+        ]
     }
 }
+
+impl CircuitBreakerLayer {
+    fn resolve(self) -> CircuitBreaker {
+        let default = CircuitBreaker::default();
+        CircuitBreaker {
+            consecutive_failures: self.consecutive_failures.or(default.consecutive_failures),
+            failure_ratio: self.failure_ratio.or(default.failure_ratio),
+            min_requests: self.min_requests.unwrap_or(default.min_requests),
+            window: self.window.unwrap_or(default.window),
+            open_for: self.open_for.unwrap_or(default.open_for),
+            half_open_requests: self.half_open_requests.unwrap_or(default.half_open_requests),
+            max_ejected: self.max_ejected.unwrap_or(default.max_ejected),
+        }
+    }
+}
+
+impl BulkheadLayer {
+    fn resolve(self) -> Bulkhead {
+        let default = Bulkhead::default();
+        Bulkhead {
+            max_concurrent_requests: self.max_concurrent_requests.unwrap_or(default.max_concurrent_requests),
+            max_pending_requests: self.max_pending_requests.unwrap_or(default.max_pending_requests),
+        }
+    }
+}
+
+/// The sections that are enforced.
+const SECTIONS: [&str; 4] = ["loadBalancing", "timeouts", "circuitBreaker", "bulkhead"];
+
+/// The most that a number of requests may be.
+const MAX_REQUESTS: u32 = 1_000_000;
 
 /// The longest time a connection may take to be made.
 const MAX_CONNECT: Duration = Duration::from_mins(1);
@@ -111,21 +195,16 @@ pub(super) fn read(
     places: &mut Places,
 ) -> Option<TrafficPolicySpec> {
     let spec = spec.object(&FIELDS)?;
-    spec.refuse_unenforced(&[
-        "retries",
-        "hedging",
-        "circuitBreaker",
-        "bulkhead",
-        "concurrency",
-        "healthCheck",
-    ]);
+    spec.refuse_unenforced(&["retries", "hedging", "concurrency", "healthCheck"]);
     let target = target::read(&spec, namespace, &TARGETS, places);
     let layer = TrafficLayer {
         balancing: spec.field("loadBalancing").and_then(|field| balancing(&field)).unwrap_or_default(),
         timeouts: spec.field("timeouts").and_then(|field| timeouts(&field)).unwrap_or_default(),
+        circuit_breaker: spec.field("circuitBreaker").and_then(|field| circuit_breaker(&field)),
+        bulkhead: spec.field("bulkhead").and_then(|field| bulkhead(&field)),
     };
-    for part in ["loadBalancing", "timeouts"] {
-        places.extend(spec.field(part).map(|field| (format!("spec.{part}"), field.place())));
+    for section in SECTIONS {
+        places.extend(spec.field(section).map(|field| (format!("spec.{section}"), field.place())));
     }
     Some(TrafficPolicySpec { target: target?, layer })
 }
@@ -176,8 +255,10 @@ fn balancing_policy(object: &Object<'_>) -> Option<BalancingPolicy> {
 
 fn hash_key(field: &Field<'_>) -> Option<HashKey> {
     let object = field.object(&["header", "cookie", "sourceIp"])?;
-    object.refuse_unenforced(&["header", "cookie"]);
+    object.refuse_unenforced(&["cookie"]);
     match (object.field("header"), object.field("cookie"), object.field("sourceIp")) {
+        (Some(header), None, None) => token(&header).map(|name| HashKey::Header(name.to_ascii_lowercase())),
+        (None, Some(cookie), None) => token(&cookie).map(HashKey::Cookie),
         (None, None, Some(source)) => {
             let says = source.bool()?;
             if !says {
@@ -185,13 +266,62 @@ fn hash_key(field: &Field<'_>) -> Option<HashKey> {
             }
             says.then_some(HashKey::SourceIp)
         }
-        (Some(_), None, None) | (None, Some(_), None) => None,
         _ => {
             let message = "exactly one of header, cookie and sourceIp is expected";
             field.mistake(message, "write {header: NAME}, {cookie: NAME} or {sourceIp: true}");
             None
         }
     }
+}
+
+/// A token, as names of headers and cookies are (RFC 9110 section 5.6.2).
+fn token(field: &Field<'_>) -> Option<String> {
+    let text = field.text()?;
+    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if !text.is_empty() && text.len() <= 256 && text.bytes().all(is_token) {
+        return Some(text.to_owned());
+    }
+    field.mistake(format!("{text:?} is no name of a header or cookie"), "write letters, digits, '-' and '_'");
+    None
+}
+
+fn circuit_breaker(field: &Field<'_>) -> Option<CircuitBreakerLayer> {
+    let object = field.object(&[
+        "consecutiveFailures",
+        "failureRatio",
+        "minRequests",
+        "window",
+        "openFor",
+        "halfOpenRequests",
+        "maxEjected",
+    ])?;
+    let number = |name: &str| object.field(name).and_then(|field| field.integer(1..=MAX_REQUESTS));
+    let failure_ratio = object.field("failureRatio").and_then(|field| Some((field.ratio()?, field)));
+    if let Some((Ratio::NONE, field)) = &failure_ratio {
+        field.mistake("no failure at all is a share of 0%", "write a ratio above 0%, such as 50%");
+    }
+    Some(CircuitBreakerLayer {
+        consecutive_failures: number("consecutiveFailures"),
+        failure_ratio: failure_ratio.map(|(ratio, _)| ratio),
+        min_requests: number("minRequests"),
+        window: object.field("window").and_then(|field| field.duration()),
+        open_for: object.field("openFor").and_then(|field| field.duration()),
+        half_open_requests: number("halfOpenRequests"),
+        max_ejected: object.field("maxEjected").and_then(|field| field.ratio()),
+    })
+}
+
+fn bulkhead(field: &Field<'_>) -> Option<BulkheadLayer> {
+    let object = field.object(&["maxConnections", "maxConcurrentRequests", "maxPendingRequests"])?;
+    object.refuse_unenforced(&["maxConnections"]);
+    Some(BulkheadLayer {
+        max_concurrent_requests: object
+            .field("maxConcurrentRequests")
+            .and_then(|field| field.integer(1..=MAX_REQUESTS)),
+        max_pending_requests: object
+            .field("maxPendingRequests")
+            .and_then(|field| field.integer(0..=MAX_REQUESTS)),
+    })
 }
 
 fn locality(field: &Field<'_>) -> Option<Locality> {

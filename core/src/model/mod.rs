@@ -25,4 +25,6 @@ pub use ratio::{Ratio, RatioError};
 pub use resource::{Resource, ResourceName};
 pub use service::{Address, Endpoint, InboundPort, PortMap, Protocol, Service, ServicePort, Workload};
 pub use target::PolicyTarget;
-pub use traffic::{Balancing, BalancingPolicy, HashKey, Locality, Timeouts, Traffic};
+pub use traffic::{
+    Balancing, BalancingPolicy, Bulkhead, CircuitBreaker, HashKey, Locality, Timeouts, Traffic,
+};

@@ -11,6 +11,10 @@ pub struct Traffic {
     pub balancing: Balancing,
     /// How long things may take.
     pub timeouts: Timeouts,
+    /// When an endpoint is left alone; none: never.
+    pub circuit_breaker: Option<CircuitBreaker>,
+    /// How much it is sent at once; none: as much as callers have.
+    pub bulkhead: Option<Bulkhead>,
 }
 
 /// Which endpoint gets a request.
@@ -65,4 +69,52 @@ pub struct Locality {
 pub struct Timeouts {
     /// Making a connection.
     pub connect: Option<Duration>,
+}
+
+/// When an endpoint is left alone, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CircuitBreaker {
+    /// After so many failures in a row; none: their number in a row does not matter.
+    pub consecutive_failures: Option<u32>,
+    /// When so many of the requests within the window failed; none: their share does not matter.
+    pub failure_ratio: Option<Ratio>,
+    /// Among fewer requests a share says nothing.
+    pub min_requests: u32,
+    /// How long requests are remembered.
+    pub window: Duration,
+    /// For how long it is left alone the first time.
+    pub open_for: Duration,
+    /// Requests that try it afterwards.
+    pub half_open_requests: u32,
+    /// Never more of a service's endpoints than this are left alone.
+    pub max_ejected: Ratio,
+}
+
+impl Default for CircuitBreaker {
+    fn default() -> Self {
+        Self {
+            consecutive_failures: Some(5),
+            failure_ratio: Some(Ratio::percent(50)),
+            min_requests: 10,
+            window: Duration::from_secs(10),
+            open_for: Duration::from_secs(30),
+            half_open_requests: 1,
+            max_ejected: Ratio::percent(50),
+        }
+    }
+}
+
+/// How much a service is sent at once, by each sidecar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bulkhead {
+    /// Requests that are under way.
+    pub max_concurrent_requests: u32,
+    /// Requests that wait for others to end.
+    pub max_pending_requests: u32,
+}
+
+impl Default for Bulkhead {
+    fn default() -> Self {
+        Self { max_concurrent_requests: 1024, max_pending_requests: 1024 }
+    }
 }

@@ -6,6 +6,8 @@ mod access;
 #[cfg(test)]
 mod balancing;
 #[cfg(test)]
+mod breaker;
+#[cfg(test)]
 mod compile;
 #[cfg(test)]
 mod documents;

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use weft_core::compile::compile_one;
-use weft_core::model::{Balancing, BalancingPolicy, Ratio, Resource, ResourceName, Traffic};
+use weft_core::model::{
+    Balancing, BalancingPolicy, Bulkhead, CircuitBreaker, HashKey, Ratio, Resource, ResourceName, Traffic,
+};
 use weft_core::world::{Change, World};
 
 use crate::documents::{good, read_text};
@@ -58,7 +60,9 @@ fn a_policy_is_read_as_the_contract_spells_it() {
     locality: {prefer: Zone, failoverBelow: 70%}
     slowStart: 30s
     panicThreshold: 50%
-  timeouts: {connect: 1s}",
+  timeouts: {connect: 1s}
+  circuitBreaker: {consecutiveFailures: 5, failureRatio: 50%, minRequests: 10, window: 10s, openFor: 30s, halfOpenRequests: 1, maxEjected: 50%}
+  bulkhead: {maxConcurrentRequests: 1024, maxPendingRequests: 1024}",
     );
     let traffic = traffic(&with_services(&text), "default/orders");
     let Balancing { policy, locality, slow_start, panic_threshold } = traffic.balancing;
@@ -66,6 +70,65 @@ fn a_policy_is_read_as_the_contract_spells_it() {
     assert_eq!(locality.unwrap().failover_below, Ratio::percent(70));
     assert_eq!((slow_start, panic_threshold), (Some(Duration::from_secs(30)), Some(Ratio::percent(50))));
     assert_eq!(traffic.timeouts.connect, Some(Duration::from_secs(1)));
+    // What the contract spells out are the defaults as well.
+    assert_eq!(traffic.circuit_breaker, Some(CircuitBreaker::default()));
+    assert_eq!(traffic.bulkhead, Some(Bulkhead::default()));
+}
+
+#[test]
+fn a_section_that_is_there_is_on_and_its_parts_come_from_where_they_are_said() {
+    let text = [
+        policy("a", "{kind: Mesh}", "circuitBreaker: {openFor: 7s}"),
+        policy("b", "{kind: Service, name: orders}", "circuitBreaker: {consecutiveFailures: 3}"),
+        policy("c", "{kind: Service, name: web}", "bulkhead: {}"),
+    ];
+    let world = with_services(&text.concat());
+    let orders = traffic(&world, "default/orders");
+    let expected = CircuitBreaker {
+        consecutive_failures: Some(3),
+        open_for: Duration::from_secs(7),
+        ..CircuitBreaker::default()
+    };
+    assert_eq!((orders.circuit_breaker, orders.bulkhead), (Some(expected), None));
+    assert_eq!(traffic(&world, "default/web").bulkhead, Some(Bulkhead::default()));
+}
+
+#[test]
+fn what_is_hashed_is_a_header_a_cookie_or_the_source() {
+    let check = |hash: &str, expected: HashKey| {
+        let spec = format!("loadBalancing: {{policy: ConsistentHash, consistentHash: {hash}}}");
+        let world = with_services(&policy("a", "{kind: Mesh}", &spec));
+        let said = traffic(&world, "default/orders").balancing.policy;
+        assert_eq!(said, BalancingPolicy::ConsistentHash(expected));
+    };
+    check("{header: X-User}", HashKey::Header("x-user".into()));
+    refused(
+        "loadBalancing: {policy: ConsistentHash, consistentHash: {cookie: x}}",
+        &["6:68: spec.loadBalancing.consistentHash.cookie: is not enforced by this version yet"],
+    );
+    check("{sourceIp: true}", HashKey::SourceIp);
+    refused(
+        "loadBalancing: {policy: ConsistentHash}",
+        &["6:27: spec.loadBalancing.policy: does not say what to hash"],
+    );
+    refused(
+        "loadBalancing: {consistentHash: {header: x}}",
+        &["6:18: \"spec.loadBalancing.policy\" is missing; write policy: ConsistentHash beside it"],
+    );
+    refused(
+        "loadBalancing: {policy: ConsistentHash, consistentHash: {header: x, sourceIp: true}}",
+        &["6:59: spec.loadBalancing.consistentHash: exactly one of header, cookie and sourceIp is expected"],
+    );
+    refused(
+        "loadBalancing: {policy: ConsistentHash, consistentHash: {header: 'x y'}}",
+        &["6:68: spec.loadBalancing.consistentHash.header: \"x y\" is no name"],
+    );
+    let unused = policy("a", "{kind: Mesh}", "loadBalancing: {policy: Random, consistentHash: {header: x}}");
+    let reading = read_text(&unused);
+    assert_eq!(
+        reading.notes[0].to_string(),
+        "f.yaml:6: spec.loadBalancing.consistentHash: says nothing, for the policy is Random"
+    );
 }
 
 #[test]
@@ -87,7 +150,7 @@ fn the_most_specific_policy_wins_field_by_field() {
         .concat(),
     );
     let said = |service: &str| {
-        let Traffic { balancing, timeouts } = traffic(&world, service);
+        let Traffic { balancing, timeouts, .. } = traffic(&world, service);
         (
             balancing.policy,
             balancing.panic_threshold.is_some(),

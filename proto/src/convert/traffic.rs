@@ -17,14 +17,21 @@ impl TryFrom<v1::Traffic> for model::Traffic {
         Ok(Self {
             balancing: wire.balancing.map(TryInto::try_into).transpose()?.unwrap_or_default(),
             timeouts: wire.timeouts.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+            circuit_breaker: wire.circuit_breaker.map(TryInto::try_into).transpose()?,
+            bulkhead: wire.bulkhead.map(TryInto::try_into).transpose()?,
         })
     }
 }
 
 impl From<&model::Traffic> for v1::Traffic {
     fn from(traffic: &model::Traffic) -> Self {
-        let model::Traffic { balancing, timeouts } = traffic;
-        Self { balancing: Some(balancing.into()), timeouts: Some(timeouts.into()) }
+        let model::Traffic { balancing, timeouts, circuit_breaker, bulkhead } = traffic;
+        Self {
+            balancing: Some(balancing.into()),
+            timeouts: Some(timeouts.into()),
+            circuit_breaker: circuit_breaker.as_ref().map(Into::into),
+            bulkhead: bulkhead.as_ref().map(Into::into),
+        }
     }
 }
 
@@ -102,6 +109,63 @@ impl From<&model::Timeouts> for v1::Timeouts {
     }
 }
 
+impl TryFrom<v1::CircuitBreaker> for model::CircuitBreaker {
+    type Error = ConvertError;
+
+    fn try_from(wire: v1::CircuitBreaker) -> Result<Self, ConvertError> {
+        let failures = wire.consecutive_failures.map(|count| positive("consecutive_failures", count));
+        let failure_ratio =
+            wire.failure_ratio_per_million.map(|value| ratio("failure_ratio_per_million", value));
+        Ok(Self {
+            consecutive_failures: failures.transpose()?,
+            failure_ratio: failure_ratio.transpose()?,
+            min_requests: positive("min_requests", wire.min_requests)?,
+            window: duration("window_ms", wire.window_ms)?,
+            open_for: duration("open_for_ms", wire.open_for_ms)?,
+            half_open_requests: positive("half_open_requests", wire.half_open_requests)?,
+            max_ejected: ratio("max_ejected_per_million", wire.max_ejected_per_million)?,
+        })
+    }
+}
+
+impl From<&model::CircuitBreaker> for v1::CircuitBreaker {
+    fn from(breaker: &model::CircuitBreaker) -> Self {
+        Self {
+            consecutive_failures: breaker.consecutive_failures,
+            failure_ratio_per_million: breaker.failure_ratio.map(Ratio::per_million),
+            min_requests: breaker.min_requests,
+            window_ms: milliseconds(breaker.window),
+            open_for_ms: milliseconds(breaker.open_for),
+            half_open_requests: breaker.half_open_requests,
+            max_ejected_per_million: breaker.max_ejected.per_million(),
+        }
+    }
+}
+
+impl TryFrom<v1::Bulkhead> for model::Bulkhead {
+    type Error = ConvertError;
+
+    fn try_from(wire: v1::Bulkhead) -> Result<Self, ConvertError> {
+        Ok(Self {
+            max_concurrent_requests: positive("max_concurrent_requests", wire.max_concurrent_requests)?,
+            max_pending_requests: wire.max_pending_requests,
+        })
+    }
+}
+
+impl From<&model::Bulkhead> for v1::Bulkhead {
+    fn from(bulkhead: &model::Bulkhead) -> Self {
+        Self {
+            max_concurrent_requests: bulkhead.max_concurrent_requests,
+            max_pending_requests: bulkhead.max_pending_requests,
+        }
+    }
+}
+
+fn positive(field: &'static str, count: u32) -> Result<u32, ConvertError> {
+    if count == 0 { Err(ConvertError::Range(field, 0)) } else { Ok(count) }
+}
+
 fn ratio(field: &'static str, per_million: u32) -> Result<Ratio, ConvertError> {
     let ratio = Ratio::from_millionths(per_million);
     if ratio.per_million() == per_million {
@@ -152,7 +216,15 @@ mod tests {
                 panic_threshold: Some(Ratio::percent(50)),
             };
             let timeouts = model::Timeouts { connect: Some(Duration::from_millis(250)) };
-            check(&model::Traffic { balancing, timeouts });
+            check(&model::Traffic {
+                balancing,
+                timeouts,
+                circuit_breaker: Some(model::CircuitBreaker {
+                    consecutive_failures: None,
+                    ..Default::default()
+                }),
+                bulkhead: Some(model::Bulkhead { max_concurrent_requests: 3, max_pending_requests: 0 }),
+            });
         }
     }
 
@@ -162,6 +234,8 @@ mod tests {
         assert!(model::Timeouts::try_from(timeouts).is_err());
         let balancing = v1::Balancing { panic_threshold_per_million: Some(1_000_001), ..Default::default() };
         assert!(model::Balancing::try_from(balancing).is_err());
+        assert!(model::Bulkhead::try_from(v1::Bulkhead::default()).is_err());
+        assert!(model::CircuitBreaker::try_from(v1::CircuitBreaker::default()).is_err());
         let unknown = v1::Balancing {
             policy: Some(Policy::ConsistentHash(v1::HashKey { of: None })),
             ..Default::default()

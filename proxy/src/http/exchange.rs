@@ -7,13 +7,14 @@ use std::time::{Instant, SystemTime};
 
 use http::header::HeaderName;
 use http::{HeaderMap, Method};
-use weft_core::classify;
+use weft_core::breaker::Verdict;
+use weft_core::classify::{self, Outcome};
 use weft_core::trace::{SpanId, TraceContext};
 
 use super::head::{Fields, Head};
 use crate::failure::ErrorCode;
 use crate::observe::{Flow, Observer, RequestEnded, Requested, Security, Spoken};
-use crate::upstream::Lease;
+use crate::upstream::{InFlight, Lease, Ticket};
 
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
@@ -32,6 +33,8 @@ pub struct Facts {
     pub trace: TraceContext,
     /// The span that ours is a child of.
     pub parent: Option<SpanId>,
+    /// What decides on the endpoint where equal requests are to go to the same one.
+    pub key: Option<u64>,
 }
 
 /// A request under way. Shared by the two bodies; what happened is told when the last of them is gone.
@@ -53,6 +56,8 @@ pub struct Exchange {
     upstream: Cell<Option<SocketAddr>>,
     security: Cell<Security>,
     sends: Cell<u32>,
+    /// Where a circuit breaker waits for what becomes of it.
+    ticket: RefCell<Option<Ticket>>,
     lease: RefCell<Option<Lease>>,
 }
 
@@ -90,17 +95,29 @@ impl Exchange {
             request_done: Cell::default(),
             upstream: Cell::default(),
             sends: Cell::default(),
+            ticket: RefCell::default(),
             lease: RefCell::default(),
         }
     }
 
+    /// What decides on the endpoint where equal requests are to go to the same one.
+    pub fn key(&self) -> Option<u64> {
+        self.facts.key
+    }
+
     /// It is sent, perhaps not for the first time.
-    pub fn sent(&self, to: SocketAddr, security: Option<Security>) {
-        self.upstream.set(Some(to));
-        if let Some(security) = security {
+    pub fn sent(&self, flight: &mut InFlight) {
+        if let Some(to) = flight.address() {
+            self.upstream.set(Some(to));
+            self.sends.set(self.sends.get() + 1);
+        }
+        if let Some(security) = flight.security() {
             self.security.set(security);
         }
-        self.sends.set(self.sends.get() + 1);
+        // Who is sent to again was not answered.
+        if let Some(before) = self.ticket.replace(flight.take_ticket()) {
+            before.judge(Verdict::Failed);
+        }
     }
 
     /// The response's head has come; `lease` is held until its body has ended.
@@ -176,8 +193,25 @@ impl Exchange {
     }
 }
 
+impl Exchange {
+    /// What it tells of the endpoint that it was sent to.
+    fn verdict(&self) -> Verdict {
+        match (self.error.get(), self.status.get()) {
+            (Some(code), _) => code.verdict(),
+            (None, Some(status)) => match classify::classify(status, self.grpc_status.get()) {
+                Outcome::Failure => Verdict::Failed,
+                Outcome::Success | Outcome::CallerError => Verdict::Worked,
+            },
+            (None, None) => Verdict::Unknown,
+        }
+    }
+}
+
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            ticket.judge(self.verdict());
+        }
         let ended = self.ended.get().unwrap_or_else(Instant::now);
         self.observer.request_ended(&RequestEnded {
             flow: &self.facts.flow,

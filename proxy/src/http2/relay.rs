@@ -98,19 +98,17 @@ impl Call<'_> {
             // The h2 crate writes a request without `:authority` only where it came by another version.
             head.version = Version::HTTP_11;
         }
-        let (mut attempts, mut repeats) = (Attempts::default(), 0);
+        let (mut attempts, mut repeats) = (Attempts::of(&self.exchange), 0);
         loop {
             if !self.deadline.tell(&mut head.headers) {
                 return self.refuse(ErrorCode::Timeout);
             }
-            let place = match self.find(cluster, &mut attempts).await {
+            let mut place = match self.find(cluster, &mut attempts).await {
                 Ok(Some(place)) => place,
                 Ok(None) => return,
                 Err(code) => return self.refuse(code),
             };
-            if let Some(to) = place.address() {
-                self.exchange.sent(to, place.security());
-            }
+            place.tell(&self.exchange);
             if head.extensions.get::<Protocol>().is_some() && !place.takes_protocols().await {
                 // What it asks for is not there (RFC 8441 section 3), and no fault of anyone's.
                 let code = ErrorCode::ProtocolError;

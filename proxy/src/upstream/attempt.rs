@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
+use weft_core::breaker::Verdict;
 
 use super::pool::{self, Connection, Lease};
-use super::{Cluster, InFlight, Upstream};
+use super::{Cluster, InFlight, Slot, Upstream};
 use crate::failure::ErrorCode;
 use crate::http::{Body, Exchange};
 use crate::stream::Stream;
@@ -34,10 +35,14 @@ pub struct Opened {
 pub async fn open(worker: &Worker, cluster: &Cluster) -> Result<Opened, ErrorCode> {
     let mut attempts = Attempts::default();
     loop {
-        let mut flight = attempts.pick(worker, cluster)?;
+        let mut flight = attempts.pick(worker, cluster).await?;
         match flight.upstream.connect(worker, Carries::Tcp).await {
             Ok(stream) => {
                 flight.answered();
+                // Of bytes nothing more can be told than that they may be sent.
+                if let Some(ticket) = flight.take_ticket() {
+                    ticket.judge(Verdict::Worked);
+                }
                 return Ok(Opened { stream, flight });
             }
             Err(code) => attempts.failed(flight, code)?,
@@ -52,9 +57,9 @@ pub async fn send(
     mut request: Box<Request<Body>>,
     exchange: &Exchange,
 ) -> Result<(Response<Incoming>, Lease), ErrorCode> {
-    let mut attempts = Attempts::default();
+    let mut attempts = Attempts::of(exchange);
     loop {
-        let mut flight = attempts.pick(worker, cluster)?;
+        let mut flight = attempts.pick(worker, cluster).await?;
         let mut connection = match connection(worker, &flight.upstream).await {
             Ok(connection) => connection,
             Err(code) => {
@@ -62,9 +67,7 @@ pub async fn send(
                 continue;
             }
         };
-        if let Some(address) = flight.upstream.address() {
-            exchange.sent(address, flight.upstream.security());
-        }
+        exchange.sent(&mut flight);
         let spare = spare(&request, &connection);
         let is_new = connection.idle.is_none();
         if is_new {
@@ -127,17 +130,38 @@ fn code_of(error: &hyper::Error) -> ErrorCode {
 pub struct Attempts {
     failed: u32,
     last: Option<Rc<Upstream>>,
+    /// What decides on the endpoint where equal requests are to go to the same one.
+    key: Option<u64>,
+    /// The request's place among the service's, while no endpoint has it.
+    slot: Option<Slot>,
 }
 
 impl Attempts {
-    /// The next endpoint to try.
-    pub fn pick(&self, worker: &Worker, cluster: &Cluster) -> Result<InFlight, ErrorCode> {
-        let mut rng = worker.rng.borrow_mut();
-        cluster.pick(&mut rng, self.last.as_ref()).ok_or(ErrorCode::NoEndpoints)
+    /// For a request.
+    pub fn of(exchange: &Exchange) -> Self {
+        Self { key: exchange.key(), ..Self::default() }
+    }
+
+    /// The next endpoint to try; waits where the service has as many requests as it may.
+    pub async fn pick(&mut self, worker: &Worker, cluster: &Cluster) -> Result<InFlight, ErrorCode> {
+        if self.slot.is_none()
+            && let Some(room) = cluster.room()
+        {
+            let slot = match room.try_enter() {
+                Some(slot) => slot,
+                // Boxed, for every request's future would have room for it, and most need not wait.
+                None => Box::pin(room.enter()).await?,
+            };
+            self.slot = Some(slot);
+        }
+        let mut flight = cluster.pick(&mut worker.rng.borrow_mut(), self.last.as_ref(), self.key)?;
+        flight.slot = self.slot.take();
+        Ok(flight)
     }
 
     /// An endpoint did not take the request, for no fault of its own; rather another is tried next.
-    pub fn avoid(&mut self, flight: InFlight) {
+    pub fn avoid(&mut self, mut flight: InFlight) {
+        self.slot = flight.slot.take();
         self.last = Some(Rc::clone(&flight.upstream));
     }
 
@@ -145,6 +169,7 @@ impl Attempts {
     pub fn failed(&mut self, mut flight: InFlight, code: ErrorCode) -> Result<(), ErrorCode> {
         flight.unreachable();
         self.failed += 1;
+        self.slot = flight.slot.take();
         self.last = Some(Rc::clone(&flight.upstream));
         if self.failed > OTHERS { Err(code) } else { Ok(()) }
     }

@@ -7,10 +7,15 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use weft_core::balance::{Balancer, Load, Member, PeakEwma};
-use weft_core::model::{Endpoint, Protocol, QualifiedName, Traffic};
+use http::HeaderName;
+use weft_core::balance::{self, Balancer, Load, Member, PeakEwma};
+use weft_core::breaker::{self, Ejection, Standing};
+use weft_core::model::{BalancingPolicy, Endpoint, HashKey, Protocol, QualifiedName, Service, Traffic};
 
+use super::bulkhead::{Bulkheads, Room};
 use super::{InFlight, Upstream};
+use crate::failure::ErrorCode;
+use crate::http::head::Fields;
 use crate::observe::Security;
 use crate::state::{Known, Snapshot};
 
@@ -25,12 +30,20 @@ pub enum Source {
     App(SocketAddr),
 }
 
+/// From where endpoints are called.
+#[derive(Debug, Clone, Default)]
+pub struct Site {
+    /// Our own zone; empty: unknown.
+    pub zone: Arc<str>,
+    /// The bulkheads of all workers.
+    pub bulkheads: Bulkheads,
+}
+
 /// The endpoints behind one destination.
 #[derive(Debug)]
 pub struct Cluster {
     source: Source,
-    /// Our own zone; empty: unknown.
-    zone: Arc<str>,
+    site: Site,
     protocol: Cell<Protocol>,
     /// Whether the server spoke first when it was last found out.
     pub speaks_first: Cell<bool>,
@@ -43,25 +56,42 @@ struct State {
     seen: Weak<Snapshot>,
     generation: u64,
     traffic: Traffic,
+    /// The header that equal requests are told by, where the policy says so.
+    hashed: Option<HeaderName>,
+    room: Option<Arc<Room>>,
     upstreams: Vec<Rc<Upstream>>,
-    /// None: to be made anew with the next choice.
+    /// Who takes part; none: to be found out with the next choice.
+    choice: Option<Choice>,
+    /// Set by breakers: an endpoint's standing is another.
+    changed: Rc<Cell<bool>>,
+}
+
+/// Who takes part.
+#[derive(Debug)]
+struct Choice {
+    /// None: nobody works, the service's circuit is open.
     balancer: Option<Balancer>,
+    /// When a breaker's standing is another by itself.
+    until: Option<Instant>,
 }
 
 impl Cluster {
-    /// The endpoints behind `source`, as `snapshot` has them, seen from `zone`.
-    pub fn new(source: Source, snapshot: &Arc<Snapshot>, zone: Arc<str>) -> Self {
+    /// The endpoints behind `source`, as `snapshot` has them, seen from `site`.
+    pub fn new(source: Source, snapshot: &Arc<Snapshot>, site: Site) -> Self {
         let cluster = Self {
             source,
-            zone,
+            site,
             protocol: Cell::default(),
             speaks_first: Cell::default(),
             state: RefCell::new(State {
                 seen: Weak::new(),
                 generation: 0,
                 traffic: Traffic::default(),
+                hashed: None,
+                room: None,
                 upstreams: Vec::new(),
-                balancer: None,
+                choice: None,
+                changed: Rc::default(),
             }),
         };
         if let Source::App(address) = &cluster.source {
@@ -105,7 +135,7 @@ impl Cluster {
                 let declared = known.service.ports.iter().find(|declared| declared.port == *port);
                 self.protocol.set(declared.map_or(Protocol::Detect, |declared| declared.protocol));
                 let places = known.endpoints.iter().filter_map(|e| Some((e, e.target_port(*port)?)));
-                state.traffic.clone_from(&known.service.traffic);
+                state.adopt(&known.service, &self.site);
                 state.rebuild(places);
             }
             Source::Workload(address, port) => {
@@ -116,19 +146,47 @@ impl Cluster {
                 self.protocol.set(declared.map_or(Protocol::Detect, |declared| declared.protocol));
                 // It counts as the service's that it first offers.
                 let service = known.service.as_ref().and_then(|name| snapshot.services.get(name));
-                state.traffic = service.map(|known| known.service.traffic.clone()).unwrap_or_default();
+                if let Some(known) = service {
+                    state.adopt(&known.service, &self.site);
+                }
                 state.rebuild([(&known.endpoint, *port)].into_iter());
             }
         }
     }
 
-    /// The upstream for the next request, preferably not `avoid`; none where there is no endpoint.
-    pub fn pick(&self, rng: &mut fastrand::Rng, avoid: Option<&Rc<Upstream>>) -> Option<InFlight> {
+    /// The room for its requests, where they are limited.
+    pub(super) fn room(&self) -> Option<Arc<Room>> {
+        self.state.borrow().room.clone()
+    }
+
+    /// What tells a request from others, where equal ones are to go to the same endpoint.
+    pub fn key(&self, fields: &impl Fields, client: IpAddr) -> Option<u64> {
+        let state = self.state.borrow();
+        let BalancingPolicy::ConsistentHash(key) = &state.traffic.balancing.policy else { return None };
+        match key {
+            HashKey::Header(_) => fields.first(state.hashed.as_ref()?).map(balance::hash),
+            HashKey::Cookie(_) => None,
+            HashKey::SourceIp => Some(match client.to_canonical() {
+                IpAddr::V4(v4) => balance::hash(&v4.octets()),
+                IpAddr::V6(v6) => balance::hash(&v6.octets()),
+            }),
+        }
+    }
+
+    /// The upstream for the next request, preferably not `avoid`.
+    pub fn pick(
+        &self,
+        rng: &mut fastrand::Rng,
+        avoid: Option<&Rc<Upstream>>,
+        key: Option<u64>,
+    ) -> Result<InFlight, ErrorCode> {
         let state = &mut *self.state.borrow_mut();
         let now = Instant::now();
-        if state.balancer.as_ref().is_none_or(|balancer| balancer.is_stale(now)) {
-            state.balancer = Some(state.rebalance(&self.zone, now, rng));
+        if state.changed.take() || state.choice.as_ref().is_none_or(|choice| choice.is_stale(now)) {
+            state.choice = Some(state.rebalance(&self.site.zone, now, rng));
         }
+        let balancer = state.choice.as_mut().and_then(|choice| choice.balancer.as_mut());
+        let balancer = balancer.ok_or(ErrorCode::CircuitOpen)?;
         let upstreams = &state.upstreams;
         let load = Load {
             cost: &|index| upstreams.get(index).map_or(f64::INFINITY, |upstream| upstream.cost(now)),
@@ -138,8 +196,8 @@ impl Cluster {
                 avoid.is_some_and(|avoid| upstreams.get(index).is_some_and(|it| Rc::ptr_eq(avoid, it)))
             },
         };
-        let index = state.balancer.as_mut()?.choose(None, load, rng)?;
-        Some(InFlight::begin(Rc::clone(state.upstreams.get(index)?), now))
+        let chosen = balancer.choose(key, load, rng).and_then(|index| upstreams.get(index));
+        Ok(InFlight::begin(Rc::clone(chosen.ok_or(ErrorCode::NoEndpoints)?), now))
     }
 
     /// Closes connections that have been idle for too long.
@@ -165,35 +223,65 @@ impl State {
             .collect();
         // Among the first that are heard of nobody is a newcomer.
         let since = (!before.is_empty()).then_some(now);
-        let limit = self.traffic.timeouts.connect;
         let upstreams = places.map(|(endpoint, port)| match before.remove(&endpoint.workload) {
-            Some(kept) if kept.endpoint.as_ref() == Some(endpoint) => {
-                kept.connect_limit.set(limit);
-                kept
-            }
-            _ => {
-                let new = Upstream::of_endpoint(endpoint, port, typical, now);
-                new.connect_limit.set(limit);
-                Rc::new(Upstream { since, ..new })
-            }
+            Some(kept) if kept.endpoint.as_ref() == Some(endpoint) => kept,
+            _ => Rc::new(Upstream { since, ..Upstream::of_endpoint(endpoint, port, typical, now) }),
         });
-        let upstreams = upstreams.collect();
+        let upstreams: Vec<_> = upstreams.collect();
+        for upstream in &upstreams {
+            upstream.connect_limit.set(self.traffic.timeouts.connect);
+            upstream.watched.set(self.traffic.circuit_breaker, &self.changed);
+        }
         self.replace(upstreams);
     }
 
     fn replace(&mut self, upstreams: Vec<Rc<Upstream>>) {
         self.upstreams = upstreams;
-        self.balancer = None;
+        self.choice = None;
     }
 
-    fn rebalance(&self, zone: &str, now: Instant, rng: &mut fastrand::Rng) -> Balancer {
-        let member = |upstream: &Rc<Upstream>| Member {
+    /// Takes over what is said of how the service is to be called.
+    fn adopt(&mut self, service: &Service, site: &Site) {
+        let traffic = &service.traffic;
+        if self.traffic == *traffic && self.room.is_some() == traffic.bulkhead.is_some() {
+            return;
+        }
+        self.hashed = match &traffic.balancing.policy {
+            BalancingPolicy::ConsistentHash(HashKey::Header(name)) => name.parse().ok(),
+            _ => None,
+        };
+        self.room = traffic.bulkhead.map(|settings| site.bulkheads.room(&service.name, settings));
+        self.traffic.clone_from(traffic);
+    }
+
+    fn rebalance(&self, zone: &str, now: Instant, rng: &mut fastrand::Rng) -> Choice {
+        let mut out = Vec::new();
+        let mut until = None;
+        if let Some(settings) = &self.traffic.circuit_breaker {
+            let standings: Vec<_> =
+                self.upstreams.iter().map(|upstream| upstream.watched.standing(settings, now)).collect();
+            until = standings.iter().filter_map(Standing::until).min();
+            match breaker::eject(&standings, settings) {
+                Ejection::All => return Choice { balancer: None, until },
+                Ejection::Some(ejected) => out = ejected,
+            }
+        }
+        let member = |(index, upstream): (usize, &Rc<Upstream>)| Member {
             weight: upstream.weight,
             near: upstream.is_in(zone),
-            available: true,
+            available: !out.contains(&index),
             since: upstream.since,
         };
-        let members: Vec<_> = self.upstreams.iter().map(member).collect();
-        Balancer::new(&members, &self.traffic.balancing, now, rng)
+        let members: Vec<_> = self.upstreams.iter().enumerate().map(member).collect();
+        let balancer = Balancer::new(&members, &self.traffic.balancing, now, rng);
+        Choice { balancer: Some(balancer), until }
+    }
+}
+
+impl Choice {
+    /// Whether it is to be found out again because time has passed.
+    fn is_stale(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| until <= now)
+            || self.balancer.as_ref().is_some_and(|balancer| balancer.is_stale(now))
     }
 }

@@ -3,7 +3,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -19,6 +18,7 @@ use tokio::time::timeout;
 use super::{Attempts, Cluster, InFlight, Upstream};
 use crate::failure::ErrorCode;
 use crate::http::Cork;
+use crate::http::Exchange;
 use crate::http2::guard::{Guard, Role};
 use crate::http2::limits::{Limits, MAX_DECODED, SEND_BUFFER};
 use crate::http2::watch::Watched;
@@ -121,7 +121,7 @@ impl Pool {
 /// A place for a request on a connection to one of `cluster`'s endpoints.
 pub async fn find(worker: &Worker, cluster: &Cluster, attempts: &mut Attempts) -> Result<Place, ErrorCode> {
     loop {
-        let flight = attempts.pick(worker, cluster)?;
+        let flight = attempts.pick(worker, cluster).await?;
         match place(worker, flight).await {
             Ok(place) => return Ok(place),
             Err((flight, code)) => attempts.failed(flight, code)?,
@@ -322,9 +322,9 @@ impl Place {
         self.flight.security()
     }
 
-    /// Where to.
-    pub fn address(&self) -> Option<SocketAddr> {
-        self.flight.upstream.address()
+    /// Tells the exchange where it is sent to.
+    pub fn tell(&mut self, exchange: &Exchange) {
+        exchange.sent(&mut self.flight);
     }
 
     /// It was answered, in a way that says how fast the upstream is.

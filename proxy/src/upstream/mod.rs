@@ -1,10 +1,12 @@
 //! Stages 6 and 7: which endpoint, and a connection to it.
 
 mod attempt;
+mod bulkhead;
 mod cluster;
 mod dial;
 pub mod http2;
 mod pool;
+mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -17,12 +19,15 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use weft_certs::sni;
 use weft_core::balance::{self, PeakEwma};
+use weft_core::breaker::Verdict;
 use weft_core::model::{Endpoint, SpiffeId};
 
 pub use attempt::{Attempts, Opened, open, send};
-pub use cluster::{Cluster, Source};
+pub use bulkhead::{Bulkheads, Slot};
+pub use cluster::{Cluster, Site, Source};
 pub use dial::Dialer;
 pub use pool::Lease;
+pub use watch::Ticket;
 
 use crate::failure::ErrorCode;
 use crate::observe::Security;
@@ -30,6 +35,7 @@ use crate::stream::Stream;
 use crate::tls::Carries;
 use crate::worker::Worker;
 use pool::Pool;
+use watch::Watched;
 
 /// What an endpoint that cannot be reached is taken to cost.
 const UNREACHABLE: Duration = Duration::from_secs(1);
@@ -48,6 +54,7 @@ pub struct Upstream {
     /// How long making a connection may take, where a policy says so.
     connect_limit: Cell<Option<Duration>>,
     load: RefCell<PeakEwma>,
+    watched: Rc<Watched>,
     pool: Pool,
     http2: http2::Pool,
 }
@@ -78,6 +85,7 @@ impl Upstream {
             since: None,
             connect_limit: Cell::default(),
             load: RefCell::new(PeakEwma::new(typical, now)),
+            watched: Rc::default(),
             pool: Pool::default(),
             http2: http2::Pool::default(),
         }
@@ -94,6 +102,7 @@ impl Upstream {
             since: None,
             connect_limit: Cell::default(),
             load: RefCell::new(PeakEwma::new(Duration::ZERO, now)),
+            watched: Rc::default(),
             pool: Pool::default(),
             http2: http2::Pool::default(),
         }
@@ -159,6 +168,10 @@ pub struct InFlight {
     took: Option<Took>,
     /// Whether its connection was made for it.
     is_first: bool,
+    /// Where a circuit breaker waits for what becomes of it.
+    ticket: Option<Ticket>,
+    /// Its place among the service's requests, where they are limited.
+    slot: Option<Slot>,
 }
 
 /// What is known of how fast an upstream is.
@@ -173,12 +186,23 @@ enum Took {
 impl InFlight {
     fn begin(upstream: Rc<Upstream>, now: Instant) -> Self {
         upstream.load.borrow_mut().start();
-        Self { upstream, begun: now, took: None, is_first: false }
+        let ticket = upstream.watched.send(now);
+        Self { upstream, begun: now, took: None, is_first: false, ticket, slot: None }
     }
 
     /// How the hop to it is protected; the way to our own app is no hop.
     pub fn security(&self) -> Option<Security> {
         self.upstream.security()
+    }
+
+    /// Where it is dialled first.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.upstream.address()
+    }
+
+    /// Hands over the duty to say what became of it.
+    pub fn take_ticket(&mut self) -> Option<Ticket> {
+        self.ticket.take()
     }
 
     /// A connection had to be made for it.
@@ -195,6 +219,9 @@ impl InFlight {
     /// It could not be reached.
     fn unreachable(&mut self) {
         self.took = Some(Took::Unreachable);
+        if let Some(ticket) = self.ticket.take() {
+            ticket.judge(Verdict::Failed);
+        }
     }
 }
 

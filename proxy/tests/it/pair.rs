@@ -124,8 +124,12 @@ fn sidecar(authority: &Authority, account: &str) -> Sidecar {
         }],
         mark: None,
     };
-    let shared =
-        Shared { discovery: discovery.clone(), credentials: store.clone(), observe, zone: "".into() };
+    let shared = Shared {
+        discovery: discovery.clone(),
+        credentials: store.clone(),
+        observe,
+        site: Default::default(),
+    };
     let (drain, watch) = drain::channel();
     let workers = worker::start(&settings, &shared, &watch).unwrap();
     Sidecar { workers, publisher, drain, orders: free, credentials: store, records, _discovery: discovery }

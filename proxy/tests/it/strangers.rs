@@ -49,7 +49,7 @@ impl Alone {
         let store = CredentialStore::default();
         store.replace(credentials(&authority, "orders"));
         let (observe, _records) = Observe::new(&Registry::default());
-        let shared = Shared { discovery, credentials: store, observe, zone: "".into() };
+        let shared = Shared { discovery, credentials: store, observe, site: Default::default() };
         let (drain, watch) = drain::channel();
         let leaving = Leaving { announced: watch.clone(), closing: watch };
         let ports = vec![ServicePort { port: PORT, name: String::new(), protocol: Default::default() }];

@@ -1,0 +1,264 @@
+//! When an endpoint is left alone: closed while it works, open for a time that grows after it has failed too often,
+//! then tried with a few requests before it is believed again.
+
+use std::time::{Duration, Instant};
+
+use crate::model::CircuitBreaker;
+
+/// Into how many parts the window is cut; the oldest part is forgotten at once.
+const PARTS: u32 = 10;
+
+/// How much longer than the first time it may stay open.
+const LONGEST: u32 = 10;
+
+/// The breaker of one endpoint.
+#[derive(Debug, Clone)]
+pub struct Breaker {
+    state: State,
+    consecutive: u32,
+    window: Window,
+    /// How often it has opened without having been closed for long in between.
+    openings: u32,
+    closed_since: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Closed,
+    Open { since: Instant, until: Instant },
+    HalfOpen { since: Instant, under_way: u32, worked: u32 },
+}
+
+/// What an endpoint may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Anything.
+    Closed,
+    /// One request more, to see whether it works again.
+    Trial {
+        /// Since when it has been thought not to work.
+        since: Instant,
+    },
+    /// Nothing.
+    Open {
+        /// Since when.
+        since: Instant,
+        /// When it is tried again; none: when a trial that is under way has ended.
+        until: Option<Instant>,
+    },
+}
+
+impl Standing {
+    /// When it is another by itself.
+    pub fn until(&self) -> Option<Instant> {
+        match self {
+            Self::Open { until, .. } => *until,
+            Self::Closed | Self::Trial { .. } => None,
+        }
+    }
+}
+
+/// A request that was sent to an endpoint. What came of it is told once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// Where it is a trial: after which opening.
+    trial: Option<u32>,
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The endpoint works.
+    Worked,
+    /// It does not.
+    Failed,
+    /// Nothing is known of it: the caller went away.
+    Unknown,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            state: State::Closed,
+            consecutive: 0,
+            window: Window::default(),
+            openings: 0,
+            closed_since: None,
+        }
+    }
+}
+
+impl Breaker {
+    /// What the endpoint may be sent at `now`.
+    pub fn standing(&self, settings: &CircuitBreaker, now: Instant) -> Standing {
+        match self.state {
+            State::Closed => Standing::Closed,
+            State::Open { since, until } if now < until => Standing::Open { since, until: Some(until) },
+            State::Open { since, .. } => Standing::Trial { since },
+            State::HalfOpen { since, under_way, worked } => {
+                if under_way.saturating_add(worked) < settings.half_open_requests {
+                    Standing::Trial { since }
+                } else {
+                    Standing::Open { since, until: None }
+                }
+            }
+        }
+    }
+
+    /// A request is sent.
+    pub fn send(&mut self, now: Instant) -> Sent {
+        match &mut self.state {
+            State::Open { since, until } if now >= *until => {
+                self.state = State::HalfOpen { since: *since, under_way: 1, worked: 0 };
+            }
+            State::HalfOpen { under_way, .. } => *under_way = under_way.saturating_add(1),
+            // Who is open and still sent something may not be left out, for too many others are.
+            State::Closed | State::Open { .. } => return Sent { trial: None },
+        }
+        Sent { trial: Some(self.openings) }
+    }
+
+    /// Takes note of what came of a request. True where the standing is another now.
+    pub fn judge(&mut self, sent: Sent, verdict: Verdict, settings: &CircuitBreaker, now: Instant) -> bool {
+        match (&mut self.state, sent.trial) {
+            (State::Closed, None) => {
+                self.count(verdict, settings, now);
+                self.trips(settings, now)
+            }
+            (State::HalfOpen { under_way, worked, since }, Some(opening)) if opening == self.openings => {
+                *under_way = under_way.saturating_sub(1);
+                match verdict {
+                    Verdict::Unknown => {}
+                    Verdict::Failed => {
+                        let since = *since;
+                        self.open(since, settings, now);
+                    }
+                    Verdict::Worked => {
+                        *worked = worked.saturating_add(1);
+                        if *worked >= settings.half_open_requests {
+                            self.close(now);
+                        }
+                    }
+                }
+                true
+            }
+            // What was begun in an earlier state says nothing of this one.
+            _ => false,
+        }
+    }
+
+    fn count(&mut self, verdict: Verdict, settings: &CircuitBreaker, now: Instant) {
+        match verdict {
+            Verdict::Unknown => return,
+            Verdict::Worked => self.consecutive = 0,
+            Verdict::Failed => self.consecutive = self.consecutive.saturating_add(1),
+        }
+        self.window.count(verdict == Verdict::Failed, settings.window, now);
+    }
+
+    fn trips(&mut self, settings: &CircuitBreaker, now: Instant) -> bool {
+        let in_a_row = settings.consecutive_failures.is_some_and(|limit| self.consecutive >= limit);
+        let (requests, failures) = self.window.sum();
+        let too_many = settings.failure_ratio.is_some_and(|ratio| {
+            let share = u64::from(failures).saturating_mul(1_000_000);
+            requests >= settings.min_requests.max(1)
+                && failures > 0
+                && share >= u64::from(requests).saturating_mul(u64::from(ratio.per_million()))
+        });
+        if in_a_row || too_many {
+            let rested = self.closed_since.is_none_or(|since| {
+                now.saturating_duration_since(since) > open_time(settings, self.openings)
+            });
+            if rested {
+                self.openings = 0;
+            }
+            self.open(now, settings, now);
+        }
+        in_a_row || too_many
+    }
+
+    fn open(&mut self, since: Instant, settings: &CircuitBreaker, now: Instant) {
+        self.openings = self.openings.saturating_add(1);
+        self.state = State::Open { since, until: now + open_time(settings, self.openings) };
+        self.consecutive = 0;
+        self.window = Window::default();
+    }
+
+    fn close(&mut self, now: Instant) {
+        self.state = State::Closed;
+        self.closed_since = Some(now);
+    }
+}
+
+/// How long it stays open the `openings`th time in a row: twice as long each time, ten times as long at most.
+fn open_time(settings: &CircuitBreaker, openings: u32) -> Duration {
+    let factor = 1_u32.checked_shl(openings.saturating_sub(1)).unwrap_or(LONGEST).min(LONGEST);
+    settings.open_for.saturating_mul(factor)
+}
+
+/// Requests and failures of the last while.
+#[derive(Debug, Clone, Default)]
+struct Window {
+    parts: [(u32, u32); PARTS as usize],
+    /// When the newest part began, and which it is.
+    newest: Option<(Instant, usize)>,
+}
+
+impl Window {
+    fn count(&mut self, failed: bool, whole: Duration, now: Instant) {
+        let part = (whole / PARTS).max(Duration::from_millis(1));
+        let (mut began, mut at) = self.newest.unwrap_or((now, 0));
+        if now.saturating_duration_since(began) > whole {
+            self.parts = Default::default();
+            began = now;
+        }
+        while now.saturating_duration_since(began) >= part {
+            began += part;
+            at = at.saturating_add(1) % self.parts.len();
+            if let Some(oldest) = self.parts.get_mut(at) {
+                *oldest = (0, 0);
+            }
+        }
+        self.newest = Some((began, at));
+        if let Some((requests, failures)) = self.parts.get_mut(at) {
+            *requests = requests.saturating_add(1);
+            *failures = failures.saturating_add(u32::from(failed));
+        }
+    }
+
+    fn sum(&self) -> (u32, u32) {
+        self.parts.iter().fold((0, 0), |(requests, failures), part| {
+            (part.0.saturating_add(requests), part.1.saturating_add(failures))
+        })
+    }
+}
+
+/// Which endpoints are left out: those that are open, the longest first, but never more than `max_ejected` of them all;
+/// and whether the whole service is, for none of them works.
+pub fn eject(standings: &[Standing], settings: &CircuitBreaker) -> Ejection {
+    let mut open: Vec<(Instant, usize)> = Vec::new();
+    let mut works = false;
+    for (index, standing) in standings.iter().enumerate() {
+        match standing {
+            Standing::Open { since, .. } => open.push((*since, index)),
+            Standing::Closed | Standing::Trial { .. } => works = true,
+        }
+    }
+    if !works && !standings.is_empty() {
+        return Ejection::All;
+    }
+    open.sort_unstable();
+    let count = u64::try_from(standings.len()).unwrap_or(u64::MAX);
+    let most = count.saturating_mul(u64::from(settings.max_ejected.per_million())) / 1_000_000;
+    open.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+    Ejection::Some(open.into_iter().map(|(_, index)| index).collect())
+}
+
+/// Which endpoints are left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ejection {
+    /// These, by where they stand.
+    Some(Vec<usize>),
+    /// All of them: the service's circuit is open.
+    All,
+}
