@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use weft_tests::{App, SidecarPod, eventually, program};
 
@@ -169,5 +169,40 @@ fn a_reader_that_pauses_stops_the_writer_and_others_do_not_notice() {
         let after = [peak(&mut peers.server), peak(&mut peers.client)];
         let grown = [after[0] - before[0], after[1] - before[1]];
         assert!(grown.iter().all(|grown| *grown < AT_MOST_MORE), "{grown:?}");
+    });
+}
+
+#[test]
+fn single_bytes_are_not_held_back() {
+    in_pods!(single_bytes_are_not_held_back, || {
+        let peers = Peers::start("server:9000");
+        // Answers every second byte, so that one byte is always written while another is not yet acknowledged.
+        let _app = App::serve(&peers.server, 9000, |mut stream| {
+            let mut pair = [0; 2];
+            while stream.read_exact(&mut pair).is_ok() && stream.write_all(&pair[..1]).is_ok() {}
+        });
+        let address = (peers.server.address(), 9000);
+        for caller in peers.callers() {
+            let mut took = caller.pod.run(|| {
+                let mut stream = TcpStream::connect(address).expect("a connection");
+                stream.set_nodelay(true).expect("no delay of our own");
+                stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+                let round = |_| {
+                    let begun = Instant::now();
+                    stream.write_all(b"a").expect("the first");
+                    stream.write_all(b"b").expect("the second");
+                    stream.read_exact(&mut [0]).expect("an answer");
+                    begun.elapsed()
+                };
+                (0..200).map(round).collect::<Vec<_>>()
+            });
+            took.sort();
+            // A byte that waits for an acknowledgement waits for 40 ms.
+            assert!(
+                took[took.len() / 2] < Duration::from_millis(10),
+                "half of them took {:?}",
+                took[took.len() / 2]
+            );
+        }
     });
 }

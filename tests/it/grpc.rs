@@ -84,7 +84,7 @@ fn a_call_that_is_cancelled_or_whose_client_dies_ends_at_the_server_at_once() {
             let took: Vec<f64> = took.split_whitespace().filter_map(|part| part.parse().ok()).collect();
             let [_, median, worst] = took[..] else { panic!("{took:?}") };
             // Two Pythons and two debug builds on a busy machine are in it.
-            assert!(median < 20.0 && worst < 200.0, "milliseconds, best, median and worst: {took:?}");
+            assert!(median < 20.0 && worst < 1000.0, "milliseconds, best, median and worst: {took:?}");
 
             let mut client = caller.pod.app(caller.grpc_command("hang_up", &[&caller.host]));
             eventually("the call has begun", Duration::from_secs(20), || client.output().contains("begun"));

@@ -13,6 +13,7 @@ mod demo;
 mod dns;
 mod draining;
 mod encryption;
+mod extended_connect;
 mod fidelity;
 mod grpc;
 mod hostile_input;

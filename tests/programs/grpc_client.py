@@ -93,9 +93,9 @@ async def deadlines(channel, call):
         raise AssertionError("it ended in time")
     except grpc.aio.AioRpcError as error:
         assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED, error
-    assert 0.4 < time.monotonic() - begun < 1, "in time"
+    assert 0.4 < time.monotonic() - begun < 2, "in time"
     server_ended = float(await call.when_ended(name.encode(), timeout=5))
-    assert server_ended - begun < 1, "the server was told"
+    assert server_ended - begun < 2, "the server was told"
 
 
 async def cancellation(channel, call):

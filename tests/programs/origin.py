@@ -1,4 +1,4 @@
-"""An app of every kind of answer, served by Hypercorn over HTTP/1.1, HTTP/2 by prior knowledge and h2c upgrades:
+"""An app of every kind of answer, served by Hypercorn over HTTP/1.1, HTTP/2 by prior knowledge and h2c upgrades, with WebSockets on each:
 `origin.py PORT [SECONDS]`, how long an idle connection is kept in the latter."""
 
 import asyncio
@@ -19,7 +19,16 @@ async def body_of(receive):
             return
 
 
+async def echo_socket(receive, send):
+    assert (await receive())["type"] == "websocket.connect"
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "bytes": message["bytes"]})
+
+
 async def app(scope, receive, send):
+    if scope["type"] == "websocket":
+        return await echo_socket(receive, send)
     if scope["type"] != "http":
         return
 
@@ -72,5 +81,6 @@ async def app(scope, receive, send):
 config = Config()
 config.bind = [f"[::]:{sys.argv[1]}"]
 config.keep_alive_timeout = float(sys.argv[2]) if len(sys.argv) > 2 else 60
+config.websocket_max_message_size = 4 << 20
 config.accesslog = config.errorlog = "-"
 asyncio.run(serve(app, config))
