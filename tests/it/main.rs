@@ -16,6 +16,7 @@ mod encryption;
 mod extended_connect;
 mod fidelity;
 mod grpc;
+mod grpc_limits;
 mod hostile_input;
 mod http;
 mod http2;

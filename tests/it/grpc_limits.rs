@@ -1,0 +1,45 @@
+//! gRPC where numbers matter: how many streams at once, how long a call may take.
+
+use std::time::{Duration, Instant};
+
+use weft_tests::{program, python};
+
+use crate::grpc::Service;
+use crate::in_pods;
+use crate::peers::Peers;
+
+#[test]
+fn a_thousand_streams_live_at_once_on_one_connection() {
+    in_pods!(a_thousand_streams_live_at_once_on_one_connection, || {
+        let Some(service) = Service::start(&[]) else { return };
+        for caller in service.peers.callers() {
+            caller.grpc("crowd", &["1000"]);
+        }
+    });
+}
+
+#[test]
+fn a_call_that_has_run_out_of_time_is_ended_by_the_sidecar_whatever_its_client_does() {
+    in_pods!(a_call_that_has_run_out_of_time_is_ended_by_the_sidecar_whatever_its_client_does, || {
+        // An app that knows nothing of deadlines, and a client that does not either.
+        let (Some(_), Some(mut origin)) = (program(&["curl"]), python("origin.py")) else { return };
+        let peers = Peers::start("server:8080");
+        origin.arg("8080");
+        let _app = peers.serve(origin, 8080);
+        let fields = ["content-type: application/grpc", "te: trailers", "grpc-timeout: 300m"];
+        let fields = fields.iter().flat_map(|field| ["-H", field]);
+        let arguments: Vec<&str> = ["--http2-prior-knowledge", "-v", "-d", "x", "http://HOST:8080/never"]
+            .into_iter()
+            .chain(fields)
+            .collect();
+        for caller in peers.callers() {
+            let begun = Instant::now();
+            let printed = caller.curl(&arguments);
+            assert!(
+                printed.contains("grpc-status: 4") && printed.contains("weft-error: timeout"),
+                "{printed}"
+            );
+            assert!(begun.elapsed() < Duration::from_secs(3), "it took {:?}", begun.elapsed());
+        }
+    });
+}
