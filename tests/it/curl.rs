@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::process::Command;
 use std::time::Duration;
 
-use weft_tests::{App, program, python};
+use weft_tests::{App, program};
 
 use crate::in_pods;
 use crate::peers::{Peers, read_head};
@@ -13,10 +13,7 @@ use crate::peers::{Peers, read_head};
 #[test]
 fn curl_keeps_one_connection_for_requests_and_answers_of_every_shape() {
     in_pods!(curl_keeps_one_connection_for_requests_and_answers_of_every_shape, || {
-        let (Some(_), Some(mut origin)) = (program(&["curl"]), python("origin.py")) else { return };
-        let peers = Peers::start("server:8080");
-        origin.arg("8080");
-        let _app = peers.serve(origin, 8080);
+        let Some((peers, _app)) = Peers::with_hypercorn(&[]) else { return };
         let upload = peers.mesh.scratch().join("upload");
         fs::write(&upload, vec![b'u'; 3_000_000]).expect("a file");
         let upload = format!("@{}", upload.display());
@@ -114,10 +111,7 @@ fn curl_keeps_one_connection_for_requests_and_answers_of_every_shape() {
 #[test]
 fn curl_of_http_1_0_gets_whole_answers_that_it_understands() {
     in_pods!(curl_of_http_1_0_gets_whole_answers_that_it_understands, || {
-        let (Some(_), Some(mut origin)) = (program(&["curl"]), python("origin.py")) else { return };
-        let peers = Peers::start("server:8080");
-        origin.arg("8080");
-        let _app = peers.serve(origin, 8080);
+        let Some((peers, _app)) = Peers::with_hypercorn(&[]) else { return };
         for caller in peers.callers() {
             let printed = caller.curl(&["-0", "-i", "--raw", "http://HOST:8080/chunks"]);
             assert!(!printed.to_ascii_lowercase().contains("transfer-encoding"), "{printed}");
@@ -135,10 +129,7 @@ fn curl_of_http_1_0_gets_whole_answers_that_it_understands() {
 #[test]
 fn curl_speaks_http_2_by_prior_knowledge_and_by_upgrade() {
     in_pods!(curl_speaks_http_2_by_prior_knowledge_and_by_upgrade, || {
-        let (Some(_), Some(mut origin)) = (program(&["curl"]), python("origin.py")) else { return };
-        let peers = Peers::start("server:8080");
-        origin.arg("8080");
-        let _app = peers.serve(origin, 8080);
+        let Some((peers, _app)) = Peers::with_hypercorn(&[]) else { return };
         let note = "(%{http_code} %{http_version} %{num_connects})\n";
         for caller in peers.callers() {
             for how in ["--http2-prior-knowledge", "--http2"] {

@@ -8,10 +8,7 @@ use crate::peers::{Peers, RUN};
 #[test]
 fn a_websocket_over_http_2_carries_frames_both_ways_at_once_beside_other_requests() {
     in_pods!(a_websocket_over_http_2_carries_frames_both_ways_at_once_beside_other_requests, || {
-        let Some(mut origin) = python("origin.py") else { return };
-        let peers = Peers::start("server:8080");
-        origin.arg("8080");
-        let _app = peers.serve(origin, 8080);
+        let Some((peers, _app)) = Peers::with_hypercorn(&[]) else { return };
         for caller in peers.callers() {
             let mut client = python("websocket_over_http2.py").expect("it was there for the server");
             client.arg(format!("{}:8080", caller.host));

@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use weft_tests::{program, python};
-
 use crate::grpc::Service;
 use crate::in_pods;
 use crate::peers::Peers;
@@ -22,10 +20,7 @@ fn a_thousand_streams_live_at_once_on_one_connection() {
 fn a_call_that_has_run_out_of_time_is_ended_by_the_sidecar_whatever_its_client_does() {
     in_pods!(a_call_that_has_run_out_of_time_is_ended_by_the_sidecar_whatever_its_client_does, || {
         // An app that knows nothing of deadlines, and a client that does not either.
-        let (Some(_), Some(mut origin)) = (program(&["curl"]), python("origin.py")) else { return };
-        let peers = Peers::start("server:8080");
-        origin.arg("8080");
-        let _app = peers.serve(origin, 8080);
+        let Some((peers, _app)) = Peers::with_hypercorn(&[]) else { return };
         let fields = ["content-type: application/grpc", "te: trailers", "grpc-timeout: 300m"];
         let fields = fields.iter().flat_map(|field| ["-H", field]);
         let arguments: Vec<&str> = ["--http2-prior-knowledge", "-v", "-d", "x", "http://HOST:8080/never"]

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
-use weft_tests::{Mesh, Options, Process, SidecarPod, eventually, program};
+use weft_tests::{Mesh, Options, Process, SidecarPod, eventually, program, python};
 
 use crate::weft;
 
@@ -36,6 +36,15 @@ impl Peers {
         let (server, client) = (mesh.pod("server", services), mesh.pod("client", ""));
         let stranger = mesh.pod_without_sidecar("stranger");
         Self { mesh, server, client, stranger }
+    }
+
+    /// The server is Hypercorn with what is in `origin.py`, on port 8080; `None` where that, or curl, is not installed.
+    pub fn with_hypercorn(more: &[&str]) -> Option<(Self, Process)> {
+        let (_, mut origin) = (program(&["curl"])?, python("origin.py")?);
+        let peers = Self::start("server:8080");
+        origin.arg("8080").args(more);
+        let app = peers.serve(origin, 8080);
+        Some((peers, app))
     }
 
     /// Through both sidecars, by the service's name.
