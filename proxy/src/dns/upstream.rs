@@ -89,7 +89,11 @@ impl Upstream {
                             self.silent().remove(&server);
                             return Some(heard);
                         }
-                        Err(error) => tracing::debug!(%server, %error, "a resolver does not answer"),
+                        Err(error) => {
+                            tracing::debug!(%server, %error, "a resolver does not answer");
+                            // Next time we may not be told: kernels send few such errors a second.
+                            self.note_silence(server);
+                        }
                     }
                     if last == Some(server) {
                         (last, next) = (None, Instant::now());
