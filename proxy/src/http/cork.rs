@@ -27,6 +27,7 @@ struct Corked<S> {
     held: RefCell<BytesMut>,
     /// Counts writes, so that whoever made one is known.
     writes: Cell<u64>,
+    is_abandoned: Cell<bool>,
 }
 
 pin_project! {
@@ -55,6 +56,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Cork<S> {
             stream: RefCell::new(stream),
             held: RefCell::default(),
             writes: Cell::default(),
+            is_abandoned: Cell::default(),
         }))
     }
 
@@ -63,7 +65,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Cork<S> {
         Releasing { cork: self, future, owes: false, output: None }
     }
 
+    /// What has not left yet need not: the peer does not take it.
+    pub fn abandon(&self) {
+        self.0.is_abandoned.set(true);
+    }
+
     fn poll_release(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.0.is_abandoned.get() {
+            return Poll::Ready(Ok(()));
+        }
         ready!(self.poll_drain(cx))?;
         self.with_stream(|stream| stream.poll_flush(cx))
     }
@@ -197,6 +207,18 @@ mod tests {
         let mut received = vec![0; sent.len()];
         let (_, ()) = tokio::join!(peer.read_exact(&mut received), write);
         assert_eq!(received, sent);
+    }
+
+    #[tokio::test]
+    async fn what_is_abandoned_is_waited_for_no_longer() {
+        let (stream, _peer) = duplex(1);
+        let cork = Cork::new(stream);
+        let mut writer = cork.clone();
+        let write = cork.clone().releasing(async {
+            writer.write_all(b"more than the peer takes").await.unwrap();
+            cork.abandon();
+        });
+        write.await;
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::header::HeaderName;
 use http::{HeaderMap, Method};
@@ -103,6 +103,11 @@ impl Exchange {
     /// What decides on the endpoint where equal requests are to go to the same one.
     pub fn key(&self) -> Option<u64> {
         self.facts.key
+    }
+
+    /// How long ago its head was read.
+    pub fn age(&self) -> Duration {
+        self.begun.elapsed()
     }
 
     /// It is sent, perhaps not for the first time.

@@ -17,7 +17,7 @@ const PREFACE: u32 = 24;
 const BURST: u32 = 4000;
 
 /// What a second adds.
-const PER_SECOND: u128 = 400;
+const PER_SECOND: u128 = 1000;
 
 /// What frames cost that carry no message. A reset undoes a request that we have already begun to serve; settings must
 /// be applied to every stream.
@@ -131,6 +131,12 @@ impl Guard {
                 _ => {}
             }
         }
+    }
+
+    /// One of the resets that were received took back a request after a while, as callers do whose patience ends: it is
+    /// those that take back at once what they have just asked for who mean harm.
+    pub fn forgive_reset(&mut self) {
+        self.budget.add(cost::RESET);
     }
 
     /// Whether the peer has used up its budget: it is to be cut off.
@@ -330,16 +336,27 @@ mod tests {
     }
 
     #[test]
+    fn requests_that_are_taken_back_late_are_forgiven() {
+        let (mut guard, now) = guard();
+        let reset = frame(4, kind::RST_STREAM, 0);
+        for _ in 0..BURST {
+            guard.received(&reset, || now);
+            guard.forgive_reset();
+        }
+        assert!(!guard.is_flooded());
+    }
+
+    #[test]
     fn the_budget_grows_with_time() {
         let (mut guard, mut now) = guard();
         let ping = frame(8, kind::PING, 0);
         for _ in 0..10_000 {
-            now += Duration::from_millis(5); // 200 a second
+            now += Duration::from_millis(2); // 500 a second
             guard.received(&ping, || now);
         }
         assert!(!guard.is_flooded());
         for _ in 0..2 * BURST {
-            now += Duration::from_millis(3);
+            now += Duration::from_millis(1);
             guard.received(&ping, || now);
         }
         assert!(guard.is_flooded());

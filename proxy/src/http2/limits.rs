@@ -36,3 +36,6 @@ pub const MAX_DECODED: u32 = 128 * 1024;
 
 /// Bytes that are kept of a stream whose connection does not take them.
 pub const SEND_BUFFER: usize = 64 * 1024;
+
+/// Streams that we have reset whose last frames are still expected, and passed over when they come.
+pub const REMEMBERED_RESETS: usize = 1024;

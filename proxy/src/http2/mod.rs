@@ -10,6 +10,7 @@ mod passage;
 mod pump;
 mod refuse;
 mod relay;
+mod saved;
 mod serve;
 pub mod watch;
 

@@ -12,6 +12,7 @@ use tokio::time::{Sleep, sleep};
 use super::deadline::Deadline;
 use super::pump::{Broke, Moved, Pump};
 use super::refuse::cut_short;
+use super::relay::{Fate, taken_back};
 use crate::failure::ErrorCode;
 use crate::http::Exchange;
 use crate::upstream::http2::{Place, Waits};
@@ -42,20 +43,25 @@ enum Ended {
 }
 
 impl Future for Passage {
-    type Output = ();
+    type Output = Fate;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Fate> {
         let this = self.get_mut();
         this.poll_ended(cx).map(|ended| match ended {
-            Ended::Whole => {}
-            Ended::CallerGone(reason) => this.upstream.send_reset(reason),
+            Ended::Whole => Fate::Done,
+            Ended::CallerGone(reason) => {
+                this.upstream.send_reset(reason);
+                taken_back(&this.exchange)
+            }
             Ended::UpstreamGone(reason) => {
                 this.exchange.failed(ErrorCode::UpstreamReset);
                 this.caller.send_reset(reason);
+                Fate::Done
             }
             Ended::Late => {
                 this.upstream.send_reset(Reason::CANCEL);
                 cut_short(&mut this.caller, &this.exchange, ErrorCode::Timeout);
+                Fate::Done
             }
         })
     }

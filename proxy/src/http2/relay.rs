@@ -7,6 +7,7 @@ use std::future::{Future as _, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
@@ -21,6 +22,7 @@ use super::limits::{MAX_FIELDS, MAX_HEADER_BYTES};
 use super::passage::Passage;
 use super::pump::{Broke, Moved, Pump};
 use super::refuse::{refuse, refuse_as};
+use super::saved::Saved;
 use crate::failure::ErrorCode;
 use crate::http::{Exchange, headers};
 use crate::observe::Security;
@@ -32,8 +34,29 @@ use crate::worker::Worker;
 /// How often a request is sent again that reached nobody.
 const REPEATS: u32 = 4;
 
+/// Requests that live no longer than this before they are taken back are an attacker's.
+const AT_ONCE: Duration = Duration::from_millis(20);
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It was answered, or taken back as soon as it was there.
+    Done,
+    /// Its caller lost patience.
+    TakenBack,
+}
+
+/// What became of a request whose caller took it back.
+pub(super) fn taken_back(exchange: &Exchange) -> Fate {
+    if exchange.age() > AT_ONCE { Fate::TakenBack } else { Fate::Done }
+}
+
 /// Carries one request, from its head to the last byte of its answer.
-pub(super) async fn relay(session: Rc<Session>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+pub(super) async fn relay(
+    session: Rc<Session>,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) -> Fate {
     let (mut head, body) = request.into_parts();
     let objection = objection(&head);
     let Ruling { verdict, exchange, grpc } = session.rule(&mut head);
@@ -88,16 +111,18 @@ enum Remedy {
 }
 
 impl Call<'_> {
-    fn refuse(&mut self, code: ErrorCode) {
+    fn refuse(&mut self, code: ErrorCode) -> Fate {
         refuse(&mut self.respond, &self.exchange, code, self.grpc);
+        Fate::Done
     }
 
     /// Sends the request to one of `cluster`'s endpoints, until one has it.
-    async fn forward(mut self, cluster: &Cluster, mut head: request::Parts) {
+    async fn forward(mut self, cluster: &Cluster, mut head: request::Parts) -> Fate {
         if head.uri.scheme().is_none() {
             // The h2 crate writes a request without `:authority` only where it came by another version.
             head.version = Version::HTTP_11;
         }
+        let saved = Saved::of(&head);
         let (mut attempts, mut repeats) = (Attempts::of(&self.exchange), 0);
         loop {
             if !self.deadline.tell(&mut head.headers) {
@@ -105,19 +130,23 @@ impl Call<'_> {
             }
             let mut place = match self.find(cluster, &mut attempts).await {
                 Ok(Some(place)) => place,
-                Ok(None) => return,
+                Ok(None) => return taken_back(&self.exchange),
                 Err(code) => return self.refuse(code),
             };
             place.tell(&self.exchange);
             if head.extensions.get::<Protocol>().is_some() && !place.takes_protocols().await {
                 // What it asks for is not there (RFC 8441 section 3), and no fault of anyone's.
                 let code = ErrorCode::ProtocolError;
-                return refuse_as(&mut self.respond, &self.exchange, StatusCode::NOT_IMPLEMENTED, code);
+                refuse_as(&mut self.respond, &self.exchange, StatusCode::NOT_IMPLEMENTED, code);
+                return Fate::Done;
             }
-            let error = match place.send(Request::from_parts(head.clone(), ()), self.upload.has_passed()) {
+            let error = match place.send(Request::from_parts(head, ()), self.upload.has_passed()) {
                 Ok((mut response, mut sender)) => match self.hear(&place, &mut response, &mut sender).await {
                     Heard::Answer(answer) => return self.pass(place, answer, sender).await,
-                    Heard::TakenBack(reason) => return sender.send_reset(reason),
+                    Heard::TakenBack(reason) => {
+                        sender.send_reset(reason);
+                        return taken_back(&self.exchange);
+                    }
                     Heard::Late => {
                         sender.send_reset(Reason::CANCEL);
                         return self.refuse(ErrorCode::Timeout);
@@ -127,14 +156,16 @@ impl Call<'_> {
                 Err(error) => error,
             };
             tracing::debug!(%error, "a stream to an upstream failed");
-            match self.remedy(&error, &place, &head.method, repeats) {
+            match self.remedy(&error, &place, saved.method(), repeats) {
                 Remedy::Repeat => {
                     repeats += 1;
+                    head = saved.restore();
                     attempts.avoid(place.into_flight());
                 }
                 Remedy::Reset(reason) => {
                     self.exchange.failed(ErrorCode::UpstreamReset);
-                    return self.respond.send_reset(reason);
+                    self.respond.send_reset(reason);
+                    return Fate::Done;
                 }
                 Remedy::Refuse(code) => return self.refuse(code),
             }
@@ -246,7 +277,12 @@ impl Call<'_> {
     }
 
     /// Passes the response on, and what is left of the request.
-    async fn pass(mut self, mut place: Place, answer: Response<RecvStream>, sender: SendStream<Bytes>) {
+    async fn pass(
+        mut self,
+        mut place: Place,
+        answer: Response<RecvStream>,
+        sender: SendStream<Bytes>,
+    ) -> Fate {
         let (mut head, body) = answer.into_parts();
         if !head.status.is_server_error() {
             place.answered();
@@ -268,10 +304,10 @@ impl Call<'_> {
                 let Self { exchange, grpc, upload, deadline, .. } = self;
                 let upstream = sender;
                 let stalled = None;
-                Passage { exchange, grpc, deadline, place, upload, upstream, download, caller, stalled }
-                    .await;
+                Passage { exchange, grpc, deadline, place, upload, upstream, download, caller, stalled }.await
             }
-            Err(_) => { /* the caller is gone; what is dropped here cancels the stream to the upstream */ }
+            // The caller is gone; what is dropped here cancels the stream to the upstream.
+            Err(_) => taken_back(&self.exchange),
         }
     }
 }

@@ -17,8 +17,8 @@ use tokio::time::{sleep, timeout};
 use weft_runtime::drain::DrainWatch;
 
 use super::guard::{Guard, Role};
-use super::limits::{Limits, MAX_DECODED, SEND_BUFFER};
-use super::relay::relay;
+use super::limits::{Limits, MAX_DECODED, REMEMBERED_RESETS, SEND_BUFFER};
+use super::relay::{Fate, relay};
 use super::watch::Watched;
 use crate::http::Cork;
 use crate::observe::Security;
@@ -44,9 +44,14 @@ pub async fn serve(session: Rc<Session>, stream: Stream) {
             .max_concurrent_streams(limits.streams)
             .max_header_list_size(MAX_DECODED)
             .max_send_buffer_size(SEND_BUFFER)
+            .max_concurrent_reset_streams(REMEMBERED_RESETS)
             .handshake(cork.clone());
         match timeout(HEAD_LIMIT, handshake).await {
-            Ok(Ok(connection)) => Server::new(session, connection, guard, run).await,
+            Ok(Ok(connection)) => {
+                if Server::new(session, connection, guard, run).await == Parting::Unheard {
+                    cork.abandon();
+                }
+            }
             Ok(Err(error)) => tracing::debug!(%error, "HTTP/2 did not begin"),
             Err(_) => tracing::debug!("HTTP/2 did not begin in time"),
         }
@@ -74,7 +79,7 @@ enum Task {
 
 /// What came of it.
 enum Event {
-    Served,
+    Served(Fate),
     Closing,
     BlockIsLate(u64),
     CutIsLate,
@@ -84,8 +89,7 @@ async fn run(task: Task) -> Event {
     match task {
         Task::Request(session, request) => {
             let (request, respond) = *request;
-            relay(session, request, respond).await;
-            Event::Served
+            Event::Served(relay(session, request, respond).await)
         }
         Task::Closing(mut closing) => {
             closing.draining().await;
@@ -134,7 +138,8 @@ impl<F: Future<Output = Event>> Server<F> {
     fn poll_tasks(&mut self, cx: &mut Context<'_>) -> Progress {
         while let Poll::Ready(Some(event)) = self.tasks.poll_next_unpin(cx) {
             match event {
-                Event::Served => {}
+                Event::Served(Fate::Done) => {}
+                Event::Served(Fate::TakenBack) => self.guard.borrow_mut().forgive_reset(),
                 Event::Closing => self.connection.graceful_shutdown(),
                 Event::BlockIsLate(number) if self.guard.borrow().open_block() == Some(number) => {
                     self.cut_off();
@@ -205,19 +210,28 @@ enum Progress {
     Ended,
 }
 
-impl<F: Future<Output = Event>> Future for Server<F> {
-    type Output = ();
+/// How a connection ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Parting {
+    /// All that was to be said was said, or there is nobody any more.
+    Heard,
+    /// Its client does not listen.
+    Unheard,
+}
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+impl<F: Future<Output = Event>> Future for Server<F> {
+    type Output = Parting;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Parting> {
         let this = self.get_mut();
         loop {
             // Answers first: what they write leaves when the connection is polled.
             if this.poll_tasks(cx) == Progress::Ended {
-                return Poll::Ready(());
+                return Poll::Ready(Parting::Unheard);
             }
             let (requests, guard) = (this.poll_requests(cx), this.heed_guard());
             match (requests, guard) {
-                (Progress::Ended, _) => return Poll::Ready(()),
+                (Progress::Ended, _) => return Poll::Ready(Parting::Heard),
                 (Progress::Waits, Progress::Waits) => return Poll::Pending,
                 _ => {}
             }

@@ -20,7 +20,7 @@ use crate::failure::ErrorCode;
 use crate::http::Cork;
 use crate::http::Exchange;
 use crate::http2::guard::{Guard, Role};
-use crate::http2::limits::{Limits, MAX_DECODED, SEND_BUFFER};
+use crate::http2::limits::{Limits, MAX_DECODED, REMEMBERED_RESETS, SEND_BUFFER};
 use crate::http2::watch::Watched;
 use crate::observe::Security;
 use crate::tls::Carries;
@@ -192,7 +192,10 @@ async fn connect(worker: &Worker, upstream: &Upstream) -> Result<Rc<Shared>, Err
         .initial_connection_window_size(limits.connection_window())
         .initial_max_send_streams(assumed)
         .max_header_list_size(MAX_DECODED)
-        .max_send_buffer_size(SEND_BUFFER);
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_concurrent_reset_streams(REMEMBERED_RESETS)
+        // What a server still sends on streams that were taken back is nobody's mistake.
+        .max_local_error_reset_streams(None);
     let (sender, mut connection) =
         builder.handshake(cork.clone()).await.map_err(|_| ErrorCode::ConnectFailed)?;
     let now = Instant::now();

@@ -131,6 +131,35 @@ async fn a_client_that_takes_a_request_back_takes_it_back_from_the_app() {
 }
 
 #[tokio::test]
+async fn requests_that_are_taken_back_cost_the_others_nothing() {
+    let (listener, address) = app().await;
+    wire::serve(listener, |(request, mut respond): Asked| async move {
+        let mut stream = respond.send_response(Response::new(()), false).unwrap();
+        if request.uri().path() == "/large" {
+            // Is still sending when nobody wants it any more.
+            wire::fill(&mut stream).await;
+            return;
+        }
+        let (bytes, _) = wire::read(&mut request.into_body()).await.unwrap();
+        stream.send_data(bytes, true).unwrap();
+    });
+    for pair in Pair::both(address) {
+        let mut sender = wire::client(pair.connect().await).await;
+        let (response, mut stream) = sender.send_request(wire::request("POST", "/"), false).unwrap();
+        let mut body = timeout(PATIENCE, response).await.unwrap().unwrap().into_body();
+        for _ in 0..2000 {
+            let (response, mut taken_back) =
+                sender.send_request(wire::request("GET", "/large"), true).unwrap();
+            let response = timeout(PATIENCE, response).await.unwrap().unwrap();
+            taken_back.send_reset(Reason::CANCEL);
+            drop(response);
+        }
+        stream.send_data(Bytes::from_static(b"still here"), true).unwrap();
+        assert_eq!(timeout(PATIENCE, wire::read(&mut body)).await.unwrap().unwrap().0, "still here");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_is_gone_takes_all_its_requests_back() {
     let (listener, address) = app().await;
     let mut ended = watching(listener);

@@ -216,6 +216,18 @@ async fn readers_without_a_window_hold_little() {
 }
 
 #[tokio::test]
+async fn one_who_floods_and_does_not_listen_is_cut_off() {
+    let (listener, address) = app().await;
+    serve(listener);
+    let pair = Pair::new(address);
+    let mut wire = Wire::client(pair.connect().await).await;
+    // Each is acknowledged, and none of that is read.
+    let pings = frame(wire::PING, 0, 0, &[7; 8]).repeat(10_000);
+    let flooding = async { while tokio::io::AsyncWriteExt::write_all(&mut wire.0, &pings).await.is_ok() {} };
+    timeout(PATIENCE, flooding).await.expect("it is cut off");
+}
+
+#[tokio::test]
 async fn a_block_of_headers_that_never_ends_is_cut_off() {
     let (listener, address) = app().await;
     serve(listener);

@@ -186,6 +186,7 @@ pub(crate) fn serve_with<F>(
 pub(crate) async fn client(stream: TcpStream) -> SendRequest<Bytes> {
     let mut builder = h2::client::Builder::new();
     builder.initial_connection_window_size(1 << 30).initial_max_send_streams(4096);
+    builder.max_concurrent_reset_streams(4096).max_local_error_reset_streams(None);
     let (sender, connection) = builder.handshake(stream).await.unwrap();
     task::spawn("test-client", async move { drop(connection.await) });
     sender
