@@ -4,8 +4,10 @@
 //! HTTP that lacks an HTTP request line, and says how long it is worth waiting for the rest.
 
 mod client_hello;
+mod disguise;
 
 pub use client_hello::ClientHello;
+pub use disguise::{Disguise, disguise};
 
 /// What the client's first bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,9 +8,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 use weft_core::detect::Sniffed;
+use weft_core::model::Protocol;
 
 use crate::http::Version;
-use crate::observe::{Flow, OpenConnection, Refusal, Security, Spoken};
+use crate::observe::{Direction, Flow, OpenConnection, Refusal, Security, Spoken};
+use crate::screen::Screened;
 use crate::sniff::{self, First};
 use crate::stream::{Peeked, Reset, Stream};
 use crate::tcp;
@@ -171,7 +173,20 @@ pub async fn tunnel(
         }
         open.moved(0, greeting.len() as u64);
     }
-    pump(client, opened.stream, &open).await;
+    // Where a port is said to carry bytes, they may be HTTP's: nothing is ruled of it, and its app knows no callers.
+    let may_be_http = matches!(cluster.protocol(), Protocol::Tcp | Protocol::Tls);
+    if flow.direction() == Direction::Outbound || may_be_http {
+        return pump(client, opened.stream, &open).await;
+    }
+    let screened = Screened::new(client);
+    match tcp::copy(screened, opened.stream, |moved| open.moved(moved.forth, moved.back)).await {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            tracing::debug!("a request came as bytes");
+            worker.observer.connection_refused(flow.direction(), Refusal::Garbage);
+        }
+        Err(error) => tracing::debug!(%error, "a connection broke"),
+        Ok(()) => {}
+    }
 }
 
 /// Carries bytes between two connections until both ways have ended.

@@ -16,6 +16,7 @@ mod intercept;
 pub mod listen;
 pub mod observe;
 pub mod outbound;
+pub mod screen;
 pub mod session;
 pub mod sniff;
 pub mod state;

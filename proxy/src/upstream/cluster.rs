@@ -122,7 +122,11 @@ impl Cluster {
         }
         state.seen = Arc::downgrade(snapshot);
         match &self.source {
-            Source::App(_) => {}
+            Source::App(address) => {
+                let ports = snapshot.workload.as_deref().map_or(&[][..], |workload| &workload.ports);
+                let declared = ports.iter().find(|declared| declared.port == address.port());
+                self.protocol.set(declared.map_or(Protocol::Detect, |declared| declared.protocol));
+            }
             Source::Service(name, port) => {
                 let Some(known) = snapshot.services.get(name) else {
                     state.generation = 0;

@@ -1,6 +1,7 @@
 //! Hostile input through both sidecars: what the app gets of it, and what its sender gets.
 
 mod addresses;
+mod disguise;
 
 use std::cell::RefCell;
 use std::rc::Rc;
