@@ -1,7 +1,11 @@
 //! What comes before, and in, a request.
 
+use std::time::{Duration, Instant};
 use weft_core::classify;
-use weft_core::detect::{Progress, detect as first_word};
+use weft_proxy::http2::guard::{Guard, Role};
+
+use weft_core::deadline;
+use weft_core::detect::{Disguise, Progress, Sniffed, detect as first_word, disguise};
 use weft_core::host::{Host, same_host};
 use weft_core::path::Path;
 use weft_core::target::Target;
@@ -17,6 +21,14 @@ pub fn detect(bytes: &[u8]) {
         if let Progress::Done(settled) = first_word(&bytes[..end]) {
             assert_eq!(all, Progress::Done(settled), "settled after {end} bytes");
         }
+        match disguise(&bytes[..end]) {
+            Disguise::Perhaps => {}
+            settled => assert_eq!(disguise(bytes), settled, "settled after {end} bytes"),
+        }
+    }
+    // What is HTTP to us is HTTP to the one who looks for HTTP that is none to us.
+    if matches!(all, Progress::Done(Sniffed::Http1 | Sniffed::Http2)) && bytes.len() < 8192 {
+        assert_eq!(disguise(bytes), Disguise::Request);
     }
 }
 
@@ -152,4 +164,59 @@ pub fn grpc_status(bytes: &[u8]) {
 
 pub fn grpc_statuses() -> Vec<Vec<u8>> {
     texts(&["0", "14", "016", "-1", "256"])
+}
+
+/// What is left of a deadline is never more than there was, and is read as it was written.
+pub fn grpc_timeout(bytes: &[u8]) {
+    let Some(allowed) = deadline::parse(bytes) else { return };
+    let written = deadline::write(allowed);
+    let read = deadline::parse(written.as_bytes()).expect("what we write");
+    assert!(read <= allowed, "{allowed:?} became {read:?}");
+    if let Some(left) = deadline::left(allowed, Duration::from_millis(3)) {
+        assert!(left <= allowed);
+    }
+}
+
+pub fn grpc_timeouts() -> Vec<Vec<u8>> {
+    texts(&["1S", "99999999H", "100m", "0n", "123456789u", "-1S", "1"])
+}
+
+/// The guard of a connection of HTTP/2 comes to the same end however the bytes are cut.
+pub fn frames(bytes: &[u8]) {
+    let now = Instant::now();
+    for role in [Role::Server, Role::Client] {
+        let (mut whole, mut cut) = (Guard::new(role, now), Guard::new(role, now));
+        whole.received(bytes, || now);
+        let piece = usize::from(bytes.first().copied().unwrap_or_default()) % 17 + 1;
+        bytes.chunks(piece).for_each(|piece| cut.received(piece, || now));
+        assert_eq!(
+            (whole.is_flooded(), whole.has_settings(), whole.open_block()),
+            (cut.is_flooded(), cut.has_settings(), cut.open_block())
+        );
+        whole.sent(bytes);
+    }
+}
+
+pub fn frame_seeds() -> Vec<Vec<u8>> {
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let frame = |kind: u8, flags: u8, stream: u8, body: &[u8]| {
+        let length = u8::try_from(body.len()).expect("a short seed");
+        [&[0, 0, length, kind, flags, 0, 0, 0, stream][..], body].concat()
+    };
+    let settings = frame(4, 0, 0, &[0, 3, 0, 0, 0, 100]);
+    let headers = frame(1, 4, 1, b"\x82\x84\x86\x41\x01a");
+    let open = [frame(1, 0, 1, b"\x82"), frame(9, 0, 1, b"\x84")].concat();
+    let flood = frame(6, 0, 0, &[0; 8]).repeat(100);
+    vec![
+        [&preface[..], &settings, &headers, &frame(0, 1, 1, b"body")].concat(),
+        [&preface[..], &settings, &open].concat(),
+        [&preface[..], &flood].concat(),
+        [
+            &settings[..],
+            &frame(3, 0, 1, &[0, 0, 0, 8]),
+            &frame(8, 0, 0, &[0, 0, 0, 1]),
+            &frame(7, 0, 0, &[0; 8]),
+        ]
+        .concat(),
+    ]
 }

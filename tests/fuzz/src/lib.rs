@@ -29,6 +29,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "traceparent", run: http::traceparent, seeds: http::traceparents },
     Target { name: "tracestate", run: http::tracestate, seeds: http::tracestates },
     Target { name: "grpc-status", run: http::grpc_status, seeds: http::grpc_statuses },
+    Target { name: "grpc-timeout", run: http::grpc_timeout, seeds: http::grpc_timeouts },
+    Target { name: "http2-frames", run: http::frames, seeds: http::frame_seeds },
     Target { name: "client-hello", run: http::detect, seeds: tls::client_hellos },
     Target { name: "server-name", run: tls::server_name, seeds: tls::server_names },
     Target { name: "certificate", run: tls::certificate, seeds: tls::certificates },
