@@ -1,12 +1,21 @@
-//! The table of docs/fidelity.md names tests that exist, so that it cannot promise what nothing proves.
+//! The tables of docs/fidelity.md and docs/security.md name tests that exist, so that they cannot promise what nothing proves.
 
 use std::fs;
 use std::path::Path;
 
 #[test]
 fn every_test_that_the_table_of_fidelity_names_exists() {
+    check("fidelity.md", 40);
+}
+
+#[test]
+fn every_test_that_the_scorecard_of_security_names_exists() {
+    check("security.md", 40);
+}
+
+fn check(document: &str, at_least: usize) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join("docs");
-    let table = fs::read_to_string(folder.join("fidelity.md")).expect("the table");
+    let table = fs::read_to_string(folder.join(document)).expect("the table");
     let (mut wrong, mut named) = (Vec::new(), 0);
     for row in table.lines().filter(|line| line.starts_with('|')) {
         // [`module::test`](../path/to/module.rs)
@@ -33,6 +42,6 @@ fn every_test_that_the_table_of_fidelity_names_exists() {
             wrong.push(format!("nothing is said of how it is proven: {row}"));
         }
     }
-    assert!(named > 40, "the table was read: {named}");
+    assert!(named > at_least, "the table was read: {named}");
     assert!(wrong.is_empty(), "{wrong:#?}");
 }

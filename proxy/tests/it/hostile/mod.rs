@@ -2,6 +2,7 @@
 
 mod addresses;
 mod disguise;
+mod slow;
 
 use std::cell::RefCell;
 use std::rc::Rc;
