@@ -10,6 +10,7 @@ pub mod dns;
 pub mod failure;
 pub mod forward;
 pub mod http;
+pub mod http1;
 pub mod http2;
 pub mod inbound;
 mod intercept;

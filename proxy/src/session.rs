@@ -6,12 +6,12 @@ use std::rc::Rc;
 use crate::failure::ErrorCode;
 use crate::http::head::Head;
 use crate::http::target::settle;
-use crate::http::{self, Exchange, Facts, Version, headers};
+use crate::http::{Exchange, Facts, Version, headers};
 use crate::observe::{Flow, Security, Spoken};
 use crate::stream::Stream;
 use crate::upstream::Cluster;
 use crate::worker::Worker;
-use crate::{http2, inbound, outbound};
+use crate::{http1, http2, inbound, outbound};
 
 /// What is known of a connection that carries HTTP. One type for all, so that what serves them is compiled once.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Session {
         let _open = self.worker.observer.connection_opened(&self.flow, spoken, self.security);
         let (version, session) = (self.version, Rc::new(self));
         match version {
-            Version::Http1 => http::serve(session, stream).await,
+            Version::Http1 => http1::serve(session, stream).await,
             Version::Http2 => http2::serve(session, stream).await,
         }
     }

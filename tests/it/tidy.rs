@@ -12,7 +12,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("certs", &["weft-core"]),
     ("runtime", &[]),
     ("pods", &[]),
-    ("proxy", &["weft-core", "weft-proto", "weft-certs", "weft-runtime", "weft-pods"]),
+    ("sys", &[]),
+    ("proxy", &["weft-core", "weft-proto", "weft-certs", "weft-runtime", "weft-pods", "weft-sys"]),
     ("control-plane", &["weft-core", "weft-proto", "weft-certs", "weft-runtime"]),
     (
         "cli",

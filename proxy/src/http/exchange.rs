@@ -5,8 +5,8 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
+use http::Method;
 use http::header::HeaderName;
-use http::{HeaderMap, Method};
 use weft_core::breaker::Verdict;
 use weft_core::classify::{self, Outcome};
 use weft_core::trace::{SpanId, TraceContext};
@@ -14,7 +14,7 @@ use weft_core::trace::{SpanId, TraceContext};
 use super::head::{Fields, Head};
 use crate::failure::ErrorCode;
 use crate::observe::{Flow, Observer, RequestEnded, Requested, Security, Spoken};
-use crate::upstream::{InFlight, Lease, Ticket};
+use crate::upstream::{InFlight, Ticket};
 
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
@@ -52,13 +52,11 @@ pub struct Exchange {
     error: Cell<Option<ErrorCode>>,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
-    request_done: Cell<bool>,
     upstream: Cell<Option<SocketAddr>>,
     security: Cell<Security>,
     sends: Cell<u32>,
     /// Where a circuit breaker waits for what becomes of it.
     ticket: RefCell<Option<Ticket>>,
-    lease: RefCell<Option<Lease>>,
 }
 
 /// What was asked of whom.
@@ -92,11 +90,9 @@ impl Exchange {
             error: Cell::default(),
             bytes_in: Cell::default(),
             bytes_out: Cell::default(),
-            request_done: Cell::default(),
             upstream: Cell::default(),
             sends: Cell::default(),
             ticket: RefCell::default(),
-            lease: RefCell::default(),
         }
     }
 
@@ -125,13 +121,6 @@ impl Exchange {
         }
     }
 
-    /// The response's head has come; `lease` is held until its body has ended.
-    pub fn answered(&self, head: &http::response::Parts, lease: Lease) {
-        self.status.set(Some(head.status.as_u16()));
-        self.note_grpc_status(&head.headers);
-        *self.lease.borrow_mut() = Some(lease);
-    }
-
     /// The response's head has come; whoever carries it holds what it came on.
     pub fn responded(&self, status: u16, fields: &impl Fields) {
         self.status.set(Some(status));
@@ -144,9 +133,9 @@ impl Exchange {
         self.ended.set(Some(Instant::now()));
     }
 
-    /// The response's head has come, and says that the connection becomes something else.
-    pub fn switched(&self, head: &http::response::Parts) {
-        self.status.set(Some(head.status.as_u16()));
+    /// Whether a response's head has come.
+    pub fn has_response(&self) -> bool {
+        self.status.get().is_some()
     }
 
     /// The mesh itself answers.
@@ -164,29 +153,13 @@ impl Exchange {
         self.bytes_out.set(self.bytes_out.get() + bytes);
     }
 
-    pub(crate) fn request_ended(&self) {
-        self.request_done.set(true);
-    }
-
-    pub(crate) fn trailers(&self, trailers: &HeaderMap) {
+    pub(crate) fn trailers(&self, trailers: &impl Fields) {
         self.note_grpc_status(trailers);
     }
 
-    /// The whole response has passed: the connection is free for the next request, if this one has passed whole too.
+    /// The whole response has passed.
     pub(crate) fn response_ended(&self) {
         self.ended.set(Some(Instant::now()));
-        if let Some(lease) = self.lease.take()
-            && self.request_done.get()
-        {
-            lease.give_back();
-        }
-    }
-
-    /// The response broke off; so does what the caller gets.
-    pub(super) fn response_broke(&self) {
-        self.error.set(Some(ErrorCode::UpstreamReset));
-        self.ended.set(Some(Instant::now()));
-        self.lease.take();
     }
 
     fn note_grpc_status(&self, fields: &impl Fields) {

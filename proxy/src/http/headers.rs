@@ -156,7 +156,8 @@ fn ours(fields: &impl Fields) -> Option<HeaderName> {
     HeaderName::from_bytes(name).ok()
 }
 
-fn is_ours(name: &[u8]) -> bool {
+/// Whether a field is the mesh's own to say.
+pub fn is_ours(name: &[u8]) -> bool {
     name.get(..OURS.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(OURS))
 }
 

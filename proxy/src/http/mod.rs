@@ -1,21 +1,21 @@
-//! Stages 4 and 8 for HTTP: serve the caller's connection, put heads right, stream bodies.
+//! What both versions of HTTP share: heads as the mesh sees them, what it changes in them, and a request's record.
 
-mod body;
 mod cork;
 mod exchange;
 pub mod head;
 pub mod headers;
-pub mod limits;
-mod relay;
 mod respond;
-mod serve;
 pub mod target;
-mod upgrade;
 
-pub use body::Body;
 pub use cork::Cork;
 pub use exchange::{Exchange, Facts};
-pub use relay::relay;
 pub use respond::refusal;
-pub use serve::{Version, serve};
-pub use upgrade::{Wish, fulfil};
+
+/// A version of HTTP on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.0 and HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}

@@ -102,7 +102,7 @@ impl Passage {
         });
         self.place.wait(if self.upload.is_blocked() { Waits::Yes } else { Waits::No });
         match polled {
-            Poll::Ready(Ok(())) => self.exchange.request_ended(),
+            Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(Broke::Source(error))) => {
                 return Some(Ended::CallerGone(error.reason().unwrap_or(Reason::CANCEL)));
             }

@@ -6,7 +6,7 @@ use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::failure::ErrorCode;
-use crate::http::{Body, Exchange, refusal};
+use crate::http::{Exchange, refusal};
 
 /// Answers a request that failed with `code`.
 pub(super) fn refuse(respond: &mut SendResponse<Bytes>, exchange: &Exchange, code: ErrorCode, grpc: bool) {
@@ -25,10 +25,9 @@ pub(super) fn refuse_as(
     send(respond, exchange, response, code);
 }
 
-fn send(respond: &mut SendResponse<Bytes>, exchange: &Exchange, response: Response<Body>, code: ErrorCode) {
+fn send(respond: &mut SendResponse<Bytes>, exchange: &Exchange, response: Response<Bytes>, code: ErrorCode) {
     let (head, body) = response.into_parts();
     exchange.refused(head.status.as_u16(), code);
-    let body = body.whole();
     // Fails only where the caller is gone.
     if let Ok(mut stream) = respond.send_response(Response::from_parts(head, ()), body.is_empty())
         && !body.is_empty()

@@ -230,7 +230,7 @@ impl Call<'_> {
             Poll::Ready(Err(Broke::Source(error))) => return Some(error.reason().unwrap_or(Reason::CANCEL)),
             // Why, the response says.
             Poll::Ready(Err(Broke::Sink)) | Poll::Pending => {}
-            Poll::Ready(Ok(())) => self.exchange.request_ended(),
+            Poll::Ready(Ok(())) => {}
         }
         None
     }

@@ -207,7 +207,7 @@ impl Cluster {
     /// Closes connections that have been idle for too long.
     pub fn sweep(&self, now: Instant) {
         for upstream in &self.state.borrow().upstreams {
-            upstream.pool.sweep(now);
+            upstream.http1.sweep();
             upstream.http2.sweep(now);
         }
     }

@@ -4,8 +4,8 @@ mod attempt;
 mod bulkhead;
 mod cluster;
 mod dial;
+pub mod http1;
 pub mod http2;
-mod pool;
 mod watch;
 
 use std::cell::{Cell, RefCell};
@@ -22,11 +22,10 @@ use weft_core::balance::{self, PeakEwma};
 use weft_core::breaker::Verdict;
 use weft_core::model::{Endpoint, SpiffeId};
 
-pub use attempt::{Attempts, Opened, open, send};
+pub use attempt::{Attempts, Opened, open};
 pub use bulkhead::{Bulkheads, Slot};
 pub use cluster::{Cluster, Site, Source};
 pub use dial::Dialer;
-pub use pool::Lease;
 pub use watch::Ticket;
 
 use crate::failure::ErrorCode;
@@ -34,7 +33,6 @@ use crate::observe::Security;
 use crate::stream::Stream;
 use crate::tls::Carries;
 use crate::worker::Worker;
-use pool::Pool;
 use watch::Watched;
 
 /// What an endpoint that cannot be reached is taken to cost.
@@ -55,7 +53,8 @@ pub struct Upstream {
     connect_limit: Cell<Option<Duration>>,
     load: RefCell<PeakEwma>,
     watched: Rc<Watched>,
-    pool: Pool,
+    /// Its idle connections of HTTP/1.
+    pub http1: http1::Idle,
     http2: http2::Pool,
 }
 
@@ -86,7 +85,7 @@ impl Upstream {
             connect_limit: Cell::default(),
             load: RefCell::new(PeakEwma::new(typical, now)),
             watched: Rc::default(),
-            pool: Pool::default(),
+            http1: http1::Idle::default(),
             http2: http2::Pool::default(),
         }
     }
@@ -103,7 +102,7 @@ impl Upstream {
             connect_limit: Cell::default(),
             load: RefCell::new(PeakEwma::new(Duration::ZERO, now)),
             watched: Rc::default(),
-            pool: Pool::default(),
+            http1: http1::Idle::default(),
             http2: http2::Pool::default(),
         }
     }
@@ -209,6 +208,11 @@ impl InFlight {
     fn connected(&mut self) {
         self.begun = Instant::now();
         self.is_first = true;
+    }
+
+    /// What it is sent to.
+    pub fn upstream(&self) -> &Rc<Upstream> {
+        &self.upstream
     }
 
     /// It was answered, in a way that says how fast the upstream is.

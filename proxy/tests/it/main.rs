@@ -8,6 +8,12 @@ mod hostile;
 #[cfg(test)]
 mod http1;
 #[cfg(test)]
+mod http1_fidelity;
+#[cfg(test)]
+mod http1_hostile;
+#[cfg(test)]
+mod http1_races;
+#[cfg(test)]
 mod http2;
 #[cfg(test)]
 mod http2_ends;

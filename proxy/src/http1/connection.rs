@@ -1,0 +1,198 @@
+//! A client's connection from its first request to its end: one task, which holds next to nothing between requests.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
+use tokio::time::timeout;
+
+use super::Malformed;
+use super::buffer::Buffer;
+use super::forward::{self, Request, Tunnel};
+use super::head::{MAX_HEAD, RequestHead, Wish, end_of_lines};
+use super::outgoing::Outgoing;
+use super::refuse::Refusal;
+use super::transit::Upload;
+use crate::http::head::Head as _;
+use crate::http::headers::{self, Upgrade};
+use crate::observe;
+use crate::session::{Ruling, Session};
+use crate::stream::{Reset as _, Stream};
+
+/// How long a head may take once it has begun.
+const HEAD_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a client is listened to that still sends what nobody will read: closing at once would reset the connection,
+/// and it might never read the answer.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// A client's end of its connection.
+#[derive(Debug)]
+pub(super) struct Caller {
+    pub(super) stream: Stream,
+    /// What was read and not passed on yet.
+    pub(super) input: Buffer,
+    /// Whether the client has said all it will.
+    pub(super) has_ended: bool,
+}
+
+/// What comes after a request.
+#[derive(Debug)]
+pub(super) enum After {
+    /// The next one.
+    Next,
+    /// The end, in good order.
+    Close,
+    /// Nothing: the connection is broken, or is to look so.
+    Broken,
+    /// Bytes both ways.
+    Tunnel(Box<Tunnel>),
+}
+
+/// Why there is no head.
+enum Unheard {
+    Malformed(Malformed),
+    Gone,
+}
+
+/// Serves a client's connection until it ends; once we close, no further request is taken.
+pub async fn serve(session: Rc<Session>, stream: Stream) {
+    let mut watch = session.worker.leaving.closing.clone();
+    let mut closing = pin!(watch.draining());
+    let mut caller = Caller { stream, input: Buffer::default(), has_ended: false };
+    loop {
+        if caller.input.is_empty() && !caller.awaits(closing.as_mut()).await {
+            // Nothing has begun, so this is no one's loss.
+            drop(timeout(LINGER, caller.stream.shutdown()).await);
+            return;
+        }
+        match Box::pin(turn(&session, &mut caller)).await {
+            After::Next => {}
+            After::Close => return Box::pin(caller.close()).await,
+            After::Broken => return caller.stream.reset(),
+            After::Tunnel(tunnel) => return Box::pin(tunnel.run(caller)).await,
+        }
+    }
+}
+
+/// One request. What is in its future is held only while there is one.
+async fn turn(session: &Session, caller: &mut Caller) -> After {
+    let length = match caller.head().await {
+        Ok(Some(length)) => length,
+        Ok(None) => return After::Close,
+        Err(Unheard::Gone) => return After::Broken,
+        Err(Unheard::Malformed(malformed)) => return turn_away(session, caller, malformed).await,
+    };
+    match receive(session, caller, length) {
+        Ok((request, ruling)) => forward::forward(session, caller, request, ruling).await,
+        Err(malformed) => turn_away(session, caller, malformed).await,
+    }
+}
+
+/// Reads a head that is there, has it ruled on, and writes it as the next hop is to have it.
+fn receive(session: &Session, caller: &mut Caller, length: usize) -> Result<(Request, Ruling), Malformed> {
+    let bytes = caller.input.unseen().get(..length).unwrap_or_default();
+    let mut head = RequestHead::parse(bytes)?;
+    let ruling = session.rule(&mut head);
+    let upgrade = if head.terms.wish == Wish::Upgrade { Upgrade::Kept } else { Upgrade::Dropped };
+    headers::strip_hop_by_hop(head.fields_mut(), upgrade);
+    let mut out = Outgoing::new();
+    head.write(&mut out.bytes);
+    let terms = head.terms;
+    drop(head);
+    caller.input.skip(length);
+    Ok((Request { terms, upload: Upload::new(out, terms.framing) }, ruling))
+}
+
+/// Refuses what is no request. Where it ends nobody can say, so nothing after it is read.
+async fn turn_away(session: &Session, caller: &mut Caller, malformed: Malformed) -> After {
+    tracing::debug!(client = %session.client, %malformed, "a request is refused");
+    session.worker.observer.connection_refused(session.flow.direction(), observe::Refusal::Garbage);
+    caller.say(Refusal { code: malformed.code(), terms: None, grpc: false, persists: false }).await
+}
+
+impl Caller {
+    /// Reads once.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let polled = self.input.poll_read(cx, &mut self.stream);
+        self.has_ended |= matches!(polled, Poll::Ready(Ok(0)));
+        polled
+    }
+
+    /// Waits for a request to begin; not, if the client ends or we do.
+    async fn awaits(&mut self, mut closing: Pin<&mut impl Future<Output = ()>>) -> bool {
+        poll_fn(|cx| match self.poll_read(cx) {
+            Poll::Ready(read) => Poll::Ready(read.is_ok_and(|count| count > 0)),
+            Poll::Pending => closing.as_mut().poll(cx).map(|()| false),
+        })
+        .await
+    }
+
+    /// Waits for the rest of a head: its length, none where the client ended before it began one.
+    async fn head(&mut self) -> Result<Option<usize>, Unheard> {
+        let mut seen = 0;
+        if let Some(length) = self.find_head(&mut seen)? {
+            return Ok(Some(length));
+        }
+        let reading = async {
+            loop {
+                if poll_fn(|cx| self.poll_read(cx)).await.map_err(|_| Unheard::Gone)? == 0 {
+                    return if self.input.is_empty() { Ok(None) } else { Err(Unheard::Gone) };
+                }
+                if let Some(length) = self.find_head(&mut seen)? {
+                    return Ok(Some(length));
+                }
+            }
+        };
+        timeout(HEAD_LIMIT, reading).await.unwrap_or(Err(Unheard::Gone))
+    }
+
+    fn find_head(&mut self, seen: &mut usize) -> Result<Option<usize>, Unheard> {
+        // Empty lines before a request are some old clients' habit (RFC 9112 section 2.2).
+        while *seen == 0 && self.input.unseen().starts_with(b"\r\n") {
+            self.input.skip(2);
+        }
+        match end_of_lines(self.input.unseen(), seen).map_err(Unheard::Malformed)? {
+            Some(length) if length <= MAX_HEAD => Ok(Some(length)),
+            None if !self.input.is_full() => Ok(None),
+            _ => Err(Unheard::Malformed(Malformed::TooLarge)),
+        }
+    }
+
+    /// Says what the mesh has to say.
+    pub(super) async fn say(&mut self, refusal: Refusal<'_>) -> After {
+        let mut out = Outgoing::new();
+        refusal.write(&mut out.bytes);
+        let said = async {
+            self.stream.write_all(&out.bytes).await?;
+            self.stream.flush().await
+        };
+        match said.await {
+            Ok(()) if refusal.persists => After::Next,
+            Ok(()) => After::Close,
+            Err(_) => After::Broken,
+        }
+    }
+
+    /// Ends the connection so that the client reads all that it was told.
+    async fn close(mut self) {
+        let mut unread = [0; 4096];
+        let listening = async {
+            if self.stream.shutdown().await.is_err() || self.has_ended {
+                return;
+            }
+            loop {
+                let mut read = ReadBuf::new(&mut unread);
+                let polled = poll_fn(|cx| Pin::new(&mut self.stream).poll_read(cx, &mut read)).await;
+                if polled.is_err() || read.filled().is_empty() {
+                    return;
+                }
+            }
+        };
+        drop(timeout(LINGER, listening).await);
+    }
+}

@@ -1,0 +1,84 @@
+//! What the mesh answers itself: a status, its code in `weft-error`, and for gRPC a status that its clients understand.
+
+use std::io::Write as _;
+
+use http::StatusCode;
+
+use super::head::Terms;
+use crate::failure::ErrorCode;
+
+/// An answer of the mesh's own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refusal<'a> {
+    /// Why.
+    pub(super) code: ErrorCode,
+    /// What the request said; none where its head could not be read.
+    pub(super) terms: Option<&'a Terms>,
+    /// Whether it is gRPC.
+    pub(super) grpc: bool,
+    /// Whether the connection will be used again.
+    pub(super) persists: bool,
+}
+
+impl Refusal<'_> {
+    /// Writes all of it.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let name = self.code.as_str();
+        let minor = self.terms.map_or(1, |terms| terms.minor);
+        let connection = match (self.persists, minor) {
+            (false, _) => "connection: close\r\n",
+            (true, 0) => "connection: keep-alive\r\n",
+            (true, _) => "",
+        };
+        // Writing into memory does not fail.
+        let _ = if self.grpc {
+            // The status is always 200, and the call's own is in the head where there is no body.
+            write!(
+                out,
+                "HTTP/1.{minor} 200 OK\r\nweft-error: {name}\r\ncontent-type: application/grpc\r\n\
+                 grpc-status: {}\r\ngrpc-message: {name}\r\n{connection}content-length: 0\r\n\r\n",
+                self.code.grpc_status(),
+            )
+        } else {
+            let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+            let body = format!("weft: {name}\n");
+            let written = if self.terms.is_some_and(|terms| terms.is_head) { "" } else { &body };
+            write!(
+                out,
+                "HTTP/1.{minor} {} {}\r\nweft-error: {name}\r\ncontent-type: text/plain\r\n{connection}\
+                 content-length: {}\r\n\r\n{written}",
+                status.as_u16(),
+                status.canonical_reason().unwrap_or_default(),
+                body.len(),
+            )
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http1::Framing;
+    use crate::http1::ResponseHead;
+
+    #[test]
+    fn every_code_is_answered_in_http_and_in_grpc() {
+        for code in ErrorCode::ALL {
+            for (grpc, status) in [(false, code.status()), (true, 200)] {
+                let mut out = Vec::new();
+                Refusal { code, terms: None, grpc, persists: false }.write(&mut out);
+                let text = String::from_utf8(out.clone()).unwrap();
+                let length = text.find("\r\n\r\n").unwrap() + 4;
+                let head = ResponseHead::parse(&out[..length]).unwrap();
+                assert_eq!((head.status, head.persists), (status, false), "{text}");
+                assert_eq!(head.framing, Some(Framing::Length((out.len() - length) as u64)), "{text}");
+                assert!(text.contains(&format!("weft-error: {code}\r\n")), "{text}");
+                assert_eq!(
+                    text.contains(&format!("grpc-status: {}\r\n", code.grpc_status())),
+                    grpc,
+                    "{text}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! One exchange on its way: the request to an endpoint and the response back, both at once, in the caller's task.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::Malformed;
+use super::buffer::Buffer;
+use super::connection::Caller;
+use super::framing::{Decoder, Framing};
+use super::head::{ResponseHead, Terms, Wish, end_of_lines};
+use super::outgoing::Outgoing;
+use super::response::{self, Answer, Circumstances};
+use super::way::Way;
+use crate::failure::ErrorCode;
+use crate::http::Exchange;
+use crate::observe::Security;
+use crate::upstream::InFlight;
+use crate::upstream::http1::Connection;
+
+/// How long a caller may neither send nor take what is waited for.
+const CALLER_IDLE: Duration = Duration::from_secs(5 * 60);
+
+/// The request's way to an endpoint. It outlives an attempt.
+#[derive(Debug)]
+pub(super) struct Upload {
+    pub(super) way: Way,
+    state: Sending,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sending {
+    UnderWay,
+    /// All of it has been sent.
+    Sent,
+    /// The endpoint takes no more.
+    Refused,
+}
+
+impl Upload {
+    /// Of a request whose head is in `out`.
+    pub(super) fn new(mut out: Outgoing, framing: Framing) -> Self {
+        out.keep();
+        Self { way: Way::new(out, framing), state: Sending::UnderWay }
+    }
+
+    /// Whether all of it has been sent.
+    pub(super) fn is_sent(&self) -> bool {
+        self.state == Sending::Sent
+    }
+
+    /// Whether it can be sent once more.
+    pub(super) fn is_kept(&self) -> bool {
+        self.way.out.is_kept()
+    }
+
+    /// Sends it once more, on another connection.
+    pub(super) fn again(&mut self) {
+        self.way.out.again();
+        self.state = Sending::UnderWay;
+    }
+}
+
+/// How an exchange went.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The whole response has been passed on.
+    Answered {
+        /// Whether the caller's connection will be used again.
+        persists: bool,
+        /// Whether the endpoint's may be.
+        server_persists: bool,
+    },
+    /// Both connections become something else. Here is what the endpoint has said already.
+    Switched(Buffer),
+    /// The endpoint said nothing and ended the connection.
+    Unanswered(End),
+    /// There will be no response, and none has begun.
+    Failed(ErrorCode),
+    /// The response broke off.
+    Truncated,
+    /// The caller is gone, or what it sends is no body.
+    CallerGone(Option<Malformed>),
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// In order.
+    Clean,
+    /// It broke.
+    Broken,
+}
+
+/// One attempt of an exchange.
+#[derive(Debug)]
+pub(super) struct Transit<'a> {
+    pub(super) terms: &'a Terms,
+    pub(super) exchange: &'a Exchange,
+    pub(super) caller: &'a mut Caller,
+    pub(super) server: &'a mut Connection,
+    pub(super) upload: &'a mut Upload,
+    /// Which endpoint it is sent to.
+    pub(super) flight: &'a mut InFlight,
+    /// Whether the caller's connection is to be used again.
+    pub(super) persists: bool,
+}
+
+/// The response's way back.
+#[derive(Debug)]
+struct Download {
+    received: Buffer,
+    way: Way,
+    stage: Stage,
+    /// How far a head was looked for.
+    seen: usize,
+    persists: bool,
+    server_persists: bool,
+    waiting: Waiting,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing has come yet.
+    Silent,
+    /// A head is awaited, after interim ones.
+    Head,
+    Body,
+    Ended,
+    Switching,
+}
+
+/// Notices that a caller which is waited for does nothing. The timer exists only once there is such a wait, and is not
+/// touched while bytes move.
+#[derive(Debug, Default)]
+struct Waiting {
+    timer: Option<Pin<Box<Sleep>>>,
+    for_caller: bool,
+    moved: bool,
+}
+
+impl Transit<'_> {
+    /// Passes both messages through, as far as they go.
+    pub(super) async fn run(mut self) -> Outcome {
+        let mut download = Download {
+            received: Buffer::default(),
+            way: Way::new(Outgoing::new(), Framing::Empty),
+            stage: Stage::Silent,
+            seen: 0,
+            persists: self.persists,
+            server_persists: false,
+            waiting: Waiting::default(),
+        };
+        poll_fn(|cx| self.poll(cx, &mut download)).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, download: &mut Download) -> Poll<Outcome> {
+        download.waiting.for_caller = false;
+        if let Poll::Ready(Err(gone)) = self.poll_upload(cx, &mut download.waiting) {
+            return Poll::Ready(gone);
+        }
+        let outcome = self.poll_download(cx, download);
+        if outcome.is_ready() {
+            return outcome;
+        }
+        if self.poll_caller(cx).is_ready() || download.waiting.poll(cx).is_ready() {
+            return Poll::Ready(Outcome::CallerGone(None));
+        }
+        Poll::Pending
+    }
+
+    /// Ready once all has been sent, or nothing more can be.
+    fn poll_upload(&mut self, cx: &mut Context<'_>, waiting: &mut Waiting) -> Poll<Result<(), Outcome>> {
+        while self.upload.state == Sending::UnderWay {
+            let (way, input) = (&mut self.upload.way, &mut self.caller.input);
+            match way.fill(input, |_| {}) {
+                Ok(moved) => self.exchange.request_moved(moved),
+                Err(malformed) => return Poll::Ready(Err(Outcome::CallerGone(Some(malformed)))),
+            }
+            if !way.out.is_done(input) {
+                match ready!(way.out.poll_write(cx, &mut self.server.stream, input)) {
+                    Ok(count) => {
+                        self.server.sent += count as u64;
+                        waiting.moved = true;
+                    }
+                    // Why, its response may still say.
+                    Err(_) => self.upload.state = Sending::Refused,
+                }
+                continue;
+            }
+            let flushed = way.out.poll_flush(cx, &mut self.server.stream);
+            if matches!(flushed, Poll::Ready(Err(_))) {
+                self.upload.state = Sending::Refused;
+            } else if way.decoder.has_ended() {
+                drop(ready!(flushed));
+                self.upload.state = Sending::Sent;
+            } else {
+                waiting.for_caller = true;
+                match ready!(self.caller.poll_read(cx)) {
+                    Ok(0) | Err(_) => return Poll::Ready(Err(Outcome::CallerGone(None))),
+                    Ok(_) => waiting.moved = true,
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_download(&mut self, cx: &mut Context<'_>, download: &mut Download) -> Poll<Outcome> {
+        loop {
+            let digested = self.digest(download);
+            let Download { received, way, waiting, .. } = download;
+            match digested {
+                Ok(()) => {}
+                // Half an interim head stands in the way of the mesh's own answer.
+                Err(Outcome::Failed(_)) if !way.out.is_done(received) => {
+                    return Poll::Ready(Outcome::Truncated);
+                }
+                Err(outcome) => return Poll::Ready(outcome),
+            }
+            if !way.out.is_done(received) {
+                waiting.for_caller = true;
+                match ready!(way.out.poll_write(cx, &mut self.caller.stream, received)) {
+                    Ok(_) => waiting.moved = true,
+                    Err(_) => return Poll::Ready(Outcome::CallerGone(None)),
+                }
+                continue;
+            }
+            let flushed = way.out.poll_flush(cx, &mut self.caller.stream);
+            if matches!(flushed, Poll::Ready(Err(_))) {
+                return Poll::Ready(Outcome::CallerGone(None));
+            }
+            match download.stage {
+                Stage::Ended | Stage::Switching => {
+                    drop(ready!(flushed));
+                    return Poll::Ready(download.finish(self.upload));
+                }
+                Stage::Silent | Stage::Head | Stage::Body => {}
+            }
+            match ready!(download.received.poll_read(cx, &mut self.server.stream)) {
+                Ok(count) if count > 0 => download.waiting.moved = true,
+                ended => {
+                    if let Some(outcome) = download.ended(&ended) {
+                        return Poll::Ready(outcome);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Turns what was received into what is to be written.
+    fn digest(&mut self, download: &mut Download) -> Result<(), Outcome> {
+        while matches!(download.stage, Stage::Silent | Stage::Head) {
+            if !self.digest_head(download)? {
+                return Ok(());
+            }
+        }
+        if download.stage == Stage::Body {
+            let exchange = self.exchange;
+            let filled = download.way.fill(&mut download.received, |trailers| exchange.trailers(trailers));
+            exchange.response_moved(filled.map_err(|_| Outcome::Truncated)?);
+            if download.way.decoder.has_ended() {
+                download.stage = Stage::Ended;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there was a whole head.
+    fn digest_head(&mut self, download: &mut Download) -> Result<bool, Outcome> {
+        const NONSENSE: Outcome = Outcome::Failed(ErrorCode::ProtocolError);
+        let bytes = download.received.unseen();
+        let Some(length) = end_of_lines(bytes, &mut download.seen).map_err(|_| NONSENSE)? else {
+            return if download.received.is_full() { Err(NONSENSE) } else { Ok(false) };
+        };
+        let mut head = ResponseHead::parse(bytes.get(..length).unwrap_or_default()).map_err(|_| NONSENSE)?;
+        // What was held back for something else is no request.
+        let holds_none = match self.terms.wish {
+            Wish::None => true,
+            Wish::Upgrade => self.caller.input.is_empty(),
+            Wish::Tunnel => false,
+        };
+        let how = Circumstances {
+            terms: self.terms,
+            is_from_mesh: self.flight.security() == Some(Security::Mutual),
+            persists: self.persists && holds_none,
+            request_ended: self.upload.is_sent(),
+        };
+        let answer = response::pass(&mut head, how, &mut download.way.out.bytes).map_err(|_| NONSENSE)?;
+        download.stage = match answer {
+            Answer::Interim => Stage::Head,
+            // Half a request cannot become something else.
+            Answer::Switch if !self.upload.way.decoder.has_ended() => return Err(NONSENSE),
+            Answer::Switch => {
+                self.exchange.responded(head.status, &head.fields);
+                Stage::Switching
+            }
+            Answer::Final { framing, encoding, persists, server_persists } => {
+                self.exchange.responded(head.status, &head.fields);
+                if head.status < 500 {
+                    self.flight.answered();
+                }
+                download.way.decoder = Decoder::new(framing);
+                download.way.encoding = encoding;
+                (download.persists, download.server_persists) = (persists, server_persists);
+                Stage::Body
+            }
+        };
+        drop(head);
+        download.received.skip(length);
+        download.seen = 0;
+        Ok(true)
+    }
+
+    /// Ready when the caller is gone. Its end alone is none: it may have said all it wants to and still listen.
+    fn poll_caller(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let caller = &mut *self.caller;
+        // Bytes that are there already are another request, or what an upgrade will carry: they are not added to.
+        if !self.upload.way.decoder.has_ended() || caller.has_ended || !caller.input.is_empty() {
+            return Poll::Pending;
+        }
+        match ready!(caller.poll_read(cx)) {
+            Ok(_) => Poll::Pending,
+            Err(_) => Poll::Ready(()),
+        }
+    }
+}
+
+impl Download {
+    /// The endpoint's connection has ended; nothing where that is the body's end, too.
+    fn ended(&mut self, ended: &io::Result<usize>) -> Option<Outcome> {
+        let end = if ended.is_ok() { End::Clean } else { End::Broken };
+        match self.stage {
+            Stage::Silent if self.received.is_empty() => Some(Outcome::Unanswered(end)),
+            Stage::Silent | Stage::Head => Some(Outcome::Failed(ErrorCode::UpstreamReset)),
+            Stage::Body if end == End::Clean && self.way.decoder.ends_with_connection() => {
+                self.way.end_with_connection();
+                self.stage = Stage::Ended;
+                None
+            }
+            Stage::Body | Stage::Ended | Stage::Switching => Some(Outcome::Truncated),
+        }
+    }
+
+    fn finish(&mut self, upload: &Upload) -> Outcome {
+        if self.stage == Stage::Switching {
+            return Outcome::Switched(std::mem::take(&mut self.received));
+        }
+        Outcome::Answered {
+            persists: self.persists && upload.is_sent(),
+            server_persists: self.server_persists && upload.is_sent() && self.received.is_empty(),
+        }
+    }
+}
+
+impl Waiting {
+    /// Ready when the caller has done nothing for too long.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.for_caller {
+            return Poll::Pending;
+        }
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(CALLER_IDLE)));
+        while timer.as_mut().poll(cx).is_ready() {
+            if !std::mem::take(&mut self.moved) {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(Instant::now() + CALLER_IDLE);
+        }
+        Poll::Pending
+    }
+}
