@@ -294,7 +294,10 @@ impl Place {
         request: Request<()>,
         ends: bool,
     ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
-        self.seat.shared.sender.borrow_mut().send_request(request, ends)
+        // A sender that waits for its last stream to be opened takes that stream's waker for its own when it is asked
+        // whether it is ready. A clone waits for none, and the shared one never does.
+        let mut sender = self.seat.shared.sender.borrow().clone();
+        sender.send_request(request, ends)
     }
 
     /// Whether the connection was opened for this request.
