@@ -10,6 +10,7 @@ pub mod classify;
 pub mod compile;
 pub mod deadline;
 pub mod detect;
+pub mod fault;
 pub mod host;
 pub mod manifest;
 pub mod model;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use weft_core::breaker::Verdict;
+use weft_core::model::Abort;
 
 /// What `weft-error` says. A response that carries one was made by a sidecar, never by an app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,7 +37,7 @@ pub enum ErrorCode {
     /// The request's head is larger than what is accepted.
     HeaderTooLarge,
     /// A fault was injected, with the status that was asked for.
-    FaultInjected,
+    FaultInjected(Abort),
     /// The endpoint broke off.
     UpstreamReset,
     /// The endpoint does not speak the protocol.
@@ -64,7 +65,7 @@ impl ErrorCode {
         Self::NoBackend,
         Self::BadRequest,
         Self::HeaderTooLarge,
-        Self::FaultInjected,
+        Self::FaultInjected(Abort { status: 503, grpc_status: 14 }),
         Self::UpstreamReset,
         Self::ProtocolError,
         Self::TlsFailed,
@@ -91,7 +92,7 @@ impl ErrorCode {
             | Self::NoBackend
             | Self::BadRequest
             | Self::HeaderTooLarge
-            | Self::FaultInjected
+            | Self::FaultInjected(_)
             | Self::Draining => Verdict::Unknown,
         }
     }
@@ -113,7 +114,7 @@ impl ErrorCode {
             Self::NoBackend => ("no-backend", 500, 14),
             Self::BadRequest => ("bad-request", 400, 13),
             Self::HeaderTooLarge => ("header-too-large", 431, 8),
-            Self::FaultInjected => ("fault-injected", 503, 14),
+            Self::FaultInjected(abort) => ("fault-injected", abort.status, abort.grpc_status),
             Self::UpstreamReset => ("upstream-reset", 502, 14),
             Self::ProtocolError => ("protocol-error", 502, 13),
             Self::TlsFailed => ("tls-failed", 502, 14),

@@ -71,7 +71,7 @@ impl Session {
         let grpc = headers::is_grpc(head.fields());
         let settled = settle(head);
         let span = self.trace(head);
-        let mut key = None;
+        let (mut key, mut delay) = (None, None);
         let verdict = settled.and_then(|()| match &self.purpose {
             Purpose::Inbound(requests) => {
                 requests.amend(worker, head, self.version);
@@ -81,7 +81,9 @@ impl Session {
                 requests.amend(worker, head, self.version);
                 let cluster = requests.rule(worker);
                 key = cluster.key(head.fields(), self.client.ip());
-                Ok(cluster)
+                let injected = cluster.inject(head.fields(), &mut worker.rng.borrow_mut());
+                delay = injected.delay;
+                injected.abort.map_or(Ok(cluster), |abort| Err(ErrorCode::FaultInjected(abort)))
             }
             Purpose::Nowhere(code) => Err(*code),
         });
@@ -93,6 +95,7 @@ impl Session {
             trace: span.own,
             parent: span.parent,
             key,
+            delay,
         };
         Ruling { verdict, exchange: Exchange::begin(&worker.observer, head, facts), grpc }
     }

@@ -16,6 +16,7 @@ mod draining;
 mod encryption;
 mod extended_connect;
 mod faithful;
+mod faults;
 mod fidelity;
 mod grpc;
 mod grpc_crowd;

@@ -7,7 +7,7 @@ use super::kind::DocumentKind;
 use super::node::{Node, Place, Value};
 use super::resource::{Resource, Spec};
 use super::value::{is_label_key, is_label_value};
-use super::{Kind, authorization_policy, mesh_config, service, traffic_policy, workload};
+use super::{Kind, authorization_policy, fault_injection, mesh_config, service, traffic_policy, workload};
 use crate::model::Name;
 
 /// What the API server adds to metadata, and what comes back from `kubectl get -o yaml`.
@@ -93,6 +93,12 @@ fn resource(kind: Kind, node: &Node, default_namespace: &Name, sink: &Sink<'_>) 
             spec(&root).and_then(|spec| mesh_config::read(&spec, &mut places)).map(Spec::MeshConfig)
         }
         Kind::Workload => spec(&root).and_then(|spec| workload::read(&spec, &mut places)).map(Spec::Workload),
+        Kind::FaultInjection => {
+            let own = namespace.as_ref().and_then(Option::as_ref);
+            spec(&root)
+                .and_then(|spec| fault_injection::read(&spec, own, &mut places))
+                .map(Spec::FaultInjection)
+        }
         Kind::TrafficPolicy => {
             let own = namespace.as_ref().and_then(Option::as_ref);
             spec(&root)

@@ -19,6 +19,8 @@ pub enum Kind {
     TrafficPolicy,
     /// `weft.mesh/v1alpha1 AuthorizationPolicy`.
     AuthorizationPolicy,
+    /// `weft.mesh/v1alpha1 FaultInjection`.
+    FaultInjection,
 }
 
 /// A kind that the mesh does not take.
@@ -54,7 +56,7 @@ const WEFT: &str = "weft.mesh";
 const GATEWAY: &str = "gateway.networking.k8s.io";
 
 /// Kinds of the mesh's language that this version does not carry out, and so does not take.
-const NOT_YET: [(&str, &str); 9] = [
+const NOT_YET: [(&str, &str); 8] = [
     (GATEWAY, "HTTPRoute"),
     (GATEWAY, "GRPCRoute"),
     (GATEWAY, "TLSRoute"),
@@ -63,7 +65,6 @@ const NOT_YET: [(&str, &str); 9] = [
     (WEFT, "ExternalService"),
     (WEFT, "JwtAuthentication"),
     (WEFT, "RateLimit"),
-    (WEFT, "FaultInjection"),
 ];
 
 /// Kubernetes' own kinds, by API group, which say nothing to the mesh.
@@ -108,13 +109,14 @@ const KUBERNETES: &[(&str, &str)] = &[
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Namespace,
         Self::Service,
         Self::MeshConfig,
         Self::Workload,
         Self::TrafficPolicy,
         Self::AuthorizationPolicy,
+        Self::FaultInjection,
     ];
 
     /// As documents spell it: `Service`.
@@ -211,6 +213,7 @@ impl Kind {
             Self::AuthorizationPolicy => {
                 ("AuthorizationPolicy", WEFT, "v1alpha1", "authorizationpolicies", &[])
             }
+            Self::FaultInjection => ("FaultInjection", WEFT, "v1alpha1", "faultinjections", &[]),
         };
         Spelling { name, group, version, plural, short }
     }

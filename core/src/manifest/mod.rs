@@ -7,6 +7,7 @@ mod authorization_policy;
 mod decode;
 mod diff;
 mod document;
+mod fault_injection;
 mod kind;
 mod layers;
 mod mesh_config;
@@ -25,6 +26,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 pub use diff::diff;
+pub use fault_injection::FaultInjectionSpec;
 pub use kind::{Kind, UnknownKind};
 pub use node::Place;
 pub use resource::{

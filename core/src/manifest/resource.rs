@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
+use super::fault_injection::FaultInjectionSpec;
 use super::node::Place;
 use super::traffic_policy::TrafficPolicySpec;
 use super::{Kind, Problem};
@@ -61,6 +62,8 @@ pub enum Spec {
     Workload(WorkloadSpec),
     /// How services are to be called.
     TrafficPolicy(TrafficPolicySpec),
+    /// What callers are to be tried with.
+    FaultInjection(FaultInjectionSpec),
     /// Who may do what.
     AuthorizationPolicy(AuthorizationPolicySpec),
 }

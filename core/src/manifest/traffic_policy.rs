@@ -132,6 +132,7 @@ impl TrafficLayer {
             timeouts: Timeouts { connect: timeouts.connect },
             circuit_breaker: circuit_breaker.map(CircuitBreakerLayer::resolve),
             bulkhead: bulkhead.map(BulkheadLayer::resolve),
+            faults: Vec::new(),
         }
     }
 

@@ -26,5 +26,5 @@ pub use resource::{Resource, ResourceName};
 pub use service::{Address, Endpoint, InboundPort, PortMap, Protocol, Service, ServicePort, Workload};
 pub use target::PolicyTarget;
 pub use traffic::{
-    Balancing, BalancingPolicy, Bulkhead, CircuitBreaker, HashKey, Locality, Timeouts, Traffic,
+    Abort, Balancing, BalancingPolicy, Bulkhead, CircuitBreaker, Fault, HashKey, Locality, Timeouts, Traffic,
 };

@@ -15,6 +15,8 @@ pub struct Traffic {
     pub circuit_breaker: Option<CircuitBreaker>,
     /// How much it is sent at once; none: as much as callers have.
     pub bulkhead: Option<Bulkhead>,
+    /// What its callers are to be tried with.
+    pub faults: Vec<Fault>,
 }
 
 /// Which endpoint gets a request.
@@ -117,4 +119,26 @@ impl Default for Bulkhead {
     fn default() -> Self {
         Self { max_concurrent_requests: 1024, max_pending_requests: 1024 }
     }
+}
+
+/// A fault that callers are tried with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The headers that a request must have, lower-case, each with its value.
+    pub headers: Vec<(String, String)>,
+    /// It is held up for so long, so often.
+    pub delay: Option<(Duration, Ratio)>,
+    /// It is answered so instead of being sent, so often.
+    pub abort: Option<(Abort, Ratio)>,
+    /// Until when, as Unix time; none: until it is deleted.
+    pub expires: Option<Duration>,
+}
+
+/// The answer to a request that is not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Abort {
+    /// In HTTP.
+    pub status: u16,
+    /// In gRPC.
+    pub grpc_status: u8,
 }

@@ -113,7 +113,7 @@ impl World {
         let index = match key.kind {
             Kind::Service => &mut self.services,
             Kind::Workload => &mut self.workloads,
-            Kind::TrafficPolicy => return self.policies.put(key, resource),
+            Kind::TrafficPolicy | Kind::FaultInjection => return self.policies.put(key, resource),
             Kind::AuthorizationPolicy => &mut self.access_policies,
             Kind::Namespace | Kind::MeshConfig => return,
         };
@@ -159,7 +159,7 @@ impl World {
                             touched.services.insert(name);
                         }
                         // They alter what is said of a service, not who is behind it.
-                        Kind::TrafficPolicy | Kind::Namespace | Kind::MeshConfig => {}
+                        Kind::TrafficPolicy | Kind::FaultInjection | Kind::Namespace | Kind::MeshConfig => {}
                         Kind::AuthorizationPolicy => {
                             let target = self.access_policies.get(&name).and_then(|policy| policy.target());
                             touched.workloads.extend(target.into_iter().flat_map(|of| self.targeted(of)));

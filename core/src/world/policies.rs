@@ -47,7 +47,11 @@ impl World {
     pub fn traffic(&self, service: &QualifiedName) -> Traffic {
         let layers = self.policies.of(service).filter_map(traffic_policy);
         let said = layers.fold(TrafficLayer::default(), |above, policy| above.over(&policy.layer));
-        said.resolve()
+        let faults = self.policies.of(service).filter_map(|resource| match &resource.spec {
+            Spec::FaultInjection(spec) => Some(spec.fault.clone()),
+            _ => None,
+        });
+        Traffic { faults: faults.collect(), ..said.resolve() }
     }
 
     /// The services that policies among these resources are for.
@@ -100,5 +104,9 @@ fn traffic_policy(resource: &Resource) -> Option<&TrafficPolicySpec> {
 }
 
 fn scope_of(resource: &Resource) -> Option<PolicyTarget> {
-    traffic_policy(resource).map(|policy| policy.target.clone())
+    match &resource.spec {
+        Spec::TrafficPolicy(spec) => Some(spec.target.clone()),
+        Spec::FaultInjection(spec) => Some(spec.target.clone()),
+        _ => None,
+    }
 }

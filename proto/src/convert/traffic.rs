@@ -19,18 +19,20 @@ impl TryFrom<v1::Traffic> for model::Traffic {
             timeouts: wire.timeouts.map(TryInto::try_into).transpose()?.unwrap_or_default(),
             circuit_breaker: wire.circuit_breaker.map(TryInto::try_into).transpose()?,
             bulkhead: wire.bulkhead.map(TryInto::try_into).transpose()?,
+            faults: wire.faults.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         })
     }
 }
 
 impl From<&model::Traffic> for v1::Traffic {
     fn from(traffic: &model::Traffic) -> Self {
-        let model::Traffic { balancing, timeouts, circuit_breaker, bulkhead } = traffic;
+        let model::Traffic { balancing, timeouts, circuit_breaker, bulkhead, faults } = traffic;
         Self {
             balancing: Some(balancing.into()),
             timeouts: Some(timeouts.into()),
             circuit_breaker: circuit_breaker.as_ref().map(Into::into),
             bulkhead: bulkhead.as_ref().map(Into::into),
+            faults: faults.iter().map(Into::into).collect(),
         }
     }
 }
@@ -162,6 +164,45 @@ impl From<&model::Bulkhead> for v1::Bulkhead {
     }
 }
 
+impl TryFrom<v1::Fault> for model::Fault {
+    type Error = ConvertError;
+
+    fn try_from(wire: v1::Fault) -> Result<Self, ConvertError> {
+        let delayed = ratio("delayed_per_million", wire.delayed_per_million)?;
+        let aborted = ratio("aborted_per_million", wire.aborted_per_million)?;
+        let abort = |status: u32| {
+            let out_of_range = |_| ConvertError::Range("abort", status.into());
+            let grpc_status = u8::try_from(wire.abort_grpc_status).map_err(out_of_range)?;
+            let status = u16::try_from(status).map_err(out_of_range)?;
+            Ok::<_, ConvertError>((model::Abort { status, grpc_status }, aborted))
+        };
+        Ok(Self {
+            headers: wire.headers.into_iter().map(|header| (header.name, header.value)).collect(),
+            delay: wire.delay_ms.map(|ms| (Duration::from_millis(ms), delayed)),
+            abort: wire.abort_status.map(abort).transpose()?,
+            expires: wire.expires.map(Duration::from_secs),
+        })
+    }
+}
+
+impl From<&model::Fault> for v1::Fault {
+    fn from(fault: &model::Fault) -> Self {
+        let share = |share: Option<Ratio>| share.map(Ratio::per_million).unwrap_or_default();
+        let header =
+            |(name, value): &(String, String)| v1::HeaderValue { name: name.clone(), value: value.clone() };
+        let abort = fault.abort.map(|(abort, _)| abort);
+        Self {
+            headers: fault.headers.iter().map(header).collect(),
+            delay_ms: fault.delay.map(|(delay, _)| milliseconds(delay)),
+            delayed_per_million: share(fault.delay.map(|(_, share)| share)),
+            abort_status: abort.map(|abort| abort.status.into()),
+            abort_grpc_status: abort.map(|abort| abort.grpc_status.into()).unwrap_or_default(),
+            aborted_per_million: share(fault.abort.map(|(_, share)| share)),
+            expires: fault.expires.map(|expires| expires.as_secs()),
+        }
+    }
+}
+
 fn positive(field: &'static str, count: u32) -> Result<u32, ConvertError> {
     if count == 0 { Err(ConvertError::Range(field, 0)) } else { Ok(count) }
 }
@@ -224,6 +265,12 @@ mod tests {
                     ..Default::default()
                 }),
                 bulkhead: Some(model::Bulkhead { max_concurrent_requests: 3, max_pending_requests: 0 }),
+                faults: vec![model::Fault {
+                    headers: vec![("x-chaos".into(), "1".into())],
+                    delay: Some((Duration::from_secs(2), Ratio::percent(10))),
+                    abort: Some((model::Abort { status: 503, grpc_status: 14 }, Ratio::percent(5))),
+                    expires: Some(Duration::from_secs(7)),
+                }],
             });
         }
     }

@@ -35,6 +35,8 @@ pub struct Facts {
     pub parent: Option<SpanId>,
     /// What decides on the endpoint where equal requests are to go to the same one.
     pub key: Option<u64>,
+    /// How long it is held up on purpose.
+    pub delay: Option<Duration>,
 }
 
 /// A request under way. Shared by the two bodies; what happened is told when the last of them is gone.
@@ -104,6 +106,11 @@ impl Exchange {
     /// How long ago its head was read.
     pub fn age(&self) -> Duration {
         self.begun.elapsed()
+    }
+
+    /// How long it is held up on purpose before it is sent.
+    pub fn delay(&self) -> Option<Duration> {
+        self.facts.delay
     }
 
     /// It is sent, perhaps not for the first time.

@@ -1,7 +1,9 @@
 //! The attempts that a request or a connection is given: another endpoint where one cannot be reached.
 
 use std::rc::Rc;
+use std::time::Duration;
 
+use tokio::time::sleep;
 use weft_core::breaker::Verdict;
 
 use super::{Cluster, InFlight, Slot, Upstream};
@@ -49,6 +51,8 @@ pub struct Attempts {
     last: Option<Rc<Upstream>>,
     /// What decides on the endpoint where equal requests are to go to the same one.
     key: Option<u64>,
+    /// How long it is held up on purpose before it is sent.
+    delay: Option<Duration>,
     /// The request's place among the service's, while no endpoint has it.
     slot: Option<Slot>,
 }
@@ -56,11 +60,14 @@ pub struct Attempts {
 impl Attempts {
     /// For a request.
     pub fn of(exchange: &Exchange) -> Self {
-        Self { key: exchange.key(), ..Self::default() }
+        Self { key: exchange.key(), delay: exchange.delay(), ..Self::default() }
     }
 
     /// The next endpoint to try; waits where the service has as many requests as it may.
     pub async fn pick(&mut self, worker: &Worker, cluster: &Cluster) -> Result<InFlight, ErrorCode> {
+        if let Some(delay) = self.delay.take() {
+            Box::pin(sleep(delay)).await;
+        }
         if self.slot.is_none()
             && let Some(room) = cluster.room()
         {

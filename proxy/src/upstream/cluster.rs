@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use http::HeaderName;
 use weft_core::balance::{self, Balancer, Load, Member, PeakEwma};
 use weft_core::breaker::{self, Ejection, Standing};
+use weft_core::fault::{self, Injected};
 use weft_core::model::{BalancingPolicy, Endpoint, HashKey, Protocol, QualifiedName, Service, Traffic};
 
 use super::bulkhead::{Bulkheads, Room};
@@ -175,6 +176,21 @@ impl Cluster {
                 IpAddr::V6(v6) => balance::hash(&v6.octets()),
             }),
         }
+    }
+
+    /// What a request is to be tried with.
+    pub fn inject(&self, fields: &impl Fields, rng: &mut fastrand::Rng) -> Injected {
+        let state = self.state.borrow();
+        let faults = &state.traffic.faults;
+        if faults.is_empty() {
+            return Injected::default();
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let has = |name: &str, value: &str| {
+            name.parse::<HeaderName>()
+                .is_ok_and(|name| fields.all(&name).any(|found| found == value.as_bytes()))
+        };
+        fault::inject(faults, has, now, rng)
     }
 
     /// The upstream for the next request, preferably not `avoid`.

@@ -1,0 +1,81 @@
+//! Which faults are injected into a request: what was said to be tried out, while it is to be tried out.
+
+use std::time::Duration;
+
+use crate::model::{Abort, Fault};
+
+/// What is done to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Injected {
+    /// It is held up for so long before it is sent.
+    pub delay: Option<Duration>,
+    /// It is not sent, but answered so.
+    pub abort: Option<Abort>,
+}
+
+/// Draws the faults of a request whose headers `has` says to have a value or not, at `now` (Unix time). Of several faults
+/// the first that strikes counts, of each kind.
+pub fn inject(
+    faults: &[Fault],
+    has: impl Fn(&str, &str) -> bool,
+    now: Duration,
+    rng: &mut fastrand::Rng,
+) -> Injected {
+    let mut injected = Injected::default();
+    for fault in faults {
+        let expired = fault.expires.is_some_and(|expires| expires <= now);
+        if expired || !fault.headers.iter().all(|(name, value)| has(name, value)) {
+            continue;
+        }
+        if injected.delay.is_none() {
+            injected.delay = fault.delay.filter(|(_, share)| share.strikes(rng)).map(|(delay, _)| delay);
+        }
+        if injected.abort.is_none() {
+            injected.abort = fault.abort.filter(|(_, share)| share.strikes(rng)).map(|(abort, _)| abort);
+        }
+    }
+    injected
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Ratio;
+
+    fn fault() -> Fault {
+        let abort = Abort { status: 503, grpc_status: 14 };
+        Fault {
+            headers: vec![("x-chaos".into(), "1".into())],
+            delay: Some((Duration::from_secs(2), Ratio::percent(10))),
+            abort: Some((abort, Ratio::percent(50))),
+            expires: Some(Duration::from_secs(1_000)),
+        }
+    }
+
+    #[test]
+    fn so_many_are_struck_as_is_said() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        let (mut delays, mut aborts) = (0, 0);
+        for _ in 0..10_000 {
+            let injected = inject(&[fault()], |_, _| true, Duration::ZERO, &mut rng);
+            delays += u32::from(injected.delay.is_some());
+            aborts += u32::from(injected.abort.is_some());
+        }
+        assert!((850..=1_150).contains(&delays) && (4_800..=5_200).contains(&aborts), "{delays} {aborts}");
+    }
+
+    #[test]
+    fn only_what_matches_is_struck_and_only_until_it_expires() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        let always = Fault { abort: fault().abort.map(|(abort, _)| (abort, Ratio::WHOLE)), ..fault() };
+        let mut aborts = |has: bool, now: u64| {
+            inject(std::slice::from_ref(&always), |_, _| has, Duration::from_secs(now), &mut rng)
+                .abort
+                .is_some()
+        };
+        assert!(aborts(true, 999));
+        assert!(!aborts(false, 999));
+        assert!(!aborts(true, 1_000));
+        assert_eq!(inject(&[], |_, _| true, Duration::ZERO, &mut rng), Injected::default());
+    }
+}
