@@ -1,5 +1,4 @@
-//! One request and its response, from head to last byte: what is told of it at its end, and when its connection is
-//! free again.
+//! One request and its response, from head to last byte: what is told of it at its end.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -126,6 +125,11 @@ impl Exchange {
         if let Some(before) = self.ticket.replace(flight.take_ticket()) {
             before.judge(Verdict::Failed);
         }
+    }
+
+    /// What it was sent on had been closed by then, which says nothing of the endpoint.
+    pub fn unsent(&self) {
+        drop(self.ticket.take());
     }
 
     /// The response's head has come; whoever carries it holds what it came on.

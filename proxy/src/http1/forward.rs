@@ -124,6 +124,7 @@ async fn attempt(
         request.upload.again();
         // A pool of closed connections is emptied one by one; new ones that fail are counted.
         if server.is_reused {
+            exchange.unsent();
             attempts.avoid(flight);
         } else {
             attempts.failed(flight, ErrorCode::UpstreamReset)?;
