@@ -45,7 +45,9 @@ pub(super) struct Caller {
 pub(super) enum After {
     /// The next one.
     Next,
-    /// The end, in good order.
+    /// The end, which the client asked for: it sends nothing more.
+    End,
+    /// The end, though the client may still be sending.
     Close,
     /// Nothing: the connection is broken, or is to look so.
     Broken,
@@ -65,13 +67,12 @@ pub async fn serve(session: Rc<Session>, stream: Stream) {
     let mut closing = pin!(watch.draining());
     let mut caller = Caller { stream, input: Buffer::default(), has_ended: false };
     loop {
-        if caller.input.is_empty() && !caller.awaits(closing.as_mut()).await {
-            // Nothing has begun, so this is no one's loss.
-            drop(timeout(LINGER, caller.stream.shutdown()).await);
-            return;
-        }
-        match Box::pin(turn(&session, &mut caller)).await {
+        // Where nothing has begun, an end is no one's loss.
+        let begins = !caller.input.is_empty() || caller.awaits(closing.as_mut()).await;
+        let after = if begins { Box::pin(turn(&session, &mut caller)).await } else { After::End };
+        match after {
             After::Next => {}
+            After::End => return drop(timeout(LINGER, caller.stream.shutdown()).await),
             After::Close => return Box::pin(caller.close()).await,
             After::Broken => return caller.stream.reset(),
             After::Tunnel(tunnel) => return Box::pin(tunnel.run(caller)).await,

@@ -162,7 +162,13 @@ async fn conclude(
                 // The request never ended, and must not look so.
                 server.stream.reset();
             }
-            if persists && !caller.has_ended { After::Next } else { After::Close }
+            if persists && !caller.has_ended {
+                After::Next
+            } else if caller.has_ended || ends_as_asked(caller, request) {
+                After::End
+            } else {
+                After::Close
+            }
         }
         Outcome::CallerGone(malformed) => {
             server.stream.reset();
@@ -188,6 +194,11 @@ async fn conclude(
 fn may_persist(session: &Session, terms: &Terms) -> bool {
     let leaving = &session.worker.leaving;
     terms.persists && !leaving.announced.is_draining() && !leaving.closing.is_draining()
+}
+
+/// Whether the client said that this request is its last, and has kept to it.
+fn ends_as_asked(caller: &Caller, request: &Request) -> bool {
+    !request.terms.persists && request.upload.is_sent() && caller.input.is_empty()
 }
 
 /// Whether nothing of a refused request is still to come.
