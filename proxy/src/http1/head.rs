@@ -225,6 +225,10 @@ impl<'b> ResponseHead<'b> {
         let (Some(status), Some(minor)) = (response.code, response.version) else {
             return Err(Malformed::Line);
         };
+        // Of five classes none begins with 0 (RFC 9110 section 15).
+        if status < 100 {
+            return Err(Malformed::Line);
+        }
         let line_end = memchr::memchr(b'\n', bytes).ok_or(Malformed::Line)?;
         let rest_of_line = bytes.get("HTTP/1.1 ".len()..=line_end).ok_or(Malformed::Line)?;
         let fields = FieldList::new(bytes, response.headers, bytes.len().saturating_sub(2));

@@ -3,6 +3,7 @@
 //! libFuzzer runs them (`tests/fuzz/run`), and so does a test on seeds and random changes of them.
 
 mod http;
+mod http1;
 mod mesh;
 mod mutate;
 mod tls;
@@ -31,6 +32,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "grpc-status", run: http::grpc_status, seeds: http::grpc_statuses },
     Target { name: "grpc-timeout", run: http::grpc_timeout, seeds: http::grpc_timeouts },
     Target { name: "http2-frames", run: http::frames, seeds: http::frame_seeds },
+    Target { name: "http1-request", run: http1::request, seeds: http1::requests },
+    Target { name: "http1-response", run: http1::response, seeds: http1::responses },
+    Target { name: "http1-trailers", run: http1::trailers, seeds: http1::trailer_seeds },
     Target { name: "client-hello", run: http::detect, seeds: tls::client_hellos },
     Target { name: "server-name", run: tls::server_name, seeds: tls::server_names },
     Target { name: "certificate", run: tls::certificate, seeds: tls::certificates },

@@ -3,6 +3,7 @@
 mod addresses;
 mod disguise;
 mod slow;
+mod smuggling;
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -50,6 +50,14 @@ async fn a_handshake_that_never_ends_is_cut_off() {
 }
 
 #[tokio::test]
+async fn a_head_that_never_ends_is_cut_off() {
+    let (_listener, address) = app().await;
+    let pair = Pair::of_protocol(address, Protocol::Http);
+    let took = drip(pair.connect().await, b"GET / HTTP/1.1\r\nHost: orders\r\nX-Slow: ", b"x").await;
+    assert!(took < CUT_BY, "{took:?}");
+}
+
+#[tokio::test]
 async fn others_are_served_while_many_never_finish_their_heads() {
     let (listener, address) = app().await;
     let pair = Pair::of_protocol(address, Protocol::Http);
