@@ -63,6 +63,11 @@ const METHODS: [&[u8]; 12] = [
 /// Method tokens longer than this are not waited for.
 const MAX_METHOD: usize = 24;
 
+/// Whether `bytes`, the first of a connection, may begin TLS.
+pub fn may_be_tls(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&client_hello::HANDSHAKE)
+}
+
 /// Says what `bytes`, the first of a connection, are.
 pub fn detect(bytes: &[u8]) -> Progress {
     match bytes.first() {

@@ -1,6 +1,6 @@
 //! Stages 2 and 8 as both directions share them: listen to both ends, then carry bytes or answer in HTTP.
 
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::io;
 use std::pin::{Pin, pin};
 use std::time::Duration;
@@ -33,8 +33,10 @@ const GREETING: usize = 2048;
 pub enum Heard {
     /// HTTP.
     Http(Version),
-    /// Anything else; the connection to the server where it is open already.
-    Bytes(Spoken, Option<Greeted>),
+    /// TLS of the app's own, with the name it asks for; the connection to the server where it is open already.
+    Tls(Option<String>, Option<Greeted>),
+    /// Anything else, and the same.
+    Bytes(Option<Greeted>),
 }
 
 /// A connection to a server, and what it said unasked.
@@ -49,9 +51,9 @@ impl From<First> for Heard {
         match first {
             First::Spoke(Sniffed::Http1) => Self::Http(Version::Http1),
             First::Spoke(Sniffed::Http2) => Self::Http(Version::Http2),
-            First::Spoke(Sniffed::Tls(_)) => Self::Bytes(Spoken::Tls, None),
+            First::Spoke(Sniffed::Tls(hello)) => Self::Tls(hello.server_name, None),
             // Who ends without a word may still want to hear the server's.
-            First::Spoke(Sniffed::Opaque) | First::Closed => Self::Bytes(Spoken::Tcp, None),
+            First::Spoke(Sniffed::Opaque) | First::Closed => Self::Bytes(None),
         }
     }
 }
@@ -68,7 +70,7 @@ pub async fn listen_to_client(client: &mut Peeked) -> Result<Heard, Refusal> {
 /// bytes, a request that servers take and [`weft_core::detect`] does not would go round all that is ruled of requests.
 pub async fn listen_for_http(client: &mut Peeked) -> Result<Heard, Refusal> {
     match listen_to_client(client).await? {
-        Heard::Bytes(Spoken::Tcp, None) if !client.ahead.is_empty() => Ok(Heard::Http(Version::Http1)),
+        Heard::Bytes(None) if !client.ahead.is_empty() => Ok(Heard::Http(Version::Http1)),
         heard => Ok(heard),
     }
 }
@@ -122,7 +124,7 @@ async fn listen_to_opened(
             let length = heard.map_err(|_| Refusal::Unreachable)?;
             greeting.truncate(length);
             cluster.speaks_first.set(length > 0);
-            Ok(Heard::Bytes(Spoken::Tcp, Some(Greeted { opened, greeting })))
+            Ok(Heard::Bytes(Some(Greeted { opened, greeting })))
         }
         Err(first) => {
             cluster.speaks_first.set(false);
@@ -132,9 +134,8 @@ async fn listen_to_opened(
                     drop(opened.stream.shutdown().await);
                     http
                 }
-                Heard::Bytes(spoken, _) => {
-                    Heard::Bytes(spoken, Some(Greeted { opened, greeting: Vec::new() }))
-                }
+                Heard::Tls(name, _) => Heard::Tls(name, Some(Greeted { opened, greeting: Vec::new() })),
+                Heard::Bytes(_) => Heard::Bytes(Some(Greeted { opened, greeting: Vec::new() })),
             })
         }
     }
@@ -146,8 +147,17 @@ async fn read_some(stream: &mut Stream, buffer: &mut [u8]) -> io::Result<usize> 
     Ok(read.filled().len())
 }
 
-/// Carries bytes between the client and one of `cluster`'s endpoints. `security` is the client's where the way on is no
-/// hop of its own.
+/// What is left to do once it is known how: the one stage that most of a connection's life is spent in. The stages before
+/// it are gone by then, and so is their memory.
+pub type LastStage = Pin<Box<dyn Future<Output = ()>>>;
+
+/// There is nothing left to do.
+pub fn nothing_more() -> LastStage {
+    Box::pin(ready(()))
+}
+
+/// Opens the way for bytes between the client and one of `cluster`'s endpoints. `security` is the client's where the way on
+/// is no hop of its own.
 pub async fn tunnel(
     worker: &Worker,
     cluster: &Cluster,
@@ -156,41 +166,51 @@ pub async fn tunnel(
     flow: &Flow,
     spoken: Spoken,
     security: Security,
-) {
+) -> LastStage {
     let greeted = match greeted {
         Some(greeted) => Ok(greeted),
         None => upstream::open(worker, cluster).await.map(|opened| Greeted { opened, greeting: Vec::new() }),
     };
     let Ok(Greeted { opened, greeting }) = greeted else {
         worker.observer.connection_refused(flow.direction(), Refusal::Unreachable);
-        return client.reset();
+        client.reset();
+        return nothing_more();
     };
     let security = opened.flight.security().unwrap_or(security);
     let open = worker.observer.connection_opened(flow, spoken, security);
     if !greeting.is_empty() {
         if client.write_all(&greeting).await.is_err() {
-            return opened.stream.reset();
+            opened.stream.reset();
+            return nothing_more();
         }
         open.moved(0, greeting.len() as u64);
     }
+    let Opened { stream, flight } = opened;
     // Where a port is said to carry bytes, they may be HTTP's: nothing is ruled of it, and its app knows no callers.
     let may_be_http = matches!(cluster.protocol(), Protocol::Tcp | Protocol::Tls);
     if flow.direction() == Direction::Outbound || may_be_http {
-        return pump(client, opened.stream, &open).await;
+        return Box::pin(async move {
+            pump(client, stream, open).await;
+            drop(flight);
+        });
     }
-    let screened = Screened::new(client);
-    match tcp::copy(screened, opened.stream, |moved| open.moved(moved.forth, moved.back)).await {
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            tracing::debug!("a request came as bytes");
-            worker.observer.connection_refused(flow.direction(), Refusal::Garbage);
+    let (client, observer) = (Screened::new(client), worker.observer.clone());
+    Box::pin(async move {
+        match tcp::copy(client, stream, |moved| open.moved(moved.forth, moved.back)).await {
+            // A request that came as bytes, or what no one sealed.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                tracing::debug!(%error, "what came is refused");
+                observer.connection_refused(Direction::Inbound, Refusal::Garbage);
+            }
+            Err(error) => tracing::debug!(%error, "a connection broke"),
+            Ok(()) => {}
         }
-        Err(error) => tracing::debug!(%error, "a connection broke"),
-        Ok(()) => {}
-    }
+        drop(flight);
+    })
 }
 
 /// Carries bytes between two connections until both ways have ended.
-pub async fn pump(client: Stream, server: Stream, open: &OpenConnection) {
+pub async fn pump(client: Stream, server: Stream, open: OpenConnection) {
     if let Err(error) = tcp::copy(client, server, |moved| open.moved(moved.forth, moved.back)).await {
         tracing::debug!(%error, "a connection broke");
     }

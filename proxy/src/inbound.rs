@@ -9,13 +9,13 @@ use http::HeaderName;
 use tokio::time::timeout;
 use weft_certs::sni;
 use weft_core::authorize::{Asked, Call, Denial, Peer, Permit, authorize};
-use weft_core::detect::Sniffed;
+use weft_core::detect::{ClientHello, Sniffed};
 use weft_core::host::Host;
 use weft_core::model::QualifiedName;
 use weft_core::path::Path;
 
 use crate::failure::ErrorCode;
-use crate::forward::{self, Heard};
+use crate::forward::{self, Heard, LastStage};
 use crate::http::head::{Fields, Head};
 use crate::http::headers::ClientFields;
 use crate::http::{Version, headers};
@@ -33,20 +33,23 @@ const FIRST_WORD: Duration = Duration::from_secs(10);
 
 /// A connection to the pod: from another sidecar, or redirected here on its way to the app.
 pub async fn connection(worker: Rc<Worker>, accepted: Accepted) {
+    let beginning = Box::pin(begin(worker, accepted));
+    beginning.await.await;
+}
+
+async fn begin(worker: Rc<Worker>, accepted: Accepted) -> LastStage {
     let mut client = Peeked::from(accepted.io);
     match accepted.destination {
         OriginalDst::Direct(local) => match timeout(FIRST_WORD, sniff::sniff(&mut client)).await {
-            Ok(Ok(First::Spoke(Sniffed::Tls(_)))) => {
-                from_mesh(worker, client, accepted.client, local, None).await;
+            Ok(Ok(First::Spoke(Sniffed::Tls(hello)))) => {
+                from_mesh(worker, client, accepted.client, local, wanted(&hello)).await
             }
-            Ok(Ok(First::Closed)) => {}
+            Ok(Ok(First::Closed)) => forward::nothing_more(),
             Ok(Ok(First::Spoke(_)) | Err(_)) | Err(_) => refuse(&worker, &client.into(), Refusal::Garbage),
         },
         OriginalDst::Redirected(app) => match sniff::sniff_briefly(&mut client).await {
-            Ok(Some(First::Spoke(Sniffed::Tls(hello))))
-                if hello.server_name.as_deref().and_then(sni::port_of).is_some() =>
-            {
-                from_mesh(worker, client, accepted.client, app, Some(app.port())).await;
+            Ok(Some(First::Spoke(Sniffed::Tls(hello)))) if wanted(&hello).is_some() => {
+                from_mesh(worker, client, accepted.client, app, wanted(&hello)).await
             }
             Ok(_) => from_stranger(worker, client, accepted.client, app).await,
             Err(_) => refuse(&worker, &client.into(), Refusal::Garbage),
@@ -54,32 +57,45 @@ pub async fn connection(worker: Rc<Worker>, accepted: Accepted) {
     }
 }
 
-/// A connection from another sidecar: it proves who it is, names the port it wants, and is let in or not.
+/// The app's port that another sidecar asks for in the clear. The handshake that follows covers it.
+fn wanted(hello: &ClientHello) -> Option<u16> {
+    hello.server_name.as_deref().and_then(sni::port_of)
+}
+
+/// A connection from another sidecar: it proves who it is, and is let in to the port it wants or not.
 async fn from_mesh(
     worker: Rc<Worker>,
     client: Peeked,
     from: SocketAddr,
     at: SocketAddr,
-    redirected: Option<u16>,
-) {
+    wanted: Option<u16>,
+) -> LastStage {
     let secured = match worker.tls_server.accept(client).await {
         Ok(secured) => secured,
-        Err(error) => return worker.observer.handshake_failed(Direction::Inbound, &Chain(&error)),
+        Err(error) => {
+            worker.observer.handshake_failed(Direction::Inbound, &Chain(&error));
+            return forward::nothing_more();
+        }
     };
     let stream = secured.stream;
-    let port = secured.port.or(redirected).filter(|port| !worker.own_ports.contains(port));
+    let port = wanted.filter(|port| !worker.own_ports.contains(port));
     let Some(port) = port else { return refuse(&worker, &stream, Refusal::UnknownDestination) };
     let peer = Peer::Known(secured.peer);
     let app = SocketAddr::new(at.ip(), port);
     match secured.carries {
         Carries::Tcp => to_app(worker, stream, peer, from, app).await,
-        Carries::Http1 => serve(worker, stream, peer, from, app, Version::Http1).await,
-        Carries::Http2 => serve(worker, stream, peer, from, app, Version::Http2).await,
+        Carries::Http1 => serve(worker, stream, peer, from, app, Version::Http1),
+        Carries::Http2 => serve(worker, stream, peer, from, app, Version::Http2),
     }
 }
 
 /// A connection from outside the mesh, on its way to the app.
-async fn from_stranger(worker: Rc<Worker>, mut client: Peeked, from: SocketAddr, app: SocketAddr) {
+async fn from_stranger(
+    worker: Rc<Worker>,
+    mut client: Peeked,
+    from: SocketAddr,
+    app: SocketAddr,
+) -> LastStage {
     if worker.own_ports.contains(&app.port()) {
         return refuse(&worker, &client.into(), Refusal::UnknownDestination);
     }
@@ -92,34 +108,39 @@ async fn from_stranger(worker: Rc<Worker>, mut client: Peeked, from: SocketAddr,
         }
         Err(_) => forward::listen_to_client(&mut client).await,
     };
-    match heard {
-        Ok(Heard::Http(version)) => {
-            serve(worker, client.into(), peer, from, app, version).await;
+    let (spoken, greeted) = match heard {
+        Ok(Heard::Http(version)) => return serve(worker, client.into(), peer, from, app, version),
+        Ok(Heard::Tls(_, greeted)) => (Spoken::Tls, greeted),
+        Ok(Heard::Bytes(greeted)) => (Spoken::Tcp, greeted),
+        Err(refusal) => return refuse(&worker, &client.into(), refusal),
+    };
+    match permit(&worker, &peer, from, app.port()) {
+        Ok(permit) => {
+            let (cluster, flow) = (app_cluster(&worker, &permit, app.ip()), flow(&worker, &peer, app.port()));
+            let plain = Security::Plaintext;
+            forward::tunnel(&worker, &cluster, client.into(), greeted, &flow, spoken, plain).await
         }
-        Ok(Heard::Bytes(spoken, greeted)) => match permit(&worker, &peer, from, app.port()) {
-            Ok(permit) => {
-                let (cluster, flow) =
-                    (app_cluster(&worker, &permit, app.ip()), flow(&worker, &peer, app.port()));
-                let plain = Security::Plaintext;
-                forward::tunnel(&worker, &cluster, client.into(), greeted, &flow, spoken, plain).await;
-            }
-            Err(denial) => refuse(&worker, &client.into(), refusal_of(&denial)),
-        },
-        Err(refusal) => refuse(&worker, &client.into(), refusal),
+        Err(denial) => refuse(&worker, &client.into(), refusal_of(&denial)),
     }
 }
 
 /// Bytes of another sidecar, for the app.
-async fn to_app(worker: Rc<Worker>, stream: Stream, peer: Peer, from: SocketAddr, app: SocketAddr) {
+async fn to_app(
+    worker: Rc<Worker>,
+    stream: Stream,
+    peer: Peer,
+    from: SocketAddr,
+    app: SocketAddr,
+) -> LastStage {
     match permit(&worker, &peer, from, app.port()) {
         Ok(permit) => {
             let (cluster, flow) = (app_cluster(&worker, &permit, app.ip()), flow(&worker, &peer, app.port()));
             let mutual = Security::Mutual;
-            forward::tunnel(&worker, &cluster, stream, None, &flow, Spoken::Tcp, mutual).await;
+            forward::tunnel(&worker, &cluster, stream, None, &flow, Spoken::Tcp, mutual).await
         }
         Err(denial) => {
             tracing::debug!(%from, %app, %denial, "connection denied");
-            refuse(&worker, &stream, refusal_of(&denial));
+            refuse(&worker, &stream, refusal_of(&denial))
         }
     }
 }
@@ -156,9 +177,10 @@ fn flow(worker: &Worker, peer: &Peer, port: u16) -> Flow {
     worker.observer.flow(Direction::Inbound, source, own)
 }
 
-fn refuse(worker: &Worker, client: &Stream, refusal: Refusal) {
+fn refuse(worker: &Worker, client: &Stream, refusal: Refusal) -> LastStage {
     worker.observer.connection_refused(Direction::Inbound, refusal);
     client.reset();
+    forward::nothing_more()
 }
 
 fn refusal_of(denial: &Denial) -> Refusal {
@@ -176,14 +198,14 @@ fn code_of(denial: &Denial) -> ErrorCode {
 }
 
 /// Serves a connection that carries HTTP to the app.
-async fn serve(
+fn serve(
     worker: Rc<Worker>,
     stream: Stream,
     peer: Peer,
     client: SocketAddr,
     app: SocketAddr,
     version: Version,
-) {
+) -> LastStage {
     let identity = match &peer {
         Peer::Known(id) => Some(id),
         Peer::Anonymous => None,
@@ -192,7 +214,7 @@ async fn serve(
     let fields = ClientFields::new(client, identity);
     let flow = flow(&worker, &peer, app.port());
     let purpose = Purpose::Inbound(Requests { peer, client, fields, app });
-    Session { worker, version, flow, client, security, purpose }.serve(stream).await;
+    Box::pin(Session { worker, version, flow, client, security, purpose }.serve(stream))
 }
 
 /// Requests of one peer for the app.

@@ -2,6 +2,7 @@
 
 pub mod admin;
 mod app;
+mod buffer;
 mod client;
 pub mod config;
 pub mod control;

@@ -2,20 +2,30 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::timeout;
 use weft_core::model::{OutboundMode, Protocol, QualifiedName};
 
 use crate::failure::ErrorCode;
-use crate::forward::{self, Heard};
+use crate::forward::{self, Heard, LastStage};
 use crate::http::head::Head;
 use crate::http::{Version, headers};
 use crate::listen::{Accepted, OriginalDst};
 use crate::observe::{Direction, Party, Refusal, Security, Spoken};
 use crate::session::{Purpose, Session};
+use crate::sniff;
 use crate::state::{Known, Snapshot};
 use crate::stream::{Peeked, Reset, Stream};
 use crate::upstream::{Cluster, Source};
 use crate::worker::{Explicit, Worker};
+
+/// A fatal alert `access_denied` in a record of its own: what a server sends that speaks no further.
+const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
+
+/// How long a client may take to read it.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Who is called.
 #[derive(Debug)]
@@ -30,16 +40,26 @@ enum Callee {
 
 /// A connection that was redirected here on its way elsewhere.
 pub async fn redirected(worker: Rc<Worker>, accepted: Accepted) {
+    let beginning = Box::pin(begin_redirected(worker, accepted));
+    beginning.await.await;
+}
+
+/// A connection to a listener that stands for one service's port.
+pub async fn explicit(worker: Rc<Worker>, accepted: Accepted, explicit: Explicit) {
+    let beginning = Box::pin(begin_explicit(worker, accepted, explicit));
+    beginning.await.await;
+}
+
+async fn begin_redirected(worker: Rc<Worker>, accepted: Accepted) -> LastStage {
     let OriginalDst::Redirected(destination) = accepted.destination else {
         // Whoever calls the listener itself is going nowhere.
         return refuse(&worker, &accepted.io.into(), Refusal::UnknownDestination);
     };
     let callee = callee(&worker, destination).await;
-    connection(worker, accepted, destination, callee).await;
+    connection(worker, accepted, destination, callee).await
 }
 
-/// A connection to a listener that stands for one service's port.
-pub async fn explicit(worker: Rc<Worker>, accepted: Accepted, explicit: Explicit) {
+async fn begin_explicit(worker: Rc<Worker>, accepted: Accepted, explicit: Explicit) -> LastStage {
     let (OriginalDst::Redirected(local) | OriginalDst::Direct(local)) = accepted.destination;
     let Some(namespace) = explicit.namespace.or_else(|| worker.own_namespace()) else {
         return refuse(&worker, &accepted.io.into(), Refusal::UnknownDestination);
@@ -47,10 +67,15 @@ pub async fn explicit(worker: Rc<Worker>, accepted: Accepted, explicit: Explicit
     let name = QualifiedName::new(namespace, explicit.service);
     worker.discovery.lookup_service(&name).await;
     let cluster = worker.cluster(Source::Service(name.clone(), explicit.port), &worker.discovery.snapshot());
-    connection(worker, accepted, local, Callee::Mesh(cluster, Party::Named(name))).await;
+    connection(worker, accepted, local, Callee::Mesh(cluster, Party::Named(name))).await
 }
 
-async fn connection(worker: Rc<Worker>, accepted: Accepted, destination: SocketAddr, callee: Callee) {
+async fn connection(
+    worker: Rc<Worker>,
+    accepted: Accepted,
+    destination: SocketAddr,
+    callee: Callee,
+) -> LastStage {
     let mut client = Peeked::from(accepted.io);
     let (cluster, called) = match callee {
         Callee::Mesh(cluster, called) => (cluster, called),
@@ -60,23 +85,39 @@ async fn connection(worker: Rc<Worker>, accepted: Accepted, destination: SocketA
     let own = worker.own_party(&worker.discovery.snapshot(), None);
     let flow = worker.observer.flow(Direction::Outbound, own, called);
     let heard = match cluster.protocol() {
-        Protocol::Tcp | Protocol::Tls => Ok(Heard::Bytes(Spoken::Tcp, None)),
+        Protocol::Tcp => Ok(Heard::Bytes(None)),
+        Protocol::Tls => forward::listen_to_client(&mut client).await,
         Protocol::Http | Protocol::Http2 | Protocol::Grpc => forward::listen_for_http(&mut client).await,
         Protocol::Detect => forward::listen_to_both(&worker, &cluster, &mut client).await,
     };
     match heard {
-        Ok(Heard::Http(version)) => {
+        Ok(Heard::Http(version)) if cluster.protocol() != Protocol::Tls => {
             let security = cluster.security();
             let purpose = Purpose::Outbound(Requests { cluster, destination });
             let session = Session { worker, version, flow, client: accepted.client, security, purpose };
-            session.serve(client.into()).await;
+            Box::pin(session.serve(client.into()))
         }
-        Ok(Heard::Bytes(spoken, opened)) => {
-            forward::tunnel(&worker, &cluster, client.into(), opened, &flow, spoken, Security::Plaintext)
-                .await;
+        Ok(Heard::Tls(server_name, greeted)) => {
+            let cluster = by_server_name(cluster, server_name.as_deref());
+            worker.observer.tls_opened(server_name.as_deref());
+            let plain = Security::Plaintext;
+            forward::tunnel(&worker, &cluster, client.into(), greeted, &flow, Spoken::Tls, plain).await
+        }
+        Ok(Heard::Bytes(greeted)) => {
+            let plain = Security::Plaintext;
+            forward::tunnel(&worker, &cluster, client.into(), greeted, &flow, Spoken::Tcp, plain).await
+        }
+        Ok(Heard::Http(_)) => {
+            let plain = Security::Plaintext;
+            forward::tunnel(&worker, &cluster, client.into(), None, &flow, Spoken::Tcp, plain).await
         }
         Err(refusal) => refuse(&worker, &client.into(), refusal),
     }
+}
+
+/// Where the app's own TLS goes: by its address, whatever name it asks for.
+fn by_server_name(cluster: Rc<Cluster>, _server_name: Option<&str>) -> Rc<Cluster> {
+    cluster
 }
 
 async fn callee(worker: &Worker, destination: SocketAddr) -> Callee {
@@ -106,38 +147,71 @@ fn may_pass(snapshot: &Snapshot) -> bool {
     snapshot.mesh.as_ref().is_some_and(|mesh| mesh.outbound == OutboundMode::AllowAny)
 }
 
-/// Carries a connection to where it was going, untouched.
-async fn pass_through(worker: &Worker, client: Peeked, destination: SocketAddr) {
+/// Carries a connection to where it was going, untouched. What name its TLS asks for is read on the way, where the
+/// client says it before the server says anything.
+async fn pass_through(worker: &Worker, mut client: Peeked, destination: SocketAddr) -> LastStage {
     let own = worker.own_party(&worker.discovery.snapshot(), None);
     let flow = worker.observer.flow(Direction::Outbound, own, Party::Unknown);
-    let client = Stream::from(client);
-    match worker.dialer.dial(&[destination]).await {
-        Ok(server) => {
-            let open = worker.observer.connection_opened(&flow, Spoken::Tcp, Security::Plaintext);
-            forward::pump(client, server.into(), &open).await;
-        }
-        Err(_) => refuse(worker, &client, Refusal::Unreachable),
+    let Ok(server) = worker.dialer.dial(&[destination]).await else {
+        return refuse(worker, &client.into(), Refusal::Unreachable);
+    };
+    let hello = tokio::select! {
+        biased;
+        hello = sniff::client_hello(&mut client) => hello.ok().flatten(),
+        _ = server.readable() => None,
+    };
+    let spoken = hello.as_ref().map_or(Spoken::Tcp, |_| Spoken::Tls);
+    if let Some(hello) = hello {
+        worker.observer.tls_opened(hello.server_name.as_deref());
     }
+    let open = worker.observer.connection_opened(&flow, spoken, Security::Plaintext);
+    Box::pin(forward::pump(client.into(), server.into(), open))
 }
 
-/// Refuses a connection to no one: in HTTP where that is spoken, else by a reset.
-async fn turn_away(worker: Rc<Worker>, mut client: Peeked, from: SocketAddr, destination: SocketAddr) {
+/// Refuses a connection to no one, in the words of what is spoken where that has some, else by a reset.
+async fn turn_away(
+    worker: Rc<Worker>,
+    mut client: Peeked,
+    from: SocketAddr,
+    destination: SocketAddr,
+) -> LastStage {
     match forward::listen_to_client(&mut client).await {
         Ok(Heard::Http(version)) => {
             let own = worker.own_party(&worker.discovery.snapshot(), None);
             let flow = worker.observer.flow(Direction::Outbound, own, Party::Unknown);
-            tracing::debug!(%destination, "no one of the mesh is there");
+            tracing::info!(%destination, "refused: no one of the mesh is there");
             let (security, purpose) = (Security::Plaintext, Purpose::Nowhere(ErrorCode::NoRoute));
             let session = Session { worker, version, flow, client: from, security, purpose };
-            session.serve(client.into()).await;
+            Box::pin(session.serve(client.into()))
         }
-        Ok(Heard::Bytes(..)) | Err(_) => refuse(&worker, &client.into(), Refusal::UnknownDestination),
+        Ok(Heard::Tls(server_name, _)) => {
+            tracing::info!(%destination, server_name, "refused: no one of the mesh is there");
+            worker.observer.tls_opened(server_name.as_deref());
+            worker.observer.connection_refused(Direction::Outbound, Refusal::UnknownDestination);
+            Box::pin(deny_tls(client))
+        }
+        Ok(Heard::Bytes(_)) | Err(_) => {
+            tracing::info!(%destination, "refused: no one of the mesh is there");
+            refuse(&worker, &client.into(), Refusal::UnknownDestination)
+        }
     }
 }
 
-fn refuse(worker: &Worker, client: &Stream, refusal: Refusal) {
+/// Says in TLS that policy is why (RFC 8446 section 6.2), and waits a little for the client to have read it.
+async fn deny_tls(mut client: Peeked) {
+    let farewell = async {
+        client.write_all(&ACCESS_DENIED).await?;
+        client.shutdown().await?;
+        tokio::io::copy(&mut client, &mut tokio::io::sink()).await
+    };
+    // Whoever does not read it is closed all the same.
+    let _ = timeout(LAST_WORD, farewell).await;
+}
+
+fn refuse(worker: &Worker, client: &Stream, refusal: Refusal) -> LastStage {
     worker.observer.connection_refused(Direction::Outbound, refusal);
     client.reset();
+    forward::nothing_more()
 }
 
 /// Requests of the app for someone of the mesh.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, timeout, timeout_at};
-use weft_core::detect::{self, Patience, Progress, Sniffed};
+use weft_core::detect::{self, ClientHello, Patience, Progress, Sniffed};
 
 use crate::stream::Peeked;
 
@@ -67,6 +67,22 @@ pub async fn sniff_briefly(client: &mut Peeked) -> io::Result<Option<First>> {
         }
     }
     sniff(client).await.map(Some)
+}
+
+/// Waits for the client's first bytes; where they begin TLS, for the rest of its ClientHello.
+///
+/// Cancel safe, as [`sniff`] is. Anything else is not waited for beyond its first byte.
+pub async fn client_hello(client: &mut Peeked) -> io::Result<Option<ClientHello>> {
+    if client.ahead.is_empty() && read_more(client).await? == 0 {
+        return Ok(None);
+    }
+    if !detect::may_be_tls(&client.ahead) {
+        return Ok(None);
+    }
+    Ok(match sniff(client).await? {
+        First::Spoke(Sniffed::Tls(hello)) => Some(hello),
+        First::Spoke(_) | First::Closed => None,
+    })
 }
 
 async fn read_more(client: &mut Peeked) -> io::Result<usize> {

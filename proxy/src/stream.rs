@@ -2,16 +2,16 @@
 //!
 //! One type rather than one per transport: HTTP and TCP forwarding are compiled once.
 
-use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::{client, server};
+
+use crate::tls::TlsStream;
 
 /// A connection.
 #[derive(Debug)]
@@ -20,26 +20,19 @@ pub struct Stream(Transport);
 #[derive(Debug)]
 enum Transport {
     Tcp(Peeked),
-    ClientTls(Box<client::TlsStream<Peeked>>),
-    ServerTls(Box<server::TlsStream<Peeked>>),
+    Tls(Box<TlsStream>),
 }
-
-/// Bytes read ahead at once from a connection that has more to give than its reader takes.
-const AHEAD: usize = 64 * 1024;
 
 /// A TCP connection of which some bytes were read ahead; they are read again first.
 #[derive(Debug)]
 pub struct Peeked {
     pub(crate) ahead: BytesMut,
     pub(crate) tcp: TcpStream,
-    /// Whether the last read gave all that was asked for, so that more is likely to be there. TLS asks for 4 KiB at a
-    /// time, which would make each of its records five system calls.
-    more: bool,
 }
 
 impl From<TcpStream> for Peeked {
     fn from(tcp: TcpStream) -> Self {
-        Self { ahead: BytesMut::new(), tcp, more: false }
+        Self { ahead: BytesMut::new(), tcp }
     }
 }
 
@@ -55,15 +48,9 @@ impl From<Peeked> for Stream {
     }
 }
 
-impl From<client::TlsStream<Peeked>> for Stream {
-    fn from(tls: client::TlsStream<Peeked>) -> Self {
-        Self(Transport::ClientTls(Box::new(tls)))
-    }
-}
-
-impl From<server::TlsStream<Peeked>> for Stream {
-    fn from(tls: server::TlsStream<Peeked>) -> Self {
-        Self(Transport::ServerTls(Box::new(tls)))
+impl From<TlsStream> for Stream {
+    fn from(tls: TlsStream) -> Self {
+        Self(Transport::Tls(Box::new(tls)))
     }
 }
 
@@ -72,8 +59,7 @@ impl Stream {
     pub fn tcp(&self) -> &TcpStream {
         match &self.0 {
             Transport::Tcp(peeked) => &peeked.tcp,
-            Transport::ClientTls(tls) => &tls.get_ref().0.tcp,
-            Transport::ServerTls(tls) => &tls.get_ref().0.tcp,
+            Transport::Tls(tls) => tls.tcp(),
         }
     }
 }
@@ -105,17 +91,8 @@ impl Peeked {
 impl AsyncRead for Peeked {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.ahead.is_empty() && (!this.more || buf.remaining() >= AHEAD) {
-            let room = buf.remaining();
-            ready!(Pin::new(&mut this.tcp).poll_read(cx, buf))?;
-            this.more = buf.remaining() == 0 && room > 0;
-            return Poll::Ready(Ok(()));
-        }
         if this.ahead.is_empty() {
-            let mut ahead = BytesMut::with_capacity(AHEAD);
-            let count = ready!(pin!(this.tcp.read_buf(&mut ahead)).poll(cx))?;
-            this.more = count > buf.remaining();
-            this.ahead = ahead;
+            return Pin::new(&mut this.tcp).poll_read(cx, buf);
         }
         let count = this.ahead.len().min(buf.remaining());
         buf.put_slice(this.ahead.get(..count).unwrap_or_default());
@@ -158,8 +135,7 @@ macro_rules! delegate {
     ($stream:expr, $method:ident ( $($argument:expr),* )) => {
         match &mut $stream.get_mut().0 {
             Transport::Tcp(io) => Pin::new(io).$method($($argument),*),
-            Transport::ClientTls(io) => Pin::new(&mut **io).$method($($argument),*),
-            Transport::ServerTls(io) => Pin::new(&mut **io).$method($($argument),*),
+            Transport::Tls(io) => Pin::new(&mut **io).$method($($argument),*),
         }
     };
 }

@@ -1,22 +1,16 @@
 //! Stage 8, forward, for bytes: both ways at once, half-close each way, a reset passed on as a reset.
 
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
+use crate::buffer::Buffer;
 use crate::stream::Reset;
-
-/// The size of a buffer. A direction has one only while it has bytes to move.
-const BUFFER: usize = 64 * 1024;
-
-/// Free buffers that a worker keeps.
-const SPARE_BUFFERS: usize = 16;
 
 /// A connection on which nothing has moved for this long is closed.
 pub const IDLE: Duration = Duration::from_secs(2 * 60 * 60);
@@ -112,13 +106,9 @@ impl Direction {
                 }
                 State::Moving => {}
             }
-            let mut buffer = self.buffer.take().unwrap_or_else(Buffer::take);
-            let step = buffer.step(cx, from, to);
-            self.moved += buffer.taken_written();
-            if buffer.is_empty() {
-                buffer.give_back();
-            } else {
-                self.buffer = Some(buffer);
+            let step = self.step(cx, from, to);
+            if self.buffer.as_ref().is_some_and(Buffer::is_empty) {
+                self.buffer = None;
             }
             if ready!(step)? == Step::End {
                 self.state = State::Ending;
@@ -128,48 +118,6 @@ impl Direction {
         cx.waker().wake_by_ref();
         Poll::Pending
     }
-}
-
-#[derive(PartialEq, Eq)]
-enum Step {
-    Moved,
-    End,
-}
-
-/// Bytes between a read and a write.
-struct Buffer {
-    bytes: Box<[u8]>,
-    start: usize,
-    end: usize,
-    written: u64,
-}
-
-thread_local! {
-    static SPARE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
-}
-
-impl Buffer {
-    fn take() -> Self {
-        let spare = SPARE.with_borrow_mut(Vec::pop);
-        let bytes = spare.unwrap_or_else(|| vec![0; BUFFER].into_boxed_slice());
-        Self { bytes, start: 0, end: 0, written: 0 }
-    }
-
-    fn give_back(self) {
-        SPARE.with_borrow_mut(|spare| {
-            if spare.len() < SPARE_BUFFERS {
-                spare.push(self.bytes);
-            }
-        });
-    }
-
-    fn is_empty(&self) -> bool {
-        self.start == self.end
-    }
-
-    fn taken_written(&mut self) -> u64 {
-        std::mem::take(&mut self.written)
-    }
 
     /// Reads once and writes all of it.
     fn step<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<io::Result<Step>>
@@ -177,11 +125,12 @@ impl Buffer {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        if self.is_empty() {
-            (self.start, self.end) = (0, 0);
-            let mut read = ReadBuf::new(&mut self.bytes);
-            match Pin::new(from).poll_read(cx, &mut read) {
-                Poll::Ready(result) => result?,
+        let buffer = self.buffer.get_or_insert_with(Buffer::take);
+        if buffer.is_empty() {
+            match buffer.poll_read_from(cx, from) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(Step::End)),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     // Nothing more to come for now: what TLS holds back must go.
                     return match Pin::new(to).poll_flush(cx) {
@@ -190,21 +139,23 @@ impl Buffer {
                     };
                 }
             }
-            self.end = read.filled().len();
-            if self.end == 0 {
-                return Poll::Ready(Ok(Step::End));
-            }
         }
-        while let Some(bytes) = self.bytes.get(self.start..self.end).filter(|bytes| !bytes.is_empty()) {
-            let count = ready!(Pin::new(&mut *to).poll_write(cx, bytes))?;
+        while !buffer.is_empty() {
+            let count = ready!(Pin::new(&mut *to).poll_write(cx, buffer.filled()))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.start += count;
-            self.written += count as u64;
+            buffer.consume(count);
+            self.moved += count as u64;
         }
         Poll::Ready(Ok(Step::Moved))
     }
+}
+
+#[derive(PartialEq, Eq)]
+enum Step {
+    Moved,
+    End,
 }
 
 #[cfg(test)]

@@ -38,6 +38,9 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// How often idle connections and unused clusters are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
 
+/// A piece of memory that no page of small ones is used for. It is never written to, so that the kernel never finds it.
+const LARGE: usize = 4 << 20;
+
 /// Clusters that a worker keeps without anyone using them.
 const SPARE_CLUSTERS: usize = 256;
 
@@ -340,6 +343,12 @@ async fn pause(error: &io::Error) {
     tokio::time::sleep(NO_ROOM).await;
 }
 
+/// The allocator gives memory that has lain free for a while back to the kernel when it is next asked for a large piece: a
+/// sidecar whose callers have gone may not ask for one for hours.
+fn let_memory_go() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE)));
+}
+
 /// Closes what has been idle for long, and forgets destinations that nobody calls any more.
 async fn sweep(worker: Rc<Worker>) {
     let mut closing = worker.leaving.closing.clone();
@@ -349,6 +358,7 @@ async fn sweep(worker: Rc<Worker>) {
             () = rest => {}
             () = closing.draining() => return,
         }
+        let_memory_go();
         let now = Instant::now();
         let mut clusters = worker.clusters.borrow_mut();
         let too_many = clusters.len() > SPARE_CLUSTERS;

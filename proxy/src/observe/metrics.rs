@@ -1,8 +1,10 @@
 //! Every metric of the data path, declared once, and the handles a worker keeps of their series.
 //!
-//! Labels come from the configuration, from verified identities and from closed sets, never from the wire.
+//! Labels come from the configuration, from verified identities and from closed sets, never from the wire; the hosts that
+//! TLS asks for are the one exception, and bounded.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use weft_core::authorize::Decision;
@@ -15,6 +17,9 @@ use crate::failure::ErrorCode;
 /// The semantic conventions' bounds for request durations, with finer ones below for hops within a machine.
 const SECONDS: [f64; 17] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+
+/// Hosts that each worker counts TLS of one by one.
+const SERVER_NAMES: usize = 100;
 
 const REQUESTS: Family<Counter, 9> = Family::counter(
     "weft_requests_total",
@@ -49,6 +54,11 @@ const REFUSED: Family<Counter, 2> = Family::counter(
 );
 const HANDSHAKES: Family<Counter, 1> =
     Family::counter("weft_tls_handshake_failures_total", "TLS handshakes that failed.", ["direction"]);
+const TLS: Family<Counter, 1> = Family::counter(
+    "weft_tls_connections_total",
+    "Connections of the app's own TLS, by the host that it asked for.",
+    ["sni"],
+);
 const BYTES: Family<Counter, 4> = Family::counter(
     "weft_bytes_total",
     "Bytes of bodies and streams, in from the caller and out to the caller.",
@@ -69,6 +79,7 @@ pub(super) fn declare(registry: &Registry) {
     registry.declare(&OPENED);
     registry.declare(&REFUSED);
     registry.declare(&HANDSHAKES);
+    registry.declare(&TLS);
     registry.declare(&BYTES);
     registry.declare(&DECISIONS);
 }
@@ -79,6 +90,35 @@ pub(super) fn refused(shard: &Shard, direction: Direction, refusal: Refusal) {
 
 pub(super) fn handshake_failed(shard: &Shard, direction: Direction) {
     shard.series(&HANDSHAKES, &[direction.as_str()]).increment();
+}
+
+/// Connections of TLS by the host that they ask for. It is on the wire: only what is a host's name is a label, and only so
+/// many of them; what comes after these is counted as one.
+#[derive(Debug, Default)]
+pub(super) struct ServerNames(HashMap<Box<str>, Counter>);
+
+impl ServerNames {
+    pub(super) fn opened(&mut self, shard: &Shard, server_name: Option<&str>) {
+        let label = match server_name {
+            None => "_none",
+            Some(name) if !is_host(name) => "_other",
+            Some(name) if self.0.contains_key(name) || self.0.len() < SERVER_NAMES => name,
+            Some(_) => "_other",
+        };
+        let counter = self.0.entry(label.into()).or_insert_with(|| shard.series(&TLS, &[label]));
+        counter.increment();
+    }
+}
+
+/// Whether a server name, in lower case already, is a name of DNS (RFC 1123 section 2.1).
+fn is_host(name: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    name.len() <= 253 && name.split('.').all(label)
 }
 
 pub(super) fn decisions(shard: &Shard, policy: &QualifiedName, decision: Decision) -> Counter {

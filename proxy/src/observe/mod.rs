@@ -26,7 +26,7 @@ use weft_runtime::metrics::{Counter, Gauge, Registry, Shard};
 pub use event::{Direction, Party, Refusal, RequestEnded, Requested, Security, Spoken};
 pub use record::{Record, RecordQueue, Records};
 
-use metrics::FlowSeries;
+use metrics::{FlowSeries, ServerNames};
 
 /// What all workers' observers share.
 #[derive(Debug, Clone)]
@@ -47,6 +47,7 @@ struct Inner {
     access_log: Arc<AtomicU8>,
     flows: RefCell<HashMap<(Direction, Party, Party), Flow>>,
     decisions: RefCell<HashMap<(QualifiedName, Decision), Counter>>,
+    server_names: RefCell<ServerNames>,
 }
 
 /// Who calls whom, in one direction: looked up once a connection, so that a request looks up nothing.
@@ -92,6 +93,7 @@ impl Observe {
             access_log: Arc::clone(&self.access_log),
             flows: RefCell::default(),
             decisions: RefCell::default(),
+            server_names: RefCell::default(),
         }))
     }
 
@@ -154,6 +156,11 @@ impl Observer {
     pub fn connection_refused(&self, direction: Direction, refusal: Refusal) {
         metrics::refused(&self.0.shard, direction, refusal);
         tracing::debug!(direction = direction.as_str(), reason = refusal.as_str(), "connection refused");
+    }
+
+    /// The app has begun TLS of its own, and asks for this host.
+    pub fn tls_opened(&self, server_name: Option<&str>) {
+        self.0.server_names.borrow_mut().opened(&self.0.shard, server_name);
     }
 
     /// A TLS handshake failed; the reason goes to the log alone.
@@ -324,6 +331,31 @@ mod tests {
         let text = registry.render(Format::Prometheus);
         assert!(text.contains(&open(0)));
         assert!(text.contains(&format!("weft_bytes_total{{{labels},way=\"out\"}} 7\n")), "{text}");
+    }
+
+    #[test]
+    fn tls_is_counted_by_host_and_never_by_more_than_a_few() {
+        let registry = Registry::new();
+        let (observe, _queue) = Observe::new(&registry);
+        let observer = observe.observer();
+        for name in [Some("orders.example"), Some("orders.example"), None, Some("a\"b"), Some("-x")] {
+            observer.tls_opened(name);
+        }
+        for number in 0..300 {
+            observer.tls_opened(Some(&format!("host{number}.example")));
+        }
+        let text = registry.render(Format::Prometheus);
+        let count = |sni: &str| {
+            let begin = format!("weft_tls_connections_total{{sni=\"{sni}\"}} ");
+            text.lines().find_map(|line| line.strip_prefix(&begin)).unwrap_or("0").to_owned()
+        };
+        assert_eq!(
+            (count("orders.example"), count("_none"), count("host1.example")),
+            ("2".into(), "1".into(), "1".into())
+        );
+        let series = text.lines().filter(|line| line.starts_with("weft_tls_connections_total{")).count();
+        assert!(series <= 102, "{series}");
+        assert!(count("_other").parse::<u32>().unwrap() > 200);
     }
 
     #[test]

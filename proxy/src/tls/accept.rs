@@ -5,11 +5,12 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
+use rustls::server::UnbufferedServerConnection;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
-use weft_certs::{ClientAuth, peer_identity, sni};
+use weft_certs::{ClientAuth, peer_identity};
 use weft_core::model::SpiffeId;
 
+use super::handshake::handshake;
 use super::{Carries, HANDSHAKE_LIMIT};
 use crate::credentials::CredentialStore;
 use crate::stream::{Peeked, Stream};
@@ -30,8 +31,6 @@ pub struct Secured {
     pub peer: SpiffeId,
     /// What it carries.
     pub carries: Carries,
-    /// The app's port that it asks for, where it names one.
-    pub port: Option<u16>,
 }
 
 /// Why there is no connection.
@@ -43,6 +42,9 @@ pub enum AcceptError {
     /// No settings can be made from our credentials.
     #[error("our credentials make no TLS settings")]
     Credentials(#[source] weft_certs::CertError),
+    /// The settings are not usable.
+    #[error("the TLS settings are not usable")]
+    Settings(#[source] rustls::Error),
     /// The handshake failed.
     #[error("the handshake failed")]
     Handshake(#[source] io::Error),
@@ -62,18 +64,16 @@ impl TlsServer {
 
     /// Speaks TLS with a client whose ClientHello is ahead.
     pub async fn accept(&self, client: Peeked) -> Result<Secured, AcceptError> {
-        let config = self.config()?;
-        let handshake = TlsAcceptor::from(config).accept(client);
-        let tls = timeout(HANDSHAKE_LIMIT, handshake)
+        let session = UnbufferedServerConnection::new(self.config()?).map_err(AcceptError::Settings)?;
+        // Boxed, for it is over long before the connection is.
+        let agreed = timeout(HANDSHAKE_LIMIT, Box::pin(handshake(session, client)))
             .await
             .map_err(|_| AcceptError::TimedOut)?
             .map_err(AcceptError::Handshake)?;
-        let session = tls.get_ref().1;
-        let certificate = session.peer_certificates().and_then(|chain| chain.first());
-        let peer = certificate.and_then(|leaf| peer_identity(leaf).ok()).ok_or(AcceptError::NoIdentity)?;
-        let carries = Carries::of_alpn(session.alpn_protocol());
-        let port = session.server_name().and_then(sni::port_of);
-        Ok(Secured { stream: tls.into(), peer, carries, port })
+        let peer =
+            agreed.certificate.and_then(|leaf| peer_identity(&leaf).ok()).ok_or(AcceptError::NoIdentity)?;
+        let carries = Carries::of_alpn(agreed.alpn.as_deref());
+        Ok(Secured { stream: agreed.stream.into(), peer, carries })
     }
 
     fn config(&self) -> Result<Arc<ServerConfig>, AcceptError> {

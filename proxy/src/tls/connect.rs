@@ -6,12 +6,13 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
+use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 use weft_core::model::SpiffeId;
 
+use super::handshake::handshake;
 use super::{Carries, HANDSHAKE_LIMIT};
 use crate::credentials::CredentialStore;
 use crate::failure::ErrorCode;
@@ -45,9 +46,13 @@ impl TlsClient {
         carries: Carries,
     ) -> Result<Stream, ErrorCode> {
         let config = self.config(expected, carries).ok_or(ErrorCode::TlsFailed)?;
-        let handshake = TlsConnector::from(config).connect(server_name, Peeked::from(tcp));
-        match timeout(HANDSHAKE_LIMIT, handshake).await {
-            Ok(Ok(tls)) => Ok(tls.into()),
+        let session = UnbufferedClientConnection::new(config, server_name).map_err(|error| {
+            tracing::warn!(%expected, %error, "the TLS settings are not usable");
+            ErrorCode::TlsFailed
+        })?;
+        // Boxed, for it is over long before the connection is.
+        match timeout(HANDSHAKE_LIMIT, Box::pin(handshake(session, Peeked::from(tcp)))).await {
+            Ok(Ok(agreed)) => Ok(agreed.stream.into()),
             Ok(Err(error)) => {
                 tracing::debug!(%expected, %error, "TLS handshake failed");
                 Err(if is_of_transport(&error) { ErrorCode::ConnectFailed } else { ErrorCode::TlsFailed })

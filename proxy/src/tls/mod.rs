@@ -2,6 +2,11 @@
 
 mod accept;
 mod connect;
+mod handshake;
+mod record;
+mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -9,6 +14,7 @@ use weft_certs::alpn;
 
 pub use accept::{AcceptError, Secured, TlsServer};
 pub use connect::TlsClient;
+pub use stream::TlsStream;
 
 /// How long a handshake may take, either way.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);

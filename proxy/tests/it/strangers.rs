@@ -19,7 +19,7 @@ use weft_proxy::state::{self, Known, KnownService, Publisher, Snapshot};
 use weft_proxy::worker::{Leaving, Shared, Worker};
 use weft_proxy::{inbound, outbound};
 use weft_runtime::drain::{self, Drain};
-use weft_runtime::metrics::Registry;
+use weft_runtime::metrics::{Format, Registry};
 
 use crate::pair::{
     LOCALHOST, PATIENCE, PORT, app, credentials, domain, identity, mesh, orders, read_head, workload,
@@ -38,6 +38,7 @@ struct Alone {
     publisher: Publisher,
     authority: Authority,
     listener: TcpListener,
+    registry: Registry,
     /// A drain that is dropped has begun.
     _drain: Drain,
 }
@@ -48,7 +49,8 @@ impl Alone {
         let authority = Authority::create(&domain(), SystemTime::now()).unwrap();
         let store = CredentialStore::default();
         store.replace(credentials(&authority, "orders"));
-        let (observe, _records) = Observe::new(&Registry::default());
+        let registry = Registry::default();
+        let (observe, _records) = Observe::new(&registry);
         let shared = Shared { discovery, credentials: store, observe, site: Default::default() };
         let (drain, watch) = drain::channel();
         let leaving = Leaving { announced: watch.clone(), closing: watch };
@@ -63,7 +65,7 @@ impl Alone {
             ..Snapshot::default()
         });
         let worker = Rc::new(Worker::new(shared, None, [4140, 4143], leaving));
-        Self { worker, publisher, authority, listener: app().await.0, _drain: drain }
+        Self { worker, publisher, authority, listener: app().await.0, registry, _drain: drain }
     }
 
     /// A client's connection, and the worker's end of it.
@@ -234,6 +236,80 @@ async fn strangers_are_passed_through_untouched_or_refused_as_the_mesh_says() {
     .await;
 }
 
+/// The first flight of a client that asks for `host`.
+fn client_hello(alone: &Alone, host: &'static str) -> Vec<u8> {
+    let config = credentials(&alone.authority, "web").client_config(&identity("orders"), &[]).unwrap();
+    let mut session = rustls::ClientConnection::new(config, host.try_into().unwrap()).unwrap();
+    let mut hello = Vec::new();
+    session.write_tls(&mut hello).unwrap();
+    hello
+}
+
+#[tokio::test]
+async fn tls_to_a_stranger_is_untouched_and_counted_by_its_host() {
+    locally(async {
+        let alone = Alone::new(MtlsMode::Strict, AuthorizationDefault::Any, OutboundMode::AllowAny).await;
+        let hello = client_hello(&alone, "API.example.com");
+        let (listener, address) = app().await;
+        let length = hello.len();
+        let serving = tokio::task::spawn_local(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut heard = vec![0; length];
+            stream.read_exact(&mut heard).await.unwrap();
+            stream.write_all(b"an answer").await.unwrap();
+            heard
+        });
+        assert_eq!(alone.outbound(address, &hello).await.unwrap(), "an answer");
+        assert!(serving.await.unwrap() == hello);
+        let metrics = alone.registry.render(Format::Prometheus);
+        assert!(metrics.contains("weft_tls_connections_total{sni=\"api.example.com\"} 1\n"), "{metrics}");
+        assert!(metrics.lines().any(|line| line.starts_with("weft_connections_total{")
+            && line.contains("destination=\"unknown\",protocol=\"tls\"")));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tls_to_a_stranger_where_there_may_be_none_is_told_so_in_tls() {
+    locally(async {
+        let alone = Alone::new(MtlsMode::Strict, AuthorizationDefault::Any, OutboundMode::RegistryOnly).await;
+        let hello = client_hello(&alone, "api.example.com");
+        let (mut client, accepted) = alone.accepted(app().await.1).await;
+        let served = outbound::redirected(Rc::clone(&alone.worker), accepted);
+        let served = tokio::task::spawn_local(served);
+        client.write_all(&hello).await.unwrap();
+        let mut answer = Vec::new();
+        timeout(PATIENCE, client.read_to_end(&mut answer)).await.unwrap().unwrap();
+        // RFC 8446 sections 5.1 and 6: an alert, fatal, access_denied.
+        assert_eq!(answer, [21, 3, 3, 0, 2, 2, 49]);
+        drop(client);
+        served.await.unwrap();
+        let metrics = alone.registry.render(Format::Prometheus);
+        let refused =
+            "weft_connections_refused_total{direction=\"outbound\",reason=\"unknown-destination\"} 1";
+        assert!(metrics.contains(refused), "{metrics}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stranger_that_speaks_first_is_heard_at_once() {
+    locally(async {
+        let alone = Alone::new(MtlsMode::Strict, AuthorizationDefault::Any, OutboundMode::AllowAny).await;
+        let (listener, address) = app().await;
+        tokio::task::spawn_local(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"220 ready\r\n").await.unwrap();
+        });
+        let (mut client, accepted) = alone.accepted(address).await;
+        tokio::task::spawn_local(outbound::redirected(Rc::clone(&alone.worker), accepted));
+        let mut greeting = String::new();
+        timeout(PATIENCE, client.read_to_string(&mut greeting)).await.unwrap().unwrap();
+        assert_eq!(greeting, "220 ready\r\n");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_virtual_address_answers_on_declared_ports_alone() {
     locally(async {
@@ -254,6 +330,19 @@ async fn a_stranger_who_cannot_be_reached_is_a_reset() {
         let begun = std::time::Instant::now();
         assert!(alone.outbound(nobody, REQUEST.as_bytes()).await.is_err());
         assert!(begun.elapsed() < Duration::from_secs(5));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_idle_connections_task_is_small() {
+    locally(async {
+        let alone = Alone::new(MtlsMode::Strict, AuthorizationDefault::Any, OutboundMode::AllowAny).await;
+        let at = SocketAddr::new(LOCALHOST, 80);
+        let sent = outbound::redirected(Rc::clone(&alone.worker), alone.accepted(at).await.1);
+        let received = inbound::connection(Rc::clone(&alone.worker), alone.accepted(at).await.1);
+        let (sent, received) = (size_of_val(&sent), size_of_val(&received));
+        assert!(sent <= 256 && received <= 256, "{sent} and {received} bytes");
     })
     .await;
 }
