@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use crate::attachment;
 use crate::manifest::{AuthorizationPolicySpec, DocumentedPort, ServiceSpec, TargetPort};
 use crate::model::{
     AccessPolicy, Address, Endpoint, InboundPort, Mesh, PolicyTarget, PortMap, Propagation, Protocol,
@@ -70,14 +71,15 @@ pub fn mesh(world: &World) -> Mesh {
     mesh
 }
 
-/// A service: its virtual addresses and its ports.
+/// A service: its virtual addresses, its ports and its routes.
 pub fn service(world: &World, name: &QualifiedName) -> Option<Service> {
     if !world.has_service(name) {
         return None;
     }
     let addresses = world.service_addresses(name).to_vec();
-    let (ports, traffic) = (service_ports(world, name), world.traffic(name));
-    Some(Service { name: name.clone(), addresses, ports, traffic })
+    let ports = service_ports(world, name);
+    let routes = attachment::routes(world, name, &ports);
+    Some(Service { name: name.clone(), addresses, ports, traffic: world.traffic(name), routes })
 }
 
 /// The endpoints of a service: its members that are ready and have an app's port behind one of its ports. Where a service

@@ -13,10 +13,18 @@ pub struct Injected {
     pub abort: Option<Abort>,
 }
 
+impl Injected {
+    /// This, and where it strikes nothing of a kind, what `other` does.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self { delay: self.delay.or(other.delay), abort: self.abort.or(other.abort) }
+    }
+}
+
 /// Draws the faults of a request whose headers `has` says to have a value or not, at `now` (Unix time). Of several faults
 /// the first that strikes counts, of each kind.
-pub fn inject(
-    faults: &[Fault],
+pub fn inject<'f>(
+    faults: impl IntoIterator<Item = &'f Fault>,
     has: impl Fn(&str, &str) -> bool,
     now: Duration,
     rng: &mut fastrand::Rng,
@@ -57,7 +65,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(3);
         let (mut delays, mut aborts) = (0, 0);
         for _ in 0..10_000 {
-            let injected = inject(&[fault()], |_, _| true, Duration::ZERO, &mut rng);
+            let injected = inject([&fault()], |_, _| true, Duration::ZERO, &mut rng);
             delays += u32::from(injected.delay.is_some());
             aborts += u32::from(injected.abort.is_some());
         }
@@ -69,13 +77,20 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(3);
         let always = Fault { abort: fault().abort.map(|(abort, _)| (abort, Ratio::WHOLE)), ..fault() };
         let mut aborts = |has: bool, now: u64| {
-            inject(std::slice::from_ref(&always), |_, _| has, Duration::from_secs(now), &mut rng)
-                .abort
-                .is_some()
+            inject([&always], |_, _| has, Duration::from_secs(now), &mut rng).abort.is_some()
         };
         assert!(aborts(true, 999));
         assert!(!aborts(false, 999));
         assert!(!aborts(true, 1_000));
-        assert_eq!(inject(&[], |_, _| true, Duration::ZERO, &mut rng), Injected::default());
+        assert_eq!(inject([], |_, _| true, Duration::ZERO, &mut rng), Injected::default());
+    }
+
+    #[test]
+    fn of_two_draws_the_first_that_strikes_counts_of_each_kind() {
+        let late = |seconds| Some(Duration::from_secs(seconds));
+        let abort = Some(Abort { status: 503, grpc_status: 14 });
+        let first = Injected { delay: late(1), abort: None };
+        assert_eq!(first.or(Injected { delay: late(2), abort }), Injected { delay: late(1), abort });
+        assert_eq!(Injected::default().or(first), first);
     }
 }

@@ -3,6 +3,7 @@
 //! No I/O, no clock, no randomness of its own, no panic: `now` and the random source are arguments,
 //! so that every decision can be tried on a virtual clock.
 
+pub mod attachment;
 pub mod authorize;
 pub mod balance;
 pub mod breaker;
@@ -15,6 +16,7 @@ pub mod host;
 pub mod manifest;
 pub mod model;
 pub mod path;
+pub mod route;
 pub mod target;
 pub mod trace;
 pub mod virtual_address;

@@ -173,12 +173,13 @@ impl Admin {
 }
 
 fn service(known: &KnownService) -> Value {
-    let Service { name, addresses, ports, traffic } = &known.service;
+    let Service { name, addresses, ports, traffic, routes } = &known.service;
     json!({
         "name": name.to_string(),
         "addresses": addresses,
         "ports": ports.iter().map(port).collect::<Vec<_>>(),
         "traffic": (*traffic != Traffic::default()).then(|| format!("{traffic:?}")),
+        "routes": routes.iter().map(|route| route.name.to_string()).collect::<Vec<_>>(),
         "endpoints": known.endpoints.iter().map(|known| endpoint(known)).collect::<Vec<_>>(),
     })
 }

@@ -18,6 +18,7 @@ mod intercept;
 pub mod listen;
 pub mod observe;
 pub mod outbound;
+pub mod routing;
 pub mod screen;
 pub mod session;
 pub mod sniff;

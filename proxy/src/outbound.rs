@@ -11,10 +11,11 @@ use weft_core::model::{OutboundMode, Protocol, QualifiedName};
 use crate::failure::ErrorCode;
 use crate::forward::{self, Heard, LastStage};
 use crate::http::head::Head;
-use crate::http::{Version, headers};
+use crate::http::{Exchange, Version, headers};
 use crate::listen::{Accepted, OriginalDst};
 use crate::observe::{Direction, Party, Refusal, Security, Spoken};
-use crate::session::{Purpose, Session};
+use crate::routing;
+use crate::session::{Answer, Purpose, Session};
 use crate::sniff;
 use crate::state::{Known, Snapshot};
 use crate::stream::{Peeked, Reset, Stream};
@@ -84,6 +85,11 @@ async fn connection(
     };
     let own = worker.own_party(&worker.discovery.snapshot(), None);
     let flow = worker.observer.flow(Direction::Outbound, own, called);
+    let (cluster, scope) = match routing::by_weight(&worker, &cluster) {
+        None => (cluster, Scope::Service),
+        Some(Ok(backend)) => (backend, Scope::Backend),
+        Some(Err(code)) => return unrouted(&worker, &client.into(), code),
+    };
     let heard = match cluster.protocol() {
         Protocol::Tcp => Ok(Heard::Bytes(None)),
         Protocol::Tls => forward::listen_to_client(&mut client).await,
@@ -93,15 +99,20 @@ async fn connection(
     match heard {
         Ok(Heard::Http(version)) if cluster.protocol() != Protocol::Tls => {
             let security = cluster.security();
-            let purpose = Purpose::Outbound(Requests { cluster, destination });
+            let purpose = Purpose::Outbound(Requests { cluster, destination, scope });
             let session = Session { worker, version, flow, client: accepted.client, security, purpose };
             Box::pin(session.serve(client.into()))
         }
         Ok(Heard::Tls(server_name, greeted)) => {
-            let cluster = by_server_name(cluster, server_name.as_deref());
             worker.observer.tls_opened(server_name.as_deref());
+            let named = match by_server_name(&worker, &cluster, scope, server_name.as_deref()) {
+                Ok(named) => named,
+                Err(code) => return unrouted(&worker, &client.into(), code),
+            };
+            // Another server than the one that was listened to has said nothing yet.
+            let greeted = greeted.filter(|_| Rc::ptr_eq(&named, &cluster));
             let plain = Security::Plaintext;
-            forward::tunnel(&worker, &cluster, client.into(), greeted, &flow, Spoken::Tls, plain).await
+            forward::tunnel(&worker, &named, client.into(), greeted, &flow, Spoken::Tls, plain).await
         }
         Ok(Heard::Bytes(greeted)) => {
             let plain = Security::Plaintext;
@@ -115,9 +126,19 @@ async fn connection(
     }
 }
 
-/// Where the app's own TLS goes: by its address, whatever name it asks for.
-fn by_server_name(cluster: Rc<Cluster>, _server_name: Option<&str>) -> Rc<Cluster> {
-    cluster
+/// Where the app's own TLS goes: where a route sends who asks for that name, and by its address where there is no such
+/// route.
+fn by_server_name(
+    worker: &Worker,
+    cluster: &Rc<Cluster>,
+    scope: Scope,
+    server_name: Option<&str>,
+) -> Result<Rc<Cluster>, ErrorCode> {
+    let routed = match scope {
+        Scope::Service => routing::by_server_name(worker, cluster, server_name),
+        Scope::Backend => None,
+    };
+    routed.unwrap_or_else(|| Ok(Rc::clone(cluster)))
 }
 
 async fn callee(worker: &Worker, destination: SocketAddr) -> Callee {
@@ -208,6 +229,11 @@ async fn deny_tls(mut client: Peeked) {
     let _ = timeout(LAST_WORD, farewell).await;
 }
 
+fn unrouted(worker: &Worker, client: &Stream, code: ErrorCode) -> LastStage {
+    tracing::debug!(reason = code.as_str(), "a connection's route leads nowhere");
+    refuse(worker, client, Refusal::NoRoute)
+}
+
 fn refuse(worker: &Worker, client: &Stream, refusal: Refusal) -> LastStage {
     worker.observer.connection_refused(Direction::Outbound, refusal);
     client.reset();
@@ -219,6 +245,16 @@ fn refuse(worker: &Worker, client: &Stream, refusal: Refusal) -> LastStage {
 pub struct Requests {
     cluster: Rc<Cluster>,
     destination: SocketAddr,
+    scope: Scope,
+}
+
+/// As what a cluster is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// By the service's own address: its routes hold.
+    Service,
+    /// By a route: no other applies.
+    Backend,
 }
 
 impl Requests {
@@ -231,9 +267,28 @@ impl Requests {
         }
     }
 
-    /// Says where a request goes.
-    pub fn rule(&self, worker: &Worker) -> Rc<Cluster> {
+    /// Says where a request goes, or what it is answered instead, and makes of its head what a route says.
+    pub fn rule(
+        &self,
+        worker: &Worker,
+        head: &mut impl Head,
+        exchange: &mut Exchange,
+    ) -> Result<Rc<Cluster>, Answer> {
         self.cluster.refresh(&worker.discovery.snapshot());
-        Rc::clone(&self.cluster)
+        // A fault strikes what was asked, not what a route makes of it.
+        let mut injected = self.cluster.inject(None, head.fields(), &mut worker.rng.borrow_mut());
+        let cluster = match self.scope {
+            Scope::Service => routing::request(worker, &self.cluster, head, exchange)?,
+            Scope::Backend => Rc::clone(&self.cluster),
+        };
+        if !Rc::ptr_eq(&cluster, &self.cluster) {
+            let called = Some(&*self.cluster);
+            injected = injected.or(cluster.inject(called, head.fields(), &mut worker.rng.borrow_mut()));
+        }
+        exchange.held_up(injected.delay);
+        match injected.abort {
+            None => Ok(cluster),
+            Some(abort) => Err(Answer::Error(ErrorCode::FaultInjected(abort))),
+        }
     }
 }

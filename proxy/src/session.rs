@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use ::http::Response;
+
 use crate::failure::ErrorCode;
 use crate::http::head::Head;
 use crate::http::target::settle;
@@ -45,12 +47,27 @@ pub enum Purpose {
 #[derive(Debug)]
 #[must_use = "a request is forwarded or refused"]
 pub struct Ruling {
-    /// One of whose endpoints it is sent to, or why not.
-    pub verdict: Result<Rc<Cluster>, ErrorCode>,
+    /// One of whose endpoints it is sent to, or what it is answered instead.
+    pub verdict: Result<Rc<Cluster>, Answer>,
     /// Is told how it went.
     pub exchange: Exchange,
     /// Whether it is gRPC, and so refused in its words.
     pub grpc: bool,
+}
+
+/// What the mesh answers itself.
+#[derive(Debug)]
+pub enum Answer {
+    /// Something is wrong.
+    Error(ErrorCode),
+    /// All is well: a response without a body, such as a redirect. No `weft-error` is said of it.
+    Plain(Box<Response<()>>),
+}
+
+impl From<ErrorCode> for Answer {
+    fn from(code: ErrorCode) -> Self {
+        Self::Error(code)
+    }
 }
 
 impl Session {
@@ -71,22 +88,11 @@ impl Session {
         let grpc = headers::is_grpc(head.fields());
         let settled = settle(head);
         let span = self.trace(head);
-        let (mut key, mut delay) = (None, None);
-        let verdict = settled.and_then(|()| match &self.purpose {
-            Purpose::Inbound(requests) => {
-                requests.amend(worker, head, self.version);
-                requests.rule(worker, head)
-            }
-            Purpose::Outbound(requests) => {
-                requests.amend(worker, head, self.version);
-                let cluster = requests.rule(worker);
-                key = cluster.key(head.fields(), self.client.ip());
-                let injected = cluster.inject(head.fields(), &mut worker.rng.borrow_mut());
-                delay = injected.delay;
-                injected.abort.map_or(Ok(cluster), |abort| Err(ErrorCode::FaultInjected(abort)))
-            }
-            Purpose::Nowhere(code) => Err(*code),
-        });
+        match &self.purpose {
+            Purpose::Inbound(requests) => requests.amend(worker, head, self.version),
+            Purpose::Outbound(requests) => requests.amend(worker, head, self.version),
+            Purpose::Nowhere(_) => {}
+        }
         let facts = Facts {
             flow: self.flow.clone(),
             protocol: if grpc { Spoken::Grpc } else { spoken(self.version) },
@@ -94,10 +100,20 @@ impl Session {
             client: self.client,
             trace: span.own,
             parent: span.parent,
-            key,
-            delay,
+            key: None,
+            delay: None,
         };
-        Ruling { verdict, exchange: Exchange::begin(&worker.observer, head, facts), grpc }
+        // Told of is what was asked, not what a route makes of it.
+        let mut exchange = Exchange::begin(&worker.observer, head, facts);
+        let verdict = settled.map_err(Answer::from).and_then(|()| match &self.purpose {
+            Purpose::Inbound(requests) => requests.rule(worker, head).map_err(Answer::from),
+            Purpose::Outbound(requests) => requests.rule(worker, head, &mut exchange),
+            Purpose::Nowhere(code) => Err(Answer::Error(*code)),
+        });
+        if let (Purpose::Outbound(_), Ok(cluster)) = (&self.purpose, &verdict) {
+            exchange.keyed(cluster.key(head.fields(), self.client.ip()));
+        }
+        Ruling { verdict, exchange, grpc }
     }
 
     /// Continues the request's trace, or begins one as the mesh's settings say.

@@ -14,6 +14,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use weft_core::model::{Endpoint, Mesh, QualifiedName, Service, ServicePort, Workload};
 
+use crate::routing::Routing;
+
 /// How long a look-up waits for the control plane's answer.
 pub const LOOKUP_LIMIT: Duration = Duration::from_secs(2);
 
@@ -44,6 +46,8 @@ pub struct KnownService {
     pub service: Service,
     /// Who is behind it. An endpoint that did not change keeps its `Arc` from one snapshot to the next.
     pub endpoints: Arc<[Arc<Endpoint>]>,
+    /// The routes that our app's calls to it take.
+    pub routing: Routing,
     /// Differs from any earlier value of this service.
     pub generation: u64,
 }
@@ -248,8 +252,10 @@ mod tests {
             addresses: vec![vip()],
             ports: Vec::new(),
             traffic: Default::default(),
+            routes: Vec::new(),
         };
-        let known = KnownService { service, endpoints: Arc::from([]), generation: 1 };
+        let known =
+            KnownService { service, endpoints: Arc::from([]), routing: Routing::default(), generation: 1 };
         Snapshot {
             services: HashMap::from([(orders(), Arc::new(known))]),
             addresses: HashMap::from([(vip(), Known::Service(orders()))]),

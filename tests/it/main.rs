@@ -30,6 +30,7 @@ mod policy;
 mod reference;
 mod registration;
 mod rotation;
+mod routes;
 mod run;
 mod server_first;
 mod servers;

@@ -18,7 +18,14 @@ impl App {
     /// a blank line, and the body.
     pub fn echo(pod: &SidecarPod, port: u16) -> Self {
         Self::serve(pod, port, |stream| {
-            let _ = echo(stream);
+            let _ = echo(stream, "");
+        })
+    }
+
+    /// The same, which says in the field `served-by` who it is.
+    pub fn echo_as(pod: &SidecarPod, port: u16, name: &'static str) -> Self {
+        Self::serve(pod, port, move |stream| {
+            let _ = echo(stream, name);
         })
     }
 
@@ -58,7 +65,7 @@ impl App {
     }
 }
 
-fn echo(stream: TcpStream) -> std::io::Result<()> {
+fn echo(stream: TcpStream, name: &str) -> std::io::Result<()> {
     let mut writer = stream.try_clone()?;
     let mut reader = BufReader::new(stream);
     loop {
@@ -78,7 +85,8 @@ fn echo(stream: TcpStream) -> std::io::Result<()> {
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
-        let start = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{head}", head.len() + length);
+        let name = if name.is_empty() { String::new() } else { format!("served-by: {name}\r\n") };
+        let start = format!("HTTP/1.1 200 OK\r\n{name}content-length: {}\r\n\r\n{head}", head.len() + length);
         writer.write_all(&[start.as_bytes(), &body].concat())?;
     }
 }

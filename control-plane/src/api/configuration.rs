@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use tonic::Status;
+use weft_core::attachment::{self, Condition, ParentStatus};
 use weft_core::compile;
 use weft_core::manifest::{Kind, Resource, ResourceKey, SourceFile, Spec};
 use weft_core::model::{QualifiedName, ServicePort};
@@ -12,6 +13,9 @@ use super::listing::protocol_name;
 use super::{AdminService, name, namespace};
 use crate::configuration::{ConfigurationError, Mode, Outcome};
 use crate::report::{chain, rfc3339};
+
+/// Who says so, in the status of a route.
+const CONTROLLER: &str = "weft.mesh/controller";
 
 impl AdminService {
     pub(super) async fn apply(&self, request: v1::ApplyRequest) -> Result<v1::ApplyResponse, Status> {
@@ -87,6 +91,7 @@ impl AdminService {
     fn resource_status(&self, resource: &Resource) -> Map<String, Value> {
         match (&resource.spec, resource.qualified_name()) {
             (Spec::Service(_), Some(service)) => self.world.read(|known| service_status(known, &service)),
+            (Spec::Route(_), _) => self.world.read(|known| route_status(known, resource)),
             _ => Map::new(),
         }
     }
@@ -100,6 +105,40 @@ fn service_status(known: &World, service: &QualifiedName) -> Map<String, Value> 
         ("endpoints".into(), json!(known.members(service).len())),
         ("ready".into(), json!(ready)),
     ])
+}
+
+/// As Gateway API has it, so that what reads it in a cluster reads it here.
+fn route_status(known: &World, resource: &Resource) -> Map<String, Value> {
+    let condition = |kind: &str, condition: &Condition| {
+        json!({
+            "type": kind,
+            "status": if condition.holds { "True" } else { "False" },
+            "reason": condition.reason,
+            "message": condition.message,
+        })
+    };
+    let parent = |status: ParentStatus<'_>| {
+        let ParentStatus { parent, accepted, resolved } = status;
+        let mut reference = json!({
+            "group": "",
+            "kind": "Service",
+            "namespace": parent.service.namespace.as_str(),
+            "name": parent.service.name.as_str(),
+        });
+        if let (Some(port), Some(reference)) = (parent.port, reference.as_object_mut()) {
+            reference.insert("port".into(), json!(port));
+        }
+        if let (Some(section), Some(reference)) = (&parent.section, reference.as_object_mut()) {
+            reference.insert("sectionName".into(), json!(section));
+        }
+        json!({
+            "parentRef": reference,
+            "controllerName": CONTROLLER,
+            "conditions": [condition("Accepted", &accepted), condition("ResolvedRefs", &resolved)],
+        })
+    };
+    let parents: Vec<_> = attachment::status(known, resource).into_iter().map(parent).collect();
+    Map::from_iter([("parents".into(), json!(parents))])
 }
 
 /// A service that no document names, as a document would say it.

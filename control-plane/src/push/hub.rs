@@ -165,6 +165,7 @@ mod tests {
             addresses: Vec::new(),
             ports: Vec::new(),
             traffic: Default::default(),
+            routes: Vec::new(),
         };
         (name(service), Some(Resource::Service(resource)))
     }

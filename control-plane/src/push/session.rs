@@ -1,7 +1,8 @@
 //! One sidecar's side of the protocol, without I/O: what it subscribes to, what it holds, what it was told and
 //! has not answered yet.
 //!
-//! What a subscription brings along (a service its endpoints, an address its service) stays subscribed until
+//! What a subscription brings along (a service its endpoints and those its routes lead to, an address its service) stays
+//! subscribed until
 //! the sidecar removes it, so that it never holds something that no one keeps fresh.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -136,11 +137,11 @@ impl Session {
         Ok((added, ended))
     }
 
-    /// Subscribes to what the pending addresses name; returns what is new. To be repeated with a fresh snapshot
-    /// until there is nothing, after the hub has been told of it.
+    /// Subscribes to what the pending addresses and routes name; returns what is new. To be repeated with a fresh
+    /// snapshot until there is nothing, after the hub has been told of it.
     pub(crate) fn expand(&mut self, snapshot: &Snapshot) -> Result<Vec<ResourceName>, ProtocolError> {
-        let addresses = self.pending.keys().filter(|name| matches!(name, ResourceName::Address(_)));
-        let named = addresses.filter_map(|name| snapshot.find(name)?.brings.clone());
+        let found = self.pending.keys().filter_map(|name| snapshot.find(name));
+        let named = found.flat_map(|resource| resource.brings.iter().cloned());
         let services: Vec<ResourceName> = named.map(ResourceName::Service).collect();
         let mut added = Vec::new();
         for service in services {
@@ -378,6 +379,7 @@ mod tests {
             addresses: Vec::new(),
             ports: Vec::new(),
             traffic: Default::default(),
+            routes: Vec::new(),
         };
         vec![
             (service(), Some(Resource::Service(orders))),

@@ -1,12 +1,12 @@
 //! Everything that can be told, at one moment: encoded once, shared by all streams.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use prost::Message;
-use weft_core::model::{Address, QualifiedName, Resource, ResourceName};
+use weft_core::model::{Address, BackendTarget, QualifiedName, Resource, ResourceName};
 use weft_proto::convert::encode;
 use weft_proto::v1;
 
@@ -22,8 +22,8 @@ pub(crate) struct Encoded {
     pub hash: u64,
     /// The body, shared.
     pub body: Bytes,
-    /// The service that an address brings along.
-    pub brings: Option<QualifiedName>,
+    /// The services that it brings along: an address the one it belongs to, a service those that its routes lead to.
+    pub brings: Vec<QualifiedName>,
     endpoints: Option<Arc<[v1::Endpoint]>>,
     past: Vec<Past>,
 }
@@ -85,9 +85,19 @@ impl Encoded {
             _ => None,
         };
         let brings = match resource {
-            Resource::Address(Address::Service(service)) => Some(service.clone()),
-            Resource::Address(Address::Workload { service, .. }) => service.clone(),
-            _ => None,
+            Resource::Address(Address::Service(service)) => vec![service.clone()],
+            Resource::Address(Address::Workload { service, .. }) => service.iter().cloned().collect(),
+            Resource::Service(service) => {
+                let targets = service.routes.iter().flat_map(|route| route.rules.targets());
+                let named = targets.filter_map(|target| match target {
+                    BackendTarget::Service(name, _) if *name != service.name => Some(name.clone()),
+                    BackendTarget::Service(..) | BackendTarget::OtherKind | BackendTarget::NotPermitted => {
+                        None
+                    }
+                });
+                named.collect::<BTreeSet<_>>().into_iter().collect()
+            }
+            _ => Vec::new(),
         };
         let past = before.map(|before| before.with_past()).unwrap_or_default();
         Self { name, hash: hash(&body), body, brings, endpoints, past }

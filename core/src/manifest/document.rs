@@ -6,6 +6,7 @@ use super::decode::{Field, Object, Sink};
 use super::kind::DocumentKind;
 use super::node::{Node, Place, Value};
 use super::resource::{Resource, Spec};
+use super::route::{self, RouteKind};
 use super::value::{is_label_key, is_label_value};
 use super::{Kind, authorization_policy, fault_injection, mesh_config, service, traffic_policy, workload};
 use crate::model::Name;
@@ -111,6 +112,13 @@ fn resource(kind: Kind, node: &Node, default_namespace: &Name, sink: &Sink<'_>) 
                 .and_then(|spec| authorization_policy::read(&spec, own, &mut places))
                 .map(Spec::AuthorizationPolicy)
         }
+        Kind::HttpRoute => read_route(RouteKind::Http, &root, namespace.as_ref(), &mut places),
+        Kind::GrpcRoute => read_route(RouteKind::Grpc, &root, namespace.as_ref(), &mut places),
+        Kind::TlsRoute => read_route(RouteKind::Tls, &root, namespace.as_ref(), &mut places),
+        Kind::TcpRoute => read_route(RouteKind::Tcp, &root, namespace.as_ref(), &mut places),
+        Kind::ReferenceGrant => {
+            spec(&root).and_then(|spec| route::read_grant(&spec)).map(Spec::ReferenceGrant)
+        }
     };
     Some(Resource {
         kind,
@@ -124,6 +132,16 @@ fn resource(kind: Kind, node: &Node, default_namespace: &Name, sink: &Sink<'_>) 
         line: node.place.line,
         places,
     })
+}
+
+fn read_route(
+    kind: RouteKind,
+    root: &Object<'_>,
+    namespace: Option<&Option<Name>>,
+    places: &mut Places,
+) -> Option<Spec> {
+    let spec = spec(root)?;
+    route::read(kind, &spec, namespace?.as_ref()?, places).map(Spec::Route)
 }
 
 fn spec<'a>(root: &Object<'a>) -> Option<Field<'a>> {

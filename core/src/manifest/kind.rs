@@ -21,6 +21,16 @@ pub enum Kind {
     AuthorizationPolicy,
     /// `weft.mesh/v1alpha1 FaultInjection`.
     FaultInjection,
+    /// `gateway.networking.k8s.io/v1 HTTPRoute`.
+    HttpRoute,
+    /// `gateway.networking.k8s.io/v1 GRPCRoute`.
+    GrpcRoute,
+    /// `gateway.networking.k8s.io/v1 TLSRoute`.
+    TlsRoute,
+    /// `gateway.networking.k8s.io/v1alpha2 TCPRoute`.
+    TcpRoute,
+    /// `gateway.networking.k8s.io/v1beta1 ReferenceGrant`.
+    ReferenceGrant,
 }
 
 /// A kind that the mesh does not take.
@@ -47,25 +57,18 @@ pub(super) enum DocumentKind {
 struct Spelling {
     name: &'static str,
     group: &'static str,
-    version: &'static str,
+    /// The preferred one first.
+    versions: &'static [&'static str],
     plural: &'static str,
     short: &'static [&'static str],
 }
 
 const WEFT: &str = "weft.mesh";
-const GATEWAY: &str = "gateway.networking.k8s.io";
+const GATEWAY: &str = super::route::GROUP;
 
 /// Kinds of the mesh's language that this version does not carry out, and so does not take.
-const NOT_YET: [(&str, &str); 8] = [
-    (GATEWAY, "HTTPRoute"),
-    (GATEWAY, "GRPCRoute"),
-    (GATEWAY, "TLSRoute"),
-    (GATEWAY, "TCPRoute"),
-    (GATEWAY, "ReferenceGrant"),
-    (WEFT, "ExternalService"),
-    (WEFT, "JwtAuthentication"),
-    (WEFT, "RateLimit"),
-];
+const NOT_YET: [(&str, &str); 3] =
+    [(WEFT, "ExternalService"), (WEFT, "JwtAuthentication"), (WEFT, "RateLimit")];
 
 /// Kubernetes' own kinds, by API group, which say nothing to the mesh.
 const KUBERNETES: &[(&str, &str)] = &[
@@ -109,7 +112,7 @@ const KUBERNETES: &[(&str, &str)] = &[
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 12] = [
         Self::Namespace,
         Self::Service,
         Self::MeshConfig,
@@ -117,7 +120,15 @@ impl Kind {
         Self::TrafficPolicy,
         Self::AuthorizationPolicy,
         Self::FaultInjection,
+        Self::HttpRoute,
+        Self::GrpcRoute,
+        Self::TlsRoute,
+        Self::TcpRoute,
+        Self::ReferenceGrant,
     ];
+
+    /// The kinds that are routes.
+    pub const ROUTES: [Self; 4] = [Self::HttpRoute, Self::GrpcRoute, Self::TlsRoute, Self::TcpRoute];
 
     /// As documents spell it: `Service`.
     pub fn as_str(self) -> &'static str {
@@ -131,10 +142,9 @@ impl Kind {
 
     /// As in `apiVersion`: `v1`, `weft.mesh/v1alpha1`.
     pub fn api_version(self) -> String {
-        match self.spelling() {
-            Spelling { group: "", version, .. } => version.to_owned(),
-            Spelling { group, version, .. } => format!("{group}/{version}"),
-        }
+        let Spelling { group, versions, .. } = self.spelling();
+        let version = versions.first().copied().unwrap_or_default();
+        if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
     }
 
     /// Whether its resources belong to a namespace.
@@ -151,10 +161,11 @@ impl Kind {
             |s: &Spelling| s.name.to_lowercase() == word || s.plural == word || s.short.contains(&word);
         let is_group = |s: &Spelling| {
             group.is_none_or(|group| {
-                group == s.group
-                    || group
-                        .strip_prefix(s.version)
-                        .is_some_and(|rest| rest.strip_prefix('.').unwrap_or(rest) == s.group)
+                let behind = |version: &&str| {
+                    let rest = group.strip_prefix(*version)?;
+                    Some(rest.strip_prefix('.').unwrap_or(rest) == s.group)
+                };
+                group == s.group || s.versions.iter().any(|version| behind(version) == Some(true))
             })
         };
         let is_meant = |kind: &Self| is_word(&kind.spelling()) && is_group(&kind.spelling());
@@ -177,7 +188,7 @@ impl Kind {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         if let Some(ours) = Self::ALL.into_iter().find(|ours| ours.as_str() == kind) {
             let spelling = ours.spelling();
-            if (spelling.group, spelling.version) == (group, version) {
+            if spelling.group == group && spelling.versions.contains(&version) {
                 return Ok(DocumentKind::Ours(ours));
             }
             return Err(UnknownKind {
@@ -204,18 +215,25 @@ impl Kind {
 
     /// Everything that tells a kind from others stands here, once.
     const fn spelling(self) -> Spelling {
-        let (name, group, version, plural, short): (_, _, _, _, &[&str]) = match self {
-            Self::Namespace => ("Namespace", "", "v1", "namespaces", &["ns"]),
-            Self::Service => ("Service", "", "v1", "services", &["svc"]),
-            Self::MeshConfig => ("MeshConfig", WEFT, "v1alpha1", "meshconfigs", &[]),
-            Self::Workload => ("Workload", WEFT, "v1alpha1", "workloads", &[]),
-            Self::TrafficPolicy => ("TrafficPolicy", WEFT, "v1alpha1", "trafficpolicies", &[]),
+        let (name, group, versions, plural, short): (_, _, &[&str], _, &[&str]) = match self {
+            Self::Namespace => ("Namespace", "", &["v1"], "namespaces", &["ns"]),
+            Self::Service => ("Service", "", &["v1"], "services", &["svc"]),
+            Self::MeshConfig => ("MeshConfig", WEFT, &["v1alpha1"], "meshconfigs", &[]),
+            Self::Workload => ("Workload", WEFT, &["v1alpha1"], "workloads", &[]),
+            Self::TrafficPolicy => ("TrafficPolicy", WEFT, &["v1alpha1"], "trafficpolicies", &[]),
             Self::AuthorizationPolicy => {
-                ("AuthorizationPolicy", WEFT, "v1alpha1", "authorizationpolicies", &[])
+                ("AuthorizationPolicy", WEFT, &["v1alpha1"], "authorizationpolicies", &[])
             }
-            Self::FaultInjection => ("FaultInjection", WEFT, "v1alpha1", "faultinjections", &[]),
+            Self::HttpRoute => ("HTTPRoute", GATEWAY, &["v1"], "httproutes", &[]),
+            Self::GrpcRoute => ("GRPCRoute", GATEWAY, &["v1"], "grpcroutes", &[]),
+            Self::TlsRoute => ("TLSRoute", GATEWAY, &["v1", "v1alpha2", "v1alpha3"], "tlsroutes", &[]),
+            Self::TcpRoute => ("TCPRoute", GATEWAY, &["v1alpha2"], "tcproutes", &[]),
+            Self::ReferenceGrant => {
+                ("ReferenceGrant", GATEWAY, &["v1beta1", "v1"], "referencegrants", &["refgrant"])
+            }
+            Self::FaultInjection => ("FaultInjection", WEFT, &["v1alpha1"], "faultinjections", &[]),
         };
-        Spelling { name, group, version, plural, short }
+        Spelling { name, group, versions, plural, short }
     }
 }
 
@@ -260,8 +278,14 @@ mod tests {
             assert!(Kind::from_user(text).is_err(), "{text}");
         }
         assert_eq!(Kind::from_user("serivces").unwrap_err().hint, "did you mean services?");
-        let later = Kind::from_user("httproutes").unwrap_err();
-        assert_eq!(later.message, "kind HTTPRoute is not supported by this version yet");
+        for text in ["httproute", "HTTPRoutes", "httproutes.v1.gateway.networking.k8s.io"] {
+            assert_eq!(Kind::from_user(text), Ok(Kind::HttpRoute), "{text}");
+        }
+        for text in ["tlsroutes.v1alpha3.gateway.networking.k8s.io", "TLSRoute"] {
+            assert_eq!(Kind::from_user(text), Ok(Kind::TlsRoute), "{text}");
+        }
+        let later = Kind::from_user("ratelimits").unwrap_err();
+        assert_eq!(later.message, "kind RateLimit is not supported by this version yet");
     }
 
     #[test]

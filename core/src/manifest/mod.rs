@@ -13,6 +13,7 @@ mod layers;
 mod mesh_config;
 mod node;
 mod resource;
+mod route;
 mod service;
 mod suggest;
 mod target;
@@ -30,8 +31,9 @@ pub use fault_injection::FaultInjectionSpec;
 pub use kind::{Kind, UnknownKind};
 pub use node::Place;
 pub use resource::{
-    AuthorizationPolicySpec, DocumentedPort, MeshConfigSpec, Reference, Resource, ResourceKey,
-    ServiceAddresses, ServiceSpec, Spec, Target, TargetPort, WorkloadPort, WorkloadSpec,
+    AuthorizationPolicySpec, DocumentedPort, GrantSpec, MeshConfigSpec, ParentRef, Reference, Resource,
+    ResourceKey, RouteSpec, ServiceAddresses, ServiceSpec, Spec, Target, TargetPort, WorkloadPort,
+    WorkloadSpec,
 };
 pub use suggest::nearest;
 pub use traffic_policy::{BalancingLayer, TimeoutsLayer, TrafficLayer, TrafficPolicySpec};

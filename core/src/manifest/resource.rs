@@ -10,7 +10,7 @@ use super::traffic_policy::TrafficPolicySpec;
 use super::{Kind, Problem};
 use crate::model::{
     AccessAction, AccessLog, AccessMode, AccessRule, AuthorizationDefault, MtlsMode, Name, OutboundMode,
-    PolicyTarget, Propagation, Protocol, QualifiedName, Ratio, TraceExport, TrustDomain,
+    PolicyTarget, Propagation, Protocol, QualifiedName, Ratio, RouteRules, TraceExport, TrustDomain,
 };
 
 /// A document, read and found right.
@@ -66,6 +66,10 @@ pub enum Spec {
     FaultInjection(FaultInjectionSpec),
     /// Who may do what.
     AuthorizationPolicy(AuthorizationPolicySpec),
+    /// A route of any kind.
+    Route(RouteSpec),
+    /// Leave for routes of other namespaces.
+    ReferenceGrant(GrantSpec),
 }
 
 /// What a `v1 Service` says to the mesh.
@@ -174,6 +178,35 @@ pub struct AuthorizationPolicySpec {
     pub mode: AccessMode,
     /// Its rules.
     pub rules: Vec<AccessRule>,
+}
+
+/// What a route says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteSpec {
+    /// The services that it is for.
+    pub parents: Vec<ParentRef>,
+    /// What it says of calls to them. Its backends are as named: whether they may be is not looked at.
+    pub rules: RouteRules,
+}
+
+/// A service that a route is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParentRef {
+    /// The service.
+    pub service: QualifiedName,
+    /// Only this port of it.
+    pub port: Option<u16>,
+    /// Only its port of this name.
+    pub section: Option<String>,
+}
+
+/// What a `ReferenceGrant` allows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GrantSpec {
+    /// The routes that it is for, by kind and namespace.
+    pub from: Vec<(Kind, Name)>,
+    /// The services of its own namespace that they may name; none: all.
+    pub to: Vec<Option<Name>>,
 }
 
 /// Something a resource names that must be somewhere else.

@@ -7,6 +7,7 @@ mod mesh;
 mod name;
 mod ratio;
 mod resource;
+mod route;
 mod service;
 mod target;
 mod traffic;
@@ -23,6 +24,13 @@ pub use mesh::{
 pub use name::{Name, NameError, QualifiedName};
 pub use ratio::{Ratio, RatioError};
 pub use resource::{Resource, ResourceName};
+pub use route::{
+    AllowedOrigin, Backend, BackendTarget, CookieLifetime, Cors, ExpressionError, FieldEdits, FieldMatch,
+    Filters, HeaderName, HeaderValue, HostName, HostPattern, HttpMatch, HttpRule, Listed, Method, Mirror,
+    PathEdit, PathMatch, Pattern, Redirect, RedirectStatus, RetryPolicy, Rewrite, Route, RoutePath,
+    RoutePathError, RoutePolicy, RouteRules, Scheme, SessionKey, SessionPersistence, Share, StatusCode,
+    StatusError, TextError, TextMatch,
+};
 pub use service::{Address, Endpoint, InboundPort, PortMap, Protocol, Service, ServicePort, Workload};
 pub use target::PolicyTarget;
 pub use traffic::{

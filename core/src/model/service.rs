@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{AccessPolicy, Name, QualifiedName, SpiffeId, Traffic};
+use super::{AccessPolicy, Name, QualifiedName, Route, SpiffeId, Traffic};
 
 /// What is spoken on a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
@@ -33,6 +33,8 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// How it is to be called.
     pub traffic: Traffic,
+    /// The routes that it is called by, the oldest first.
+    pub routes: Vec<Route>,
 }
 
 /// A port that callers use, or an app's, with what is spoken there.

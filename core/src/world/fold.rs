@@ -115,6 +115,10 @@ impl World {
             Kind::Workload => &mut self.workloads,
             Kind::TrafficPolicy | Kind::FaultInjection => return self.policies.put(key, resource),
             Kind::AuthorizationPolicy => &mut self.access_policies,
+            Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => {
+                return self.put_route_in_force(key, resource);
+            }
+            Kind::ReferenceGrant => return self.put_grant_in_force(key, resource),
             Kind::Namespace | Kind::MeshConfig => return,
         };
         let Some(name) = qualified(key) else { return };
@@ -164,6 +168,12 @@ impl World {
                             let target = self.access_policies.get(&name).and_then(|policy| policy.target());
                             touched.workloads.extend(target.into_iter().flat_map(|of| self.targeted(of)));
                         }
+                        // A route belongs to what is said of its services.
+                        Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => {
+                            touched.services.extend(self.parents(key));
+                        }
+                        // It may say something to any route.
+                        Kind::ReferenceGrant => touched.services.extend(self.routed_services()),
                     }
                 }
             }

@@ -7,6 +7,7 @@ mod by_namespace;
 mod check;
 mod fold;
 mod policies;
+mod routes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -118,6 +119,10 @@ pub struct World {
     workloads: ByNamespace<Arc<Resource>>,
     policies: Policies,
     access_policies: ByNamespace<Arc<Resource>>,
+    routes: BTreeMap<ResourceKey, Arc<Resource>>,
+    grants: BTreeMap<ResourceKey, Arc<Resource>>,
+    /// Which routes name a service as their parent.
+    attached: ByNamespace<BTreeSet<ResourceKey>>,
     registrations: ByNamespace<Registration>,
     /// Which workloads offer a service.
     offering: ByNamespace<BTreeSet<QualifiedName>>,
@@ -165,6 +170,9 @@ impl World {
             workloads: ByNamespace::default(),
             policies: Policies::default(),
             access_policies: ByNamespace::default(),
+            routes: BTreeMap::new(),
+            grants: BTreeMap::new(),
+            attached: ByNamespace::default(),
             registrations: ByNamespace::default(),
             offering: ByNamespace::default(),
             reserved: allocated.values().flatten().copied().collect(),

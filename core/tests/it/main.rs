@@ -18,6 +18,8 @@ mod paths;
 #[cfg(test)]
 mod policies;
 #[cfg(test)]
+mod routes;
+#[cfg(test)]
 mod world;
 #[cfg(test)]
 mod yaml;

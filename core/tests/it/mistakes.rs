@@ -103,8 +103,10 @@ fn unknown_kinds_are_refused_with_a_suggestion() {
         &["2:7: kind RateLimit is not supported by this version yet"],
     );
     check(
-        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute",
-        &["2:7: kind HTTPRoute is not supported by this version yet"],
+        "apiVersion: gateway.networking.k8s.io/v1beta1\nkind: HTTPRoute",
+        &[
+            "2:7: HTTPRoute is not of apiVersion gateway.networking.k8s.io/v1beta1; write apiVersion: gateway.networking.k8s.io/v1",
+        ],
     );
 }
 

@@ -3,7 +3,9 @@
 //! Reading may fail, and says which part was wrong; writing cannot.
 
 mod access;
+mod filter;
 mod mesh;
+mod route;
 mod service;
 mod traffic;
 
@@ -42,6 +44,9 @@ pub enum ConvertError {
     /// A number or length out of range.
     #[error("{0} is out of range: {1}")]
     Range(&'static str, u64),
+    /// A part of a route that is none.
+    #[error("{0} is not valid: {1}")]
+    Route(&'static str, String),
     /// An enumeration value that this version does not know.
     #[error("{0} has the unknown value {1}")]
     Unknown(&'static str, i32),

@@ -21,6 +21,7 @@ impl TryFrom<v1::Service> for model::Service {
             addresses: addresses(&wire.addresses)?,
             ports: wire.ports.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             traffic: wire.traffic.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+            routes: wire.routes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -114,6 +115,7 @@ impl From<&model::Service> for v1::Service {
             addresses: service.addresses.iter().map(address_to_wire).collect(),
             ports: service.ports.iter().map(Into::into).collect(),
             traffic: (service.traffic != model::Traffic::default()).then(|| (&service.traffic).into()),
+            routes: service.routes.iter().map(Into::into).collect(),
         }
     }
 }

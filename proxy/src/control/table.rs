@@ -5,9 +5,10 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use weft_core::model::{Address, Endpoint, QualifiedName, Resource, ResourceName};
+use weft_core::model::{Address, Endpoint, Name, QualifiedName, Resource, ResourceName};
 use weft_proto::{convert, v1};
 
+use crate::routing::Routing;
 use crate::state::{Known, KnownService, KnownWorkload, Snapshot, Wanted};
 
 /// Names that may be remembered as asked for without a positive answer; beyond, the oldest are forgotten.
@@ -142,6 +143,9 @@ impl Table {
         let changed = std::mem::take(&mut self.changed);
         let mut next = Snapshot { revision: self.revision, ..Snapshot::default() };
         let (mut explicit, mut absent) = (Vec::new(), Vec::new());
+        let namespace = self.namespace();
+        // Which routes hold for us depends on where we are.
+        let moved = before.workload.as_ref().map(|workload| &workload.name.namespace) != namespace.as_ref();
         for (name, held) in &self.held {
             match (name, held.resource()) {
                 (_, Some(Resource::Mesh(mesh))) => next.mesh = Some(shared(before.mesh.as_ref(), mesh)),
@@ -149,13 +153,19 @@ impl Table {
                     next.workload = Some(shared(before.workload.as_ref(), workload));
                 }
                 (ResourceName::Service(name), Some(Resource::Service(service))) => {
-                    let known = match before.services.get(name).filter(|_| !changed.contains(name)) {
+                    let known = match before.services.get(name).filter(|_| !moved && !changed.contains(name))
+                    {
                         Some(known) => Arc::clone(known),
                         None => {
                             self.generation += 1;
                             let endpoints = self.endpoints(name, before.services.get(name));
                             let generation = self.generation;
-                            Arc::new(KnownService { service: service.clone(), endpoints, generation })
+                            let routing = match before.services.get(name) {
+                                Some(known) if known.service == *service && !moved => known.routing.clone(),
+                                _ => Routing::compile(service, namespace.as_ref()),
+                            };
+                            let service = service.clone();
+                            Arc::new(KnownService { service, endpoints, routing, generation })
                         }
                     };
                     let addresses = service.addresses.iter();
@@ -180,6 +190,14 @@ impl Table {
             next.addresses.entry(address).or_insert(Known::Absent);
         }
         next
+    }
+
+    /// The namespace that we are in, as soon as we have been told.
+    fn namespace(&self) -> Option<Name> {
+        self.held.values().find_map(|held| match held.resource() {
+            Some(Resource::Workload(workload)) => Some(workload.name.namespace.clone()),
+            _ => None,
+        })
     }
 
     fn upsert(&mut self, wire: v1::Resource) -> Result<(), String> {
@@ -368,6 +386,7 @@ mod tests {
             addresses: vec![vip],
             ports: Vec::new(),
             traffic: Default::default(),
+            routes: Vec::new(),
         };
         let endpoints = vec![endpoint("default/a", 1), endpoint("default/b", 1)];
         let mesh = Mesh::with_defaults("mesh.local".parse().unwrap(), Vec::new());

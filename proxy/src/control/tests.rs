@@ -285,8 +285,13 @@ async fn a_sidecar_joins_greets_applies_asks_and_acks() {
         let wanted =
             v1::Subscribe { add: vec![(&ResourceName::Service(orders())).into()], remove: Vec::new() };
         assert_eq!(harness.said().await, Message::Subscribe(wanted));
-        let service =
-            Service { name: orders(), addresses: Vec::new(), ports: Vec::new(), traffic: Default::default() };
+        let service = Service {
+            name: orders(),
+            addresses: Vec::new(),
+            ports: Vec::new(),
+            traffic: Default::default(),
+            routes: Vec::new(),
+        };
         let good = resource(&ResourceName::Service(orders()), 9, &Resource::Service(service));
         let bad = v1::Resource {
             body: vec![0xff].into(),

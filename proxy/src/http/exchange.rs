@@ -13,6 +13,7 @@ use weft_core::trace::{SpanId, TraceContext};
 use super::head::{Fields, Head};
 use crate::failure::ErrorCode;
 use crate::observe::{Flow, Observer, RequestEnded, Requested, Security, Spoken};
+use crate::routing::Routed;
 use crate::upstream::{InFlight, Ticket};
 
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -58,6 +59,8 @@ pub struct Exchange {
     sends: Cell<u32>,
     /// Where a circuit breaker waits for what becomes of it.
     ticket: RefCell<Option<Ticket>>,
+    /// The rule it falls under; none: its service has no routes.
+    routed: Option<Box<Routed>>,
 }
 
 /// What was asked of whom.
@@ -94,6 +97,7 @@ impl Exchange {
             upstream: Cell::default(),
             sends: Cell::default(),
             ticket: RefCell::default(),
+            routed: None,
         }
     }
 
@@ -110,6 +114,39 @@ impl Exchange {
     /// How long it is held up on purpose before it is sent.
     pub fn delay(&self) -> Option<Duration> {
         self.facts.delay
+    }
+
+    /// It is held up so long on purpose before it is sent.
+    pub fn held_up(&mut self, delay: Option<Duration>) {
+        self.facts.delay = delay;
+    }
+
+    /// Where equal requests go to the same endpoint: what decides on it.
+    pub fn keyed(&mut self, key: Option<u64>) {
+        self.facts.key = key;
+    }
+
+    /// It falls under a route's rule.
+    pub fn routed(&mut self, routed: Routed) {
+        self.routed = Some(Box::new(routed));
+    }
+
+    /// The rule that it falls under.
+    pub fn route(&self) -> Option<&Routed> {
+        self.routed.as_deref()
+    }
+
+    /// Makes of a response's fields what the route says. To be called once, when they are otherwise right.
+    pub fn amend_response(&self, fields: &mut impl Fields) {
+        if let Some(routed) = &self.routed {
+            routed.amend_response(fields);
+        }
+    }
+
+    /// The mesh itself answers, and nothing is wrong.
+    pub fn answered_by_mesh(&self, status: u16) {
+        self.status.set(Some(status));
+        self.response_ended();
     }
 
     /// It is sent, perhaps not for the first time.
@@ -204,7 +241,7 @@ impl Drop for Exchange {
         let ended = self.ended.get().unwrap_or_else(Instant::now);
         self.observer.request_ended(&RequestEnded {
             flow: &self.facts.flow,
-            route: None,
+            route: self.routed.as_ref().map(|routed| routed.name()),
             protocol: self.facts.protocol,
             security: self.security.get(),
             status: self.status.get(),

@@ -75,6 +75,9 @@ pub trait Head {
     /// The target's query.
     fn query(&self) -> Option<&str>;
 
+    /// Asks another host, by a name without a port.
+    fn set_host(&mut self, host: &str);
+
     /// Its fields.
     fn fields(&self) -> &Self::Fields;
 
@@ -159,6 +162,22 @@ impl Head for request::Parts {
 
     fn query(&self) -> Option<&str> {
         self.uri.query()
+    }
+
+    fn set_host(&mut self, host: &str) {
+        let (Ok(authority), Ok(value)) = (Authority::try_from(host), HeaderValue::from_str(host)) else {
+            return;
+        };
+        // Of the two that may name it none may be left to disagree.
+        let mut parts = mem::take(&mut self.uri).into_parts();
+        match &mut parts.authority {
+            Some(named) => {
+                *named = authority;
+                self.headers.remove(HOST);
+            }
+            None => drop(self.headers.insert(HOST, value)),
+        }
+        self.uri = Uri::from_parts(parts).unwrap_or_default();
     }
 
     fn fields(&self) -> &HeaderMap {

@@ -168,13 +168,17 @@ impl Caller {
     pub(super) async fn say(&mut self, refusal: Refusal<'_>) -> After {
         let mut out = Outgoing::new();
         refusal.write(&mut out.bytes);
+        self.answer(out, if refusal.persists { After::Next } else { After::Close }).await
+    }
+
+    /// Answers with all of `out`: what comes then, if that can be said.
+    pub(super) async fn answer(&mut self, out: Outgoing, then: After) -> After {
         let said = async {
             self.stream.write_all(&out.bytes).await?;
             self.stream.flush().await
         };
         match said.await {
-            Ok(()) if refusal.persists => After::Next,
-            Ok(()) => After::Close,
+            Ok(()) => then,
             Err(_) => After::Broken,
         }
     }

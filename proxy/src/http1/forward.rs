@@ -3,17 +3,19 @@
 
 use std::future::poll_fn;
 
+use http::Response;
 use tokio::io::AsyncWriteExt as _;
 
 use super::buffer::Buffer;
 use super::connection::{After, Caller};
 use super::head::{Terms, Wish};
-use super::refuse::Refusal;
+use super::outgoing::Outgoing;
+use super::refuse::{Plain, Refusal};
 use super::transit::{End, Outcome, Transit, Upload};
 use crate::failure::ErrorCode;
 use crate::http::Exchange;
 use crate::observe::Security;
-use crate::session::{Ruling, Session};
+use crate::session::{Answer, Ruling, Session};
 use crate::stream::{Reset as _, Stream};
 use crate::tcp;
 use crate::upstream::http1::{self, Connection};
@@ -51,7 +53,8 @@ pub(super) async fn forward(
             }
             Err(code) => code,
         },
-        Err(code) => code,
+        Err(Answer::Error(code)) => code,
+        Err(Answer::Plain(response)) => return answer(session, caller, &request, &exchange, response).await,
     };
     exchange.refused(if grpc { 200 } else { code.status() }, code);
     let terms = Some(&request.terms);
@@ -59,6 +62,22 @@ pub(super) async fn forward(
     let is_sound = !matches!(code, ErrorCode::BadRequest | ErrorCode::HeaderTooLarge);
     let persists = is_sound && may_persist(session, &request.terms) && ends_here(caller, &request);
     caller.say(Refusal { code, terms, grpc, persists }).await
+}
+
+/// Answers in the mesh's name where nothing is wrong.
+async fn answer(
+    session: &Session,
+    caller: &mut Caller,
+    request: &Request,
+    exchange: &Exchange,
+    mut response: Box<Response<()>>,
+) -> After {
+    exchange.amend_response(response.headers_mut());
+    exchange.answered_by_mesh(response.status().as_u16());
+    let persists = may_persist(session, &request.terms) && ends_here(caller, request);
+    let mut out = Outgoing::new();
+    Plain { response: &response, terms: &request.terms, persists }.write(&mut out.bytes);
+    caller.answer(out, if persists { After::Next } else { After::Close }).await
 }
 
 enum Passed {

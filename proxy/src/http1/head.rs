@@ -11,7 +11,7 @@ use super::fields::FieldList;
 use super::framing::Framing;
 use super::target::Target;
 use crate::failure::ErrorCode;
-use crate::http::head::{Fields, Head};
+use crate::http::head::{Fields, Head, Value};
 use crate::http::headers::{asks_upgrade, tokens};
 
 static CONNECTION: HeaderName = header::CONNECTION;
@@ -200,6 +200,16 @@ impl<'b> Head for RequestHead<'b> {
 
     fn query(&self) -> Option<&str> {
         self.target().and_then(|target| target.split_once('?')).map(|(_, query)| query)
+    }
+
+    fn set_host(&mut self, host: &str) {
+        // Of the two that may name it none may be left to disagree (RFC 9112 section 3.2.2).
+        self.target.rename(host);
+        let host = match self.target.authority() {
+            Some(authority) => authority,
+            None => host,
+        };
+        self.fields.set(&HOST, Value::Once(host.as_bytes()));
     }
 
     fn fields(&self) -> &FieldList<'b> {

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use http::StatusCode;
+use http::{HeaderMap, Response, StatusCode};
 
 use super::head::Terms;
 use crate::failure::ErrorCode;
@@ -20,16 +20,58 @@ pub(super) struct Refusal<'a> {
     pub(super) persists: bool,
 }
 
+/// An answer of the mesh's own where nothing is wrong: it has no body.
+#[derive(Debug)]
+pub(super) struct Plain<'a> {
+    /// Its status and fields.
+    pub(super) response: &'a Response<()>,
+    /// What the request said.
+    pub(super) terms: &'a Terms,
+    /// Whether the connection will be used again.
+    pub(super) persists: bool,
+}
+
+impl Plain<'_> {
+    /// Writes all of it.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let status = self.response.status();
+        let (minor, reason) = (self.terms.minor, status.canonical_reason().unwrap_or_default());
+        // Writing into memory does not fail.
+        let _ = write!(out, "HTTP/1.{minor} {} {reason}\r\n", status.as_u16());
+        write_fields(self.response.headers(), out);
+        out.extend_from_slice(connection(self.persists, minor).as_bytes());
+        // Where there can be no body, none is announced (RFC 9110 section 8.6).
+        if status != StatusCode::NO_CONTENT {
+            out.extend_from_slice(b"content-length: 0\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn write_fields(fields: &HeaderMap, out: &mut Vec<u8>) {
+    for (name, value) in fields {
+        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The field that says whether the connection will be used again, where it must be said.
+fn connection(persists: bool, minor: u8) -> &'static str {
+    match (persists, minor) {
+        (false, _) => "connection: close\r\n",
+        (true, 0) => "connection: keep-alive\r\n",
+        (true, _) => "",
+    }
+}
+
 impl Refusal<'_> {
     /// Writes all of it.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let name = self.code.as_str();
         let minor = self.terms.map_or(1, |terms| terms.minor);
-        let connection = match (self.persists, minor) {
-            (false, _) => "connection: close\r\n",
-            (true, 0) => "connection: keep-alive\r\n",
-            (true, _) => "",
-        };
+        let connection = connection(self.persists, minor);
         // Writing into memory does not fail.
         let _ = if self.grpc {
             // The status is always 200, and the call's own is in the head where there is no body.
@@ -59,7 +101,23 @@ impl Refusal<'_> {
 mod tests {
     use super::*;
     use crate::http1::Framing;
-    use crate::http1::ResponseHead;
+    use crate::http1::{RequestHead, ResponseHead};
+
+    #[test]
+    fn an_answer_without_a_body_says_so_where_it_may() {
+        let written = |status: u16, persists, minor| {
+            let wire = format!("GET / HTTP/1.{minor}\r\nhost: a\r\n\r\n");
+            let terms = RequestHead::parse(wire.as_bytes()).unwrap().terms;
+            let response = Response::builder().status(status).header("location", "/b").body(()).unwrap();
+            let mut out = Vec::new();
+            Plain { response: &response, terms: &terms, persists }.write(&mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let found = "HTTP/1.1 302 Found\r\nlocation: /b\r\ncontent-length: 0\r\n\r\n";
+        assert_eq!(written(302, true, 1), found);
+        let none = "HTTP/1.0 204 No Content\r\nlocation: /b\r\nconnection: close\r\n\r\n";
+        assert_eq!(written(204, false, 0), none);
+    }
 
     #[test]
     fn every_code_is_answered_in_http_and_in_grpc() {

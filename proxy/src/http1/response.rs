@@ -6,12 +6,15 @@ use super::Malformed;
 use super::framing::Framing;
 use super::head::{ResponseHead, Terms, Wish};
 use super::way::Encoding;
+use crate::http::Exchange;
 use crate::http::head::{Fields, Value};
 use crate::http::headers::{self, Upgrade};
 
 /// What decides, beside the head itself.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Circumstances<'a> {
+    /// What is told how it went, and knows what a route says.
+    pub(super) exchange: &'a Exchange,
     /// What the request said.
     pub(super) terms: &'a Terms,
     /// Whether it came from a sidecar, which may speak for the mesh.
@@ -52,6 +55,7 @@ pub(super) fn pass(
     match (head.status, how.terms.wish) {
         (101, Wish::Upgrade) => {
             headers::strip_hop_by_hop(&mut head.fields, Upgrade::Kept);
+            how.exchange.amend_response(&mut head.fields);
             write(head, how.terms, out);
             Ok(Answer::Switch)
         }
@@ -70,6 +74,7 @@ pub(super) fn pass(
             // They would mean nothing here (RFC 9110 section 9.3.6).
             head.fields.remove(&CONTENT_LENGTH);
             head.fields.remove(&TRANSFER_ENCODING);
+            how.exchange.amend_response(&mut head.fields);
             write(head, how.terms, out);
             Ok(Answer::Switch)
         }
@@ -87,6 +92,7 @@ fn pass_final(head: &mut ResponseHead<'_>, how: Circumstances<'_>, out: &mut Vec
     // The field that tells why comes with the one that names it (RFC 9110 section 15.5.22).
     let upgrade = if head.status == 426 { Upgrade::Kept } else { Upgrade::Dropped };
     headers::strip_hop_by_hop(&mut head.fields, upgrade);
+    how.exchange.amend_response(&mut head.fields);
     let encoding = match (terms.minor, framing) {
         (0, Framing::Chunked | Framing::UntilClose) => {
             persists = false;

@@ -11,6 +11,8 @@ use super::head::MAX_TARGET;
 pub(super) struct Target<'b> {
     written: &'b str,
     form: Form,
+    /// Another host, and the port.
+    named: Option<String>,
     /// Another path and query.
     settled: Option<Vec<u8>>,
 }
@@ -39,7 +41,7 @@ impl<'b> Target<'b> {
             _ if written.starts_with('/') || written == "*" => Form::Origin,
             _ => Self::absolute(written)?,
         };
-        Ok(Self { written, form, settled: None })
+        Ok(Self { written, form, named: None, settled: None })
     }
 
     fn absolute(written: &str) -> Result<Form, Malformed> {
@@ -54,6 +56,9 @@ impl<'b> Target<'b> {
 
     /// The host and port that it names; none where `Host` alone does.
     pub(super) fn authority(&self) -> Option<&str> {
+        if self.named.is_some() {
+            return self.named.as_deref();
+        }
         match self.form {
             Form::Origin => None,
             Form::Absolute(start, end) => self.written.get(start..end),
@@ -79,12 +84,27 @@ impl<'b> Target<'b> {
         self.settled = Some(path_and_query.to_vec());
     }
 
+    /// Has it name another host, where it names one.
+    pub(super) fn rename(&mut self, host: &str) {
+        self.named = match self.form {
+            Form::Origin => None,
+            Form::Absolute(..) => Some(host.to_owned()),
+            // A tunnel leads to a port (RFC 9112 section 3.2.3).
+            Form::Authority => self.written.rsplit_once(':').map(|(_, port)| format!("{host}:{port}")),
+        };
+    }
+
     /// Writes it for the next hop, in the form that it came in.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        let Some(settled) = &self.settled else { return out.extend_from_slice(self.written.as_bytes()) };
-        if let Form::Absolute(_, end) = self.form {
-            out.extend_from_slice(self.written.as_bytes().get(..end).unwrap_or_default());
-        }
-        out.extend_from_slice(settled);
+        let (before, path) = match self.form {
+            Form::Origin => ("", self.written),
+            Form::Absolute(start, end) => {
+                (self.written.get(..start).unwrap_or_default(), self.written.get(end..).unwrap_or_default())
+            }
+            Form::Authority => ("", ""),
+        };
+        out.extend_from_slice(before.as_bytes());
+        out.extend_from_slice(self.authority().unwrap_or_default().as_bytes());
+        out.extend_from_slice(self.settled.as_deref().unwrap_or(path.as_bytes()));
     }
 }

@@ -25,6 +25,34 @@ fn owned(fields: &FieldList<'_>) -> Vec<(String, String)> {
     fields.iter().map(|(name, value)| (text(name), text(value))).collect()
 }
 
+#[test]
+fn another_host_is_asked_for_wherever_one_is_named() {
+    let renamed = |wire: &str| {
+        let mut head = RequestHead::parse(wire.as_bytes()).unwrap();
+        head.set_host("b.example");
+        let mut out = Vec::new();
+        head.write(&mut out);
+        (head.authority().to_owned(), String::from_utf8(out).unwrap())
+    };
+    let (host, tail) = ("b.example".to_owned(), "x: y\r\nhost: b.example\r\n\r\n");
+    for (target, expected) in
+        [("/p?q", "/p?q"), ("http://a:80/p", "http://b.example/p"), ("http://a", "http://b.example")]
+    {
+        let (named, written) = renamed(&format!("GET {target} HTTP/1.1\r\nHost: a:80\r\nx: y\r\n\r\n"));
+        assert_eq!((named, written), (host.clone(), format!("GET {expected} HTTP/1.1\r\n{tail}")));
+    }
+    let (named, written) = renamed("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n");
+    assert_eq!(named, "b.example:443");
+    assert_eq!(written, "CONNECT b.example:443 HTTP/1.1\r\nhost: b.example:443\r\n\r\n");
+    // Together with another path.
+    let mut head = RequestHead::parse(b"GET http://a/p HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    head.set_host("b.example");
+    head.set_target(b"/r").unwrap();
+    let mut out = Vec::new();
+    head.write(&mut out);
+    assert_eq!(text(&out), text(b"GET http://b.example/r HTTP/1.1\r\nhost: b.example\r\n\r\n"));
+}
+
 /// Reads one request, with its body, from what comes in pieces of `step` bytes.
 fn read_one(bytes: &[u8], step: usize) -> Result<Option<(Read, usize)>, Malformed> {
     let (mut seen, mut shown) = (0, 0);

@@ -284,6 +284,7 @@ impl Transit<'_> {
             Wish::Tunnel => false,
         };
         let how = Circumstances {
+            exchange: self.exchange,
             terms: self.terms,
             is_from_mesh: self.flight.security() == Some(Security::Mutual),
             persists: self.persists && holds_none,

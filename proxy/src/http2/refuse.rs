@@ -25,6 +25,14 @@ pub(super) fn refuse_as(
     send(respond, exchange, response, code);
 }
 
+/// Answers in the mesh's name where nothing is wrong.
+pub(super) fn answer(respond: &mut SendResponse<Bytes>, exchange: &Exchange, mut response: Response<()>) {
+    exchange.amend_response(response.headers_mut());
+    exchange.answered_by_mesh(response.status().as_u16());
+    // Fails only where the caller is gone.
+    let _ = respond.send_response(response, true);
+}
+
 fn send(respond: &mut SendResponse<Bytes>, exchange: &Exchange, response: Response<Bytes>, code: ErrorCode) {
     let (head, body) = response.into_parts();
     exchange.refused(head.status.as_u16(), code);

@@ -21,12 +21,12 @@ use super::deadline::Deadline;
 use super::limits::{MAX_FIELDS, MAX_HEADER_BYTES};
 use super::passage::Passage;
 use super::pump::{Broke, Moved, Pump};
-use super::refuse::{refuse, refuse_as};
+use super::refuse::{answer, refuse, refuse_as};
 use super::saved::Saved;
 use crate::failure::ErrorCode;
 use crate::http::{Exchange, headers};
 use crate::observe::Security;
-use crate::session::{Ruling, Session};
+use crate::session::{Answer, Ruling, Session};
 use crate::upstream::http2::{Place, Waits, find};
 use crate::upstream::{Attempts, Cluster};
 use crate::worker::Worker;
@@ -69,9 +69,13 @@ pub(super) async fn relay(
         deadline: if grpc { Deadline::of(&head.headers) } else { Deadline::default() },
         is_tunnel: head.method == Method::CONNECT,
     };
-    match objection.map_or(verdict, Err) {
+    match objection.map_or(verdict, |code| Err(Answer::Error(code))) {
         Ok(cluster) => call.forward(&cluster, head).await,
-        Err(code) => call.refuse(code),
+        Err(Answer::Error(code)) => call.refuse(code),
+        Err(Answer::Plain(response)) => {
+            answer(&mut call.respond, &call.exchange, *response);
+            Fate::Done
+        }
     }
 }
 
@@ -290,6 +294,7 @@ impl Call<'_> {
         if place.security() != Some(Security::Mutual) {
             headers::disown(&mut head.headers);
         }
+        self.exchange.amend_response(&mut head.headers);
         self.exchange.responded(head.status.as_u16(), &head.headers);
         self.upload.settle();
         if self.is_tunnel && !head.status.is_success() {

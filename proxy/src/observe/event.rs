@@ -147,6 +147,8 @@ pub enum Refusal {
     Garbage,
     /// No one of the mesh is there, and it may not be passed through.
     UnknownDestination,
+    /// No route takes it, or the one that does leads nowhere.
+    NoRoute,
     /// More connections than may be open.
     TooMany,
     /// The other side could not be reached.
@@ -163,6 +165,7 @@ impl Refusal {
             Self::Denied => "denied",
             Self::Garbage => "garbage",
             Self::UnknownDestination => "unknown-destination",
+            Self::NoRoute => "no-route",
             Self::TooMany => "too-many",
             Self::Unreachable => "unreachable",
             Self::Draining => "draining",

@@ -11,13 +11,16 @@ use http::HeaderName;
 use weft_core::balance::{self, Balancer, Load, Member, PeakEwma};
 use weft_core::breaker::{self, Ejection, Standing};
 use weft_core::fault::{self, Injected};
-use weft_core::model::{BalancingPolicy, Endpoint, HashKey, Protocol, QualifiedName, Service, Traffic};
+use weft_core::model::{
+    BalancingPolicy, Endpoint, Fault, HashKey, Protocol, QualifiedName, Service, Traffic,
+};
 
 use super::bulkhead::{Bulkheads, Room};
 use super::{InFlight, Upstream};
 use crate::failure::ErrorCode;
 use crate::http::head::Fields;
 use crate::observe::Security;
+use crate::routing::Routing;
 use crate::state::{Known, Snapshot};
 
 /// Where a cluster's endpoints come from.
@@ -60,6 +63,8 @@ struct State {
     /// The header that equal requests are told by, where the policy says so.
     hashed: Option<HeaderName>,
     room: Option<Arc<Room>>,
+    /// The routes of the service; none: it has none.
+    routing: Option<Routing>,
     upstreams: Vec<Rc<Upstream>>,
     /// Who takes part; none: to be found out with the next choice.
     choice: Option<Choice>,
@@ -90,6 +95,7 @@ impl Cluster {
                 traffic: Traffic::default(),
                 hashed: None,
                 room: None,
+                routing: None,
                 upstreams: Vec::new(),
                 choice: None,
                 changed: Rc::default(),
@@ -106,6 +112,12 @@ impl Cluster {
     /// What is spoken there, as far as it was declared.
     pub fn protocol(&self) -> Protocol {
         self.protocol.get()
+    }
+
+    /// The routes of the service that this is of, and the port of it; none where it has no routes.
+    pub fn routing(&self) -> Option<(Routing, u16)> {
+        let Source::Service(_, port) = &self.source else { return None };
+        self.state.borrow().routing.clone().map(|routing| (routing, *port))
     }
 
     /// How connections to its endpoints are protected: mutually, as soon as one of them has a sidecar.
@@ -131,12 +143,14 @@ impl Cluster {
             Source::Service(name, port) => {
                 let Some(known) = snapshot.services.get(name) else {
                     state.generation = 0;
+                    state.routing = None;
                     return state.replace(Vec::new());
                 };
                 if state.generation == known.generation {
                     return;
                 }
                 state.generation = known.generation;
+                state.routing = Some(known.routing.clone()).filter(|routing| !routing.is_empty());
                 let declared = known.service.ports.iter().find(|declared| declared.port == *port);
                 self.protocol.set(declared.map_or(Protocol::Detect, |declared| declared.protocol));
                 let places = known.endpoints.iter().filter_map(|e| Some((e, e.target_port(*port)?)));
@@ -178,11 +192,11 @@ impl Cluster {
         }
     }
 
-    /// What a request is to be tried with.
-    pub fn inject(&self, fields: &impl Fields, rng: &mut fastrand::Rng) -> Injected {
+    /// What a request is to be tried with. Where a route led it here, `called` is whom it was for; what holds of both, such
+    /// as a fault of the whole mesh, was drawn there, and is not drawn twice.
+    pub fn inject(&self, called: Option<&Self>, fields: &impl Fields, rng: &mut fastrand::Rng) -> Injected {
         let state = self.state.borrow();
-        let faults = &state.traffic.faults;
-        if faults.is_empty() {
+        if state.traffic.faults.is_empty() {
             return Injected::default();
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -190,7 +204,10 @@ impl Cluster {
             name.parse::<HeaderName>()
                 .is_ok_and(|name| fields.all(&name).any(|found| found == value.as_bytes()))
         };
-        fault::inject(faults, has, now, rng)
+        let drawn = called.map(|called| called.state.borrow());
+        let is_new =
+            |fault: &&Fault| drawn.as_ref().is_none_or(|drawn| !drawn.traffic.faults.contains(fault));
+        fault::inject(state.traffic.faults.iter().filter(is_new), has, now, rng)
     }
 
     /// The upstream for the next request, preferably not `avoid`.

@@ -184,9 +184,15 @@ impl Pair {
             addresses: Vec::new(),
             ports: vec![ServicePort { port: PORT, name: String::new(), protocol }],
             traffic: Default::default(),
+            routes: Vec::new(),
         };
         let endpoints = endpoints.into_iter().map(Arc::new).collect();
-        let known = KnownService { service, endpoints, generation: self.generation };
+        let known = KnownService {
+            service,
+            endpoints,
+            routing: weft_proxy::routing::Routing::default(),
+            generation: self.generation,
+        };
         self.caller.publisher.publish(Snapshot {
             mesh: Some(Arc::new(mesh())),
             services: HashMap::from([(orders(), Arc::new(known))]),

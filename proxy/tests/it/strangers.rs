@@ -55,8 +55,19 @@ impl Alone {
         let (drain, watch) = drain::channel();
         let leaving = Leaving { announced: watch.clone(), closing: watch };
         let ports = vec![ServicePort { port: PORT, name: String::new(), protocol: Default::default() }];
-        let service = Service { name: orders(), addresses: vec![vip()], ports, traffic: Default::default() };
-        let known = KnownService { service, endpoints: Arc::from([]), generation: 1 };
+        let service = Service {
+            name: orders(),
+            addresses: vec![vip()],
+            ports,
+            traffic: Default::default(),
+            routes: Vec::new(),
+        };
+        let known = KnownService {
+            service,
+            endpoints: Arc::from([]),
+            routing: weft_proxy::routing::Routing::default(),
+            generation: 1,
+        };
         publisher.publish(Snapshot {
             mesh: Some(Arc::new(Mesh { mtls, authorization, outbound, ..mesh() })),
             workload: Some(Arc::new(workload())),

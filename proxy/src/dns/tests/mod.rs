@@ -285,12 +285,14 @@ fn service(
     endpoints: Vec<Endpoint>,
 ) -> Arc<KnownService> {
     let service = Service {
+        routes: Vec::new(),
         name: name.parse().unwrap(),
         addresses: parse(addresses),
         ports,
         traffic: Default::default(),
     };
     Arc::new(KnownService {
+        routing: crate::routing::Routing::default(),
         service,
         endpoints: endpoints.into_iter().map(Arc::new).collect(),
         generation: 1,
