@@ -1,5 +1,6 @@
 //! The whole mesh, tried from outside: one file per promise.
 
+mod addresses;
 mod authorization;
 mod balancing;
 mod breaker;

@@ -234,6 +234,11 @@ impl Transit<'_> {
                 return Poll::Ready(Outcome::CallerGone(None));
             }
             match download.stage {
+                // It was answered before it had said all. As its connection will be used again, the rest is passed on first.
+                Stage::Ended if download.persists && self.upload.state == Sending::UnderWay => {
+                    drop(ready!(flushed));
+                    return Poll::Pending;
+                }
                 Stage::Ended | Stage::Switching => {
                     drop(ready!(flushed));
                     return Poll::Ready(download.finish(self.upload));

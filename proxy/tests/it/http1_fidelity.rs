@@ -202,6 +202,26 @@ async fn an_early_response_reaches_a_client_that_is_still_sending() {
 }
 
 #[tokio::test]
+async fn a_connection_on_which_an_answer_came_before_the_body_had_ended_is_used_again() {
+    both(async |pair, listener| {
+        let mut client = pair.connect().await;
+        send(&mut client, "POST /early HTTP/1.1\r\nHost: orders\r\nContent-Length: 4\r\n\r\n").await;
+        let (mut server, _) = listener.accept().await.unwrap();
+        read_head(&mut server).await;
+        let ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        send(&mut server, ok).await;
+        assert_eq!(read_until(&mut client, "ok").await.lines().next(), Some("HTTP/1.1 200 OK"));
+        send(&mut client, "paid").await;
+        server.read_exact(&mut [0; 4]).await.unwrap();
+        send(&mut client, &request("/next", "")).await;
+        assert!(read_head(&mut server).await.starts_with("GET /next "));
+        send(&mut server, ok).await;
+        assert_eq!(read_until(&mut client, "ok").await.lines().next(), Some("HTTP/1.1 200 OK"));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_client_that_has_said_all_still_gets_its_response() {
     both(async |pair, listener| {
         let mut client = pair.connect().await;
