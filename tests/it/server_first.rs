@@ -64,7 +64,7 @@ fn nats_serves_news_requests_and_queue_groups() {
 #[test]
 fn postfix_greets_takes_large_letters_and_delivers_them() {
     in_pods!(postfix_greets_takes_large_letters_and_delivers_them, || {
-        let Some(server) = program(&["postfix"]) else { return };
+        let (Some(server), Some(_)) = (program(&["postfix"]), weft_tests::python("smtp.py")) else { return };
         if !is_root() {
             return eprintln!("SKIPPED: postfix's master is started by root only");
         }
