@@ -16,6 +16,7 @@ pub mod http2;
 pub mod inbound;
 mod intercept;
 pub mod listen;
+pub mod mirror;
 pub mod observe;
 pub mod outbound;
 pub mod routing;

@@ -21,6 +21,7 @@ use weft_core::route::{
 use crate::failure::ErrorCode;
 use crate::http::Exchange;
 use crate::http::head::{Fields, Head, Value};
+use crate::mirror::Mirrored;
 use crate::session::Answer;
 use crate::state::Snapshot;
 use crate::upstream::{Cluster, Source};
@@ -100,6 +101,7 @@ pub struct Routed {
     routing: Routing,
     rule: Arc<Rule>,
     backend: Option<usize>,
+    mirrors: Vec<Rc<Cluster>>,
     /// The page's origin that the caller named, where the rule says which may call.
     origin: Option<Box<[u8]>>,
 }
@@ -113,6 +115,11 @@ impl Routed {
     /// As metrics and spans name it.
     pub fn name(&self) -> &Arc<str> {
         &self.rule.label
+    }
+
+    /// Who is to get copies, told once.
+    pub fn take_mirrors(&mut self) -> Vec<Rc<Cluster>> {
+        std::mem::take(&mut self.mirrors)
     }
 
     /// Makes of a response's fields what the rule says.
@@ -173,10 +180,11 @@ pub fn request(
         matched: path.matched.as_bytes(),
         query: path.query.as_deref(),
     };
-    let routed = |backend| Routed {
+    let routed = |backend: Option<usize>| Routed {
         routing: routing.clone(),
         rule: Arc::clone(&rule),
         backend,
+        mirrors: backend.map(|index| mirrors(worker, &rule, index)).unwrap_or_default(),
         origin: origin.clone(),
     };
     if let Some(answer) = preflight(&rule, head, origin.as_deref()) {
@@ -303,6 +311,27 @@ fn draw(worker: &Worker, split: &Split) -> Result<(usize, Rc<Cluster>), ErrorCod
     let snapshot = worker.discovery.snapshot();
     let cluster = target(worker, &snapshot, &backend.target)?;
     Ok((index, cluster))
+}
+
+/// Who is to get a copy of a request that goes to this backend.
+fn mirrors(worker: &Worker, rule: &Rule, backend: usize) -> Vec<Rc<Cluster>> {
+    let drawn = rule.mirrors(backend, &mut worker.rng.borrow_mut());
+    if drawn.is_empty() {
+        return Vec::new();
+    }
+    let snapshot = worker.discovery.snapshot();
+    let known = |mirror: &BackendTarget| {
+        let found = target(worker, &snapshot, mirror);
+        if found.is_err() {
+            let label = match mirror {
+                BackendTarget::Service(name, _) => name.to_string(),
+                BackendTarget::OtherKind | BackendTarget::NotPermitted => "unknown".to_owned(),
+            };
+            worker.observer.mirrored(&label, Mirrored::Failed);
+        }
+        found.ok()
+    };
+    drawn.into_iter().filter_map(known).collect()
 }
 
 /// The endpoints behind a backend. It is called as such: its own routes do not apply.

@@ -20,6 +20,7 @@ use weft_runtime::task;
 
 use crate::credentials::CredentialStore;
 use crate::listen::{self, Accepted, Listener};
+use crate::mirror::Copies;
 use crate::observe::{Observe, Observer, Party};
 use crate::state::{Discovery, Snapshot};
 use crate::tls::{TlsClient, TlsServer};
@@ -233,6 +234,8 @@ pub struct Worker {
     pub own_ports: [u16; 2],
     /// Hears that we leave.
     pub leaving: Leaving,
+    /// Requests that are being copied for mirrors.
+    pub copies: Copies,
     credentials: CredentialStore,
     site: Site,
     clusters: RefCell<HashMap<Source, Rc<Cluster>>>,
@@ -253,6 +256,7 @@ impl Worker {
             rng: RefCell::new(fastrand::Rng::new()),
             own_ports,
             leaving,
+            copies: Copies::default(),
             clusters: RefCell::default(),
             open: Rc::default(),
         }

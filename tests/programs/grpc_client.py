@@ -163,6 +163,12 @@ async def large(channel, call):
         assert await chat.read() == message[::-1]
 
 
+async def calls(channel, call):
+    """So many calls, one after the other."""
+    for _ in range(int(sys.argv[3])):
+        assert await call.unary(b"abc") == b"cba"
+
+
 async def pings(channel, call):
     """A silent stream whose client asks ten times a second whether the other end lives stays open."""
     hanging = call.hang()

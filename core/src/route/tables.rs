@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::matching::{Rank, Request, fits};
 use crate::balance::Weights;
 use crate::model::{
-    Backend, Filters, HostPattern, HttpMatch, Name, PathMatch, QualifiedName, Route, RoutePath, RoutePolicy,
-    RouteRules,
+    Backend, BackendTarget, Filters, HostPattern, HttpMatch, Name, PathMatch, QualifiedName, Route,
+    RoutePath, RoutePolicy, RouteRules,
 };
 
 /// A service's rules for one namespace's callers.
@@ -239,6 +239,14 @@ impl Connections {
 }
 
 impl Rule {
+    /// Who gets a copy of the next request that goes to this backend.
+    pub fn mirrors(&self, backend: usize, rng: &mut fastrand::Rng) -> Vec<&BackendTarget> {
+        let of_backend = self.split.backends.get(backend).map(|backend| &backend.filters);
+        let all = [Some(&self.filters), of_backend].into_iter().flatten();
+        let drawn = all.flat_map(|filters| &filters.mirrors).filter(|mirror| mirror.share.draw(rng));
+        drawn.map(|mirror| &mirror.target).collect()
+    }
+
     fn of_connections(route: &Route, backends: &[Backend]) -> Self {
         Self {
             route: route.name.clone(),

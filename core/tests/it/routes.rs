@@ -95,10 +95,23 @@ fn filters_that_contradict_are_refused() {
     );
     rule(&[cors("{allowOrigins: [\"*\", \"https://a.b\"]}")], backends, &["7 every origin"]);
     rule(&[cors("{allowOrigins: [a.b]}")], backends, &["7 is no origin"]);
+    rule(&[filter("RequestMirror", "requestMirror", "{backendRef: {name: b, port: 1}}")], backends, &[]);
+    let mirror = |to: &str, share: &str| {
+        filter("RequestMirror", "requestMirror", &format!("{{backendRef: {{name: {to}, port: 80}}{share}}}"))
+    };
     rule(
-        &[filter("RequestMirror", "requestMirror", "{backendRef: {name: b, port: 1}}")],
+        &[mirror("c", ", percent: 20"), mirror("d", ", fraction: {numerator: 1, denominator: 3}")],
         backends,
-        &["7 not carried out by this version yet"],
+        &[],
+    );
+    rule(&[mirror("b", "")], backends, &["7 default/b:80 is a backend and its own mirror"]);
+    rule(&[mirror("c", ""), mirror("c", "")], backends, &["7 default/c:80 is a mirror twice"]);
+    rule(&[mirror("c", ", percent: 101")], backends, &["7 from 0 to 100"]);
+    rule(&[mirror("c", ", percent: 1, fraction: {numerator: 1}")], backends, &["7 exclude each other"]);
+    rule(&[mirror("c", ", fraction: {numerator: 2, denominator: 1}")], backends, &["7 more than all"]);
+    http(
+        "backendRefs: [{name: b, port: 80, filters: [{type: RequestMirror, requestMirror: {backendRef: {name: b, port: 80}}}]}]",
+        &["7 its own mirror"],
     );
     rule(&[filter("ExtensionRef", "extensionRef", "{}")], backends, &["7 no such filter"]);
     http(

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::Method;
@@ -14,7 +15,7 @@ use super::head::{Fields, Head};
 use crate::failure::ErrorCode;
 use crate::observe::{Flow, Observer, RequestEnded, Requested, Security, Spoken};
 use crate::routing::Routed;
-use crate::upstream::{InFlight, Ticket};
+use crate::upstream::{Cluster, InFlight, Ticket};
 
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
@@ -129,6 +130,11 @@ impl Exchange {
     /// It falls under a route's rule.
     pub fn routed(&mut self, routed: Routed) {
         self.routed = Some(Box::new(routed));
+    }
+
+    /// Who is to get copies of it, told once.
+    pub fn take_mirrors(&mut self) -> Vec<Rc<Cluster>> {
+        self.routed.as_mut().map(|routed| routed.take_mirrors()).unwrap_or_default()
     }
 
     /// The rule that it falls under.

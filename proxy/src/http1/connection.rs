@@ -16,9 +16,11 @@ use super::forward::{self, Request, Tunnel};
 use super::head::{MAX_HEAD, RequestHead, Wish, end_of_lines};
 use super::outgoing::Outgoing;
 use super::refuse::Refusal;
+use super::replica::Replica;
 use super::transit::Upload;
 use crate::http::head::Head as _;
 use crate::http::headers::{self, Upgrade};
+use crate::mirror::{self, Copying};
 use crate::observe;
 use crate::session::{Ruling, Session};
 use crate::stream::{Reset as _, Stream};
@@ -98,7 +100,7 @@ async fn turn(session: &Session, caller: &mut Caller) -> After {
 fn receive(session: &Session, caller: &mut Caller, length: usize) -> Result<(Request, Ruling), Malformed> {
     let bytes = caller.input.unseen().get(..length).unwrap_or_default();
     let mut head = RequestHead::parse(bytes)?;
-    let ruling = session.rule(&mut head);
+    let mut ruling = session.rule(&mut head);
     let upgrade = if head.terms.wish == Wish::Upgrade { Upgrade::Kept } else { Upgrade::Dropped };
     headers::strip_hop_by_hop(head.fields_mut(), upgrade);
     let mut out = Outgoing::new();
@@ -106,7 +108,15 @@ fn receive(session: &Session, caller: &mut Caller, length: usize) -> Result<(Req
     let terms = head.terms;
     drop(head);
     caller.input.skip(length);
-    Ok((Request { terms, upload: Upload::new(out, terms.framing) }, ruling))
+    let mirrors = ruling.exchange.take_mirrors();
+    // What becomes something else has no end that a copy could be sent at.
+    let copying = (!mirrors.is_empty() && terms.wish == Wish::None && ruling.verdict.is_ok()).then(|| {
+        let head = mirror::Head::Http1(Replica::of(&out.bytes, terms));
+        Copying::begin(&session.worker, mirrors, head)
+    });
+    let mut upload = Upload::new(out, terms.framing);
+    upload.way.copying = copying;
+    Ok((Request { terms, upload }, ruling))
 }
 
 /// Refuses what is no request. Where it ends nobody can say, so nothing after it is read.

@@ -14,6 +14,7 @@ mod framing;
 mod head;
 mod outgoing;
 mod refuse;
+mod replica;
 mod response;
 mod target;
 mod transit;
@@ -25,6 +26,7 @@ pub use framing::{Decoder, Framing, MAX_TRAILERS, Piece};
 pub use head::{
     MAX_FIELDS, MAX_HEAD, MAX_TARGET, RequestHead, ResponseHead, Terms, Wish, end_of_lines, parse_trailers,
 };
+pub use replica::Replica;
 
 use crate::failure::ErrorCode;
 

@@ -9,6 +9,7 @@ use super::framing::{Decoder, Framing, Piece};
 use super::head::parse_trailers;
 use super::outgoing::Outgoing;
 use crate::http::headers::is_ours;
+use crate::mirror::Copying;
 
 /// Of a request that may have to be sent again, so many bytes are kept.
 const KEPT: usize = 64 * 1024;
@@ -30,12 +31,14 @@ pub(super) struct Way {
     pub(super) decoder: Decoder,
     pub(super) encoding: Encoding,
     pub(super) out: Outgoing,
+    /// Gets what passes, where a mirror is to have it.
+    pub(super) copying: Option<Box<Copying>>,
 }
 
 impl Way {
     /// For a body delimited so, after the head that is in `out`.
     pub(super) fn new(out: Outgoing, framing: Framing) -> Self {
-        Self { decoder: Decoder::new(framing), encoding: Encoding::AsReceived, out }
+        Self { decoder: Decoder::new(framing), encoding: Encoding::AsReceived, out, copying: None }
     }
 
     /// Turns all that was received into what is to be written: how many bytes of the body that are. Trailers are shown
@@ -48,9 +51,18 @@ impl Way {
         let mut moved = 0;
         loop {
             match self.decoder.next(buffer.unseen())? {
-                Piece::More | Piece::End => return Ok(moved),
+                Piece::More => return Ok(moved),
+                Piece::End => {
+                    if let Some(copying) = self.copying.take() {
+                        copying.send();
+                    }
+                    return Ok(moved);
+                }
                 Piece::Data(count) => {
                     moved += count as u64;
+                    if let Some(copying) = &mut self.copying {
+                        copying.add(buffer.unseen().get(..count).unwrap_or_default());
+                    }
                     self.data(buffer, count);
                 }
                 Piece::Delimiter(count) => self.delimiter(buffer, count),

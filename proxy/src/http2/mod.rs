@@ -10,8 +10,10 @@ mod passage;
 mod pump;
 mod refuse;
 mod relay;
+mod replica;
 mod saved;
 mod serve;
 pub mod watch;
 
+pub use replica::Replica;
 pub use serve::serve;

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 
+use crate::mirror::Copying;
+
 /// Bytes of a request that are kept so that they can be sent once more.
 const KEPT: usize = 64 * 1024;
 
@@ -20,6 +22,8 @@ pub(super) struct Pump {
     /// Bytes at the beginning of `held` whose room in the window was given back when they were sent the first time.
     again: usize,
     past: Past,
+    /// Gets what comes, where a mirror is to have it.
+    copying: Option<Box<Copying>>,
 }
 
 /// What was sent, for the case that it has to be sent again.
@@ -70,12 +74,27 @@ impl Pump {
     /// Of what `from` brings.
     pub(super) fn new(from: RecvStream) -> Self {
         let end = if from.is_end_stream() { End::Passed } else { End::Open };
-        Self { from, held: VecDeque::new(), end, again: 0, past: Past::Gone }
+        Self { from, held: VecDeque::new(), end, again: 0, past: Past::Gone, copying: None }
     }
 
     /// The same, and what it sends can be sent again, as long as it is not too much.
     pub(super) fn repeatable(from: RecvStream) -> Self {
         Self { past: Past::Kept(Kept::default()), ..Self::new(from) }
+    }
+
+    /// Mirrors get what it brings, too. To be said before anything has come.
+    pub(super) fn copy(&mut self, copying: Box<Copying>) {
+        self.copying = Some(copying);
+        if self.has_passed() {
+            self.copied();
+        }
+    }
+
+    /// All has come.
+    fn copied(&mut self) {
+        if let Some(copying) = self.copying.take() {
+            copying.send();
+        }
     }
 
     /// Whether nothing is left to do.
@@ -162,8 +181,12 @@ impl Pump {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         match ready!(self.from.poll_data(cx)) {
             Some(Ok(piece)) => {
+                if let Some(copying) = &mut self.copying {
+                    copying.add(&piece);
+                }
                 if self.from.is_end_stream() {
                     self.end = End::Data;
+                    self.copied();
                 }
                 // An empty piece that ends nothing says nothing, and peers count such.
                 if !piece.is_empty() {
@@ -174,6 +197,7 @@ impl Pump {
             None => {
                 let trailers = ready!(self.from.poll_trailers(cx))?;
                 self.end = trailers.map_or(End::Data, End::Trailers);
+                self.copied();
             }
         }
         Poll::Ready(Ok(()))

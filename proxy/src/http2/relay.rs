@@ -22,9 +22,11 @@ use super::limits::{MAX_FIELDS, MAX_HEADER_BYTES};
 use super::passage::Passage;
 use super::pump::{Broke, Moved, Pump};
 use super::refuse::{answer, refuse, refuse_as};
+use super::replica::Replica;
 use super::saved::Saved;
 use crate::failure::ErrorCode;
 use crate::http::{Exchange, headers};
+use crate::mirror::{Copying, Head};
 use crate::observe::Security;
 use crate::session::{Answer, Ruling, Session};
 use crate::upstream::http2::{Place, Waits, find};
@@ -89,7 +91,7 @@ fn objection(head: &request::Parts) -> Option<ErrorCode> {
 
 /// A request that is being carried.
 struct Call<'a> {
-    worker: &'a Worker,
+    worker: &'a Rc<Worker>,
     exchange: Exchange,
     grpc: bool,
     respond: SendResponse<Bytes>,
@@ -127,6 +129,11 @@ impl Call<'_> {
             head.version = Version::HTTP_11;
         }
         let saved = Saved::of(&head);
+        let mirrors = self.exchange.take_mirrors();
+        if !mirrors.is_empty() && !self.is_tunnel {
+            let head = Head::Http2(Replica::of(&head));
+            self.upload.copy(Copying::begin(self.worker, mirrors, head));
+        }
         let (mut attempts, mut repeats) = (Attempts::of(&self.exchange), 0);
         loop {
             if !self.deadline.tell(&mut head.headers) {

@@ -13,6 +13,7 @@ use weft_runtime::metrics::{Counter, Family, Gauge, Histogram, Registry, Shard};
 
 use super::event::{Direction, Refusal, RequestEnded, Security, Spoken};
 use crate::failure::ErrorCode;
+use crate::mirror::Mirrored;
 
 /// The semantic conventions' bounds for request durations, with finer ones below for hops within a machine.
 const SECONDS: [f64; 17] =
@@ -64,6 +65,11 @@ const BYTES: Family<Counter, 4> = Family::counter(
     "Bytes of bodies and streams, in from the caller and out to the caller.",
     ["direction", "source", "destination", "way"],
 );
+const MIRRORED: Family<Counter, 2> = Family::counter(
+    "weft_mirrored_total",
+    "Copies of requests for a route's mirrors, by whom they were for and what became of them.",
+    ["destination", "outcome"],
+);
 const DECISIONS: Family<Counter, 2> = Family::counter(
     "weft_policy_decisions_total",
     "What policies decided about requests and connections.",
@@ -82,10 +88,15 @@ pub(super) fn declare(registry: &Registry) {
     registry.declare(&TLS);
     registry.declare(&BYTES);
     registry.declare(&DECISIONS);
+    registry.declare(&MIRRORED);
 }
 
 pub(super) fn refused(shard: &Shard, direction: Direction, refusal: Refusal) {
     shard.series(&REFUSED, &[direction.as_str(), refusal.as_str()]).increment();
+}
+
+pub(super) fn mirrored(shard: &Shard, destination: &str, outcome: Mirrored) {
+    shard.series(&MIRRORED, &[destination, outcome.as_str()]).increment();
 }
 
 pub(super) fn handshake_failed(shard: &Shard, direction: Direction) {

@@ -26,6 +26,7 @@ use weft_runtime::metrics::{Counter, Gauge, Registry, Shard};
 pub use event::{Direction, Party, Refusal, RequestEnded, Requested, Security, Spoken};
 pub use record::{Record, RecordQueue, Records};
 
+use crate::mirror::Mirrored;
 use metrics::{FlowSeries, ServerNames};
 
 /// What all workers' observers share.
@@ -167,6 +168,11 @@ impl Observer {
     pub fn handshake_failed(&self, direction: Direction, reason: &dyn fmt::Display) {
         metrics::handshake_failed(&self.0.shard, direction);
         tracing::debug!(direction = direction.as_str(), %reason, "TLS handshake failed");
+    }
+
+    /// A mirror got a copy of a request, or did not.
+    pub fn mirrored(&self, destination: &str, outcome: Mirrored) {
+        metrics::mirrored(&self.0.shard, destination, outcome);
     }
 
     /// A policy allowed or denied something.

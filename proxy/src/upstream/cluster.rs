@@ -109,6 +109,15 @@ impl Cluster {
         cluster
     }
 
+    /// As metrics name it.
+    pub fn label(&self) -> String {
+        match &self.source {
+            Source::Service(name, _) => name.to_string(),
+            Source::Workload(address, _) => address.to_string(),
+            Source::App(address) => address.to_string(),
+        }
+    }
+
     /// What is spoken there, as far as it was declared.
     pub fn protocol(&self) -> Protocol {
         self.protocol.get()

@@ -67,8 +67,11 @@ pub(super) fn read(
             Type::Request => filters.request = read_edits(&body).unwrap_or_default(),
             Type::Response => filters.response = read_edits(&body).unwrap_or_default(),
             Type::Mirror => {
-                field.mistake("not carried out by this version yet", "take it out");
-                filters.mirrors.extend(read_mirror(&body, namespace));
+                let Some(mirror) = read_mirror(&body, namespace) else { continue };
+                if filters.mirrors.iter().any(|other| other.target == mirror.target) {
+                    field.mistake(format!("{} is a mirror twice", mirror.target), "keep one of them");
+                }
+                filters.mirrors.push(mirror);
             }
             Type::Redirect => {
                 if place != Where::Rule {

@@ -233,8 +233,27 @@ fn read_rule(
             "take out backendRefs, or the filter RequestRedirect",
         );
     }
+    refuse_echoes(field, &filters, &backends);
     note_dead_end(field, &filters, &backends);
     Some(HttpRule { name, matches, filters, backends, policy: policy::read(&object) })
+}
+
+/// A copy that goes where its request goes would be the same request twice. Longer ways round there are none: what a mirror
+/// gets falls under no further route.
+fn refuse_echoes(field: &Field<'_>, filters: &Filters, backends: &[crate::model::Backend]) {
+    for backend in backends.iter().filter(|backend| backend.weight > 0) {
+        let mut mirrors = filters.mirrors.iter().chain(&backend.filters.mirrors);
+        if let Some(mirror) = mirrors.find(|mirror| mirror.target == backend.target) {
+            field.mistake(
+                format!("{} is a backend and its own mirror: it would get each request twice", mirror.target),
+                "mirror to another Service",
+            );
+            return;
+        }
+    }
+    if filters.redirect.is_some() && !filters.mirrors.is_empty() {
+        field.note("mirrors get nothing: a rule that redirects sends no request that could be copied");
+    }
 }
 
 fn note_dead_end(field: &Field<'_>, filters: &Filters, backends: &[crate::model::Backend]) {

@@ -15,6 +15,8 @@ pub use policy::{
     CookieLifetime, RetryPolicy, RoutePolicy, SessionKey, SessionPersistence, StatusCode, StatusError,
 };
 
+use std::fmt;
+
 use super::QualifiedName;
 
 /// A route, as far as it concerns one service. Routes of a service are in the order of age: where two match alike,
@@ -82,6 +84,16 @@ pub enum BackendTarget {
     OtherKind,
     /// Nowhere: what was named is in a namespace whose owner has not allowed it.
     NotPermitted,
+}
+
+impl fmt::Display for BackendTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(name, port) => write!(f, "{name}:{port}"),
+            Self::OtherKind => f.write_str("of another kind than Service"),
+            Self::NotPermitted => f.write_str("not permitted"),
+        }
+    }
 }
 
 impl RouteRules {
