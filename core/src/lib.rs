@@ -13,6 +13,7 @@ pub mod deadline;
 pub mod detect;
 pub mod fault;
 pub mod host;
+pub mod limits;
 pub mod manifest;
 pub mod model;
 pub mod path;

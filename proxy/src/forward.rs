@@ -3,6 +3,7 @@
 use std::future::{poll_fn, ready};
 use std::io;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
@@ -160,7 +161,7 @@ pub fn nothing_more() -> LastStage {
 /// is no hop of its own.
 pub async fn tunnel(
     worker: &Worker,
-    cluster: &Cluster,
+    cluster: &Rc<Cluster>,
     mut client: Stream,
     greeted: Option<Greeted>,
     flow: &Flow,
@@ -189,14 +190,15 @@ pub async fn tunnel(
     // Where a port is said to carry bytes, they may be HTTP's: nothing is ruled of it, and its app knows no callers.
     let may_be_http = matches!(cluster.protocol(), Protocol::Tcp | Protocol::Tls);
     if flow.direction() == Direction::Outbound || may_be_http {
+        let cluster = Rc::clone(cluster);
         return Box::pin(async move {
-            pump(client, stream, open).await;
+            pump(client, stream, open, || cluster.idle().unwrap_or(tcp::IDLE)).await;
             drop(flight);
         });
     }
     let (client, observer) = (Screened::new(client), worker.observer.clone());
     Box::pin(async move {
-        match tcp::copy(client, stream, |moved| open.moved(moved.forth, moved.back)).await {
+        match tcp::copy(client, stream, || tcp::IDLE, |moved| open.moved(moved.forth, moved.back)).await {
             // A request that came as bytes, or what no one sealed.
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 tracing::debug!(%error, "what came is refused");
@@ -210,8 +212,9 @@ pub async fn tunnel(
 }
 
 /// Carries bytes between two connections until both ways have ended.
-pub async fn pump(client: Stream, server: Stream, open: OpenConnection) {
-    if let Err(error) = tcp::copy(client, server, |moved| open.moved(moved.forth, moved.back)).await {
+pub async fn pump(client: Stream, server: Stream, open: OpenConnection, idle: impl Fn() -> Duration) {
+    let told = |moved: tcp::Moved| open.moved(moved.forth, moved.back);
+    if let Err(error) = tcp::copy(client, server, idle, told).await {
         tracing::debug!(%error, "a connection broke");
     }
 }

@@ -19,6 +19,7 @@ use crate::session::{Answer, Purpose, Session};
 use crate::sniff;
 use crate::state::{Known, Snapshot};
 use crate::stream::{Peeked, Reset, Stream};
+use crate::tcp;
 use crate::upstream::{Cluster, Source};
 use crate::worker::{Explicit, Worker};
 
@@ -186,7 +187,7 @@ async fn pass_through(worker: &Worker, mut client: Peeked, destination: SocketAd
         worker.observer.tls_opened(hello.server_name.as_deref());
     }
     let open = worker.observer.connection_opened(&flow, spoken, Security::Plaintext);
-    Box::pin(forward::pump(client.into(), server.into(), open))
+    Box::pin(forward::pump(client.into(), server.into(), open, || tcp::IDLE))
 }
 
 /// Refuses a connection to no one, in the words of what is spoken where that has some, else by a reset.

@@ -112,6 +112,7 @@ impl Session {
         });
         if let (Purpose::Outbound(_), Ok(cluster)) = (&self.purpose, &verdict) {
             exchange.keyed(cluster.key(head.fields(), self.client.ip()));
+            exchange.limited(cluster.limits(exchange.route().map(|routed| &routed.rule().policy)));
         }
         Ruling { verdict, exchange, grpc }
     }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep};
 use crate::buffer::Buffer;
 use crate::stream::Reset;
 
-/// A connection on which nothing has moved for this long is closed.
+/// A connection on which nothing has moved for this long is closed, where no policy says otherwise.
 pub const IDLE: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Steps of one direction before others on this worker have their turn.
@@ -27,17 +27,24 @@ pub struct Moved {
     pub back: u64,
 }
 
-/// Moves bytes between two connections until both ways have ended, one breaks, or nothing moves for [`IDLE`].
+/// Moves bytes between two connections until both ways have ended, one breaks, or nothing moves for as long as `idle` said
+/// when something last did.
 ///
 /// `progress` is told the bytes of each step. What breaks one side resets the other.
-pub async fn copy<A, B>(mut first: A, mut second: B, mut progress: impl FnMut(Moved)) -> io::Result<()>
+pub async fn copy<A, B>(
+    mut first: A,
+    mut second: B,
+    idle: impl Fn() -> Duration,
+    mut progress: impl FnMut(Moved),
+) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite + Reset + Unpin,
     B: AsyncRead + AsyncWrite + Reset + Unpin,
 {
     let mut forth = Direction::default();
     let mut back = Direction::default();
-    let mut idle = std::pin::pin!(tokio::time::sleep(IDLE));
+    let mut allowed = idle();
+    let mut timer = std::pin::pin!(tokio::time::sleep(allowed));
     let mut last_moved = Instant::now();
     let result = poll_fn(|cx| {
         let before = Moved { forth: forth.moved, back: back.moved };
@@ -47,11 +54,16 @@ where
         if moved != Moved::default() {
             last_moved = Instant::now();
             progress(moved);
+            let now_allowed = idle();
+            if now_allowed < allowed {
+                timer.as_mut().reset(last_moved + now_allowed);
+            }
+            allowed = now_allowed;
         }
         if forth_ended && back_ended {
             return Poll::Ready(Ok(()));
         }
-        poll_idle(cx, idle.as_mut(), last_moved)
+        poll_idle(cx, timer.as_mut(), last_moved + allowed)
     })
     .await;
     if result.is_err() {
@@ -61,14 +73,13 @@ where
     result
 }
 
-/// Ready once nothing has moved for [`IDLE`]. The timer is not touched while bytes move, only looked at when it fires.
-fn poll_idle(cx: &mut Context<'_>, mut idle: Pin<&mut Sleep>, last_moved: Instant) -> Poll<io::Result<()>> {
-    while idle.as_mut().poll(cx).is_ready() {
-        let deadline = last_moved + IDLE;
+/// Ready once nothing has moved up to `deadline`. The timer is not touched while bytes move, only looked at when it fires.
+fn poll_idle(cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>, deadline: Instant) -> Poll<io::Result<()>> {
+    while timer.as_mut().poll(cx).is_ready() {
         if deadline <= Instant::now() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        idle.as_mut().reset(deadline);
+        timer.as_mut().reset(deadline);
     }
     Poll::Pending
 }
@@ -191,10 +202,15 @@ mod tests {
             client.read_to_string(&mut answer).await.unwrap();
             (question, answer)
         };
-        let copied = copy(a, b, |moved| {
-            total.forth += moved.forth;
-            total.back += moved.back;
-        });
+        let copied = copy(
+            a,
+            b,
+            || IDLE,
+            |moved| {
+                total.forth += moved.forth;
+                total.back += moved.back;
+            },
+        );
         let (copied, (question, answer)) = tokio::join!(copied, exchange);
         copied.unwrap();
         assert_eq!((question.as_str(), answer.as_str()), ("question", "a longer answer than fits at once"));
@@ -219,7 +235,7 @@ mod tests {
             drop(server);
             received
         };
-        let (copied, received) = tokio::join!(copy(a, b, |_| {}), exchange);
+        let (copied, received) = tokio::join!(copy(a, b, || IDLE, |_| {}), exchange);
         copied.unwrap();
         assert!(received == sent);
     }
@@ -229,9 +245,26 @@ mod tests {
         let ((client, a), (mut server, b)) = (tcp_pair().await, tcp_pair().await);
         crate::stream::reset(&client);
         drop(client);
-        assert!(copy(a, b, |_| {}).await.is_err());
+        assert!(copy(a, b, || IDLE, |_| {}).await.is_err());
         let error = server.read(&mut [0; 8]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_limit_holds_from_the_next_bytes_on() {
+        let ((mut client, a), (server, b)) = (duplex(16), duplex(16));
+        let allowed = std::cell::Cell::new(IDLE);
+        let begun = Instant::now();
+        let talk = async {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            allowed.set(Duration::from_secs(5));
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            client.write_all(b"x").await.unwrap();
+        };
+        let (copied, ()) = tokio::join!(copy(a, b, || allowed.get(), |_| {}), talk);
+        assert_eq!(copied.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(begun.elapsed(), Duration::from_secs(125));
+        drop(server);
     }
 
     #[tokio::test(start_paused = true)]
@@ -242,7 +275,7 @@ mod tests {
             tokio::time::sleep(IDLE / 2).await;
             client.write_all(b"x").await.unwrap();
         };
-        let (copied, ()) = tokio::join!(copy(a, b, |_| {}), talk);
+        let (copied, ()) = tokio::join!(copy(a, b, || IDLE, |_| {}), talk);
         assert_eq!(copied.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(begun.elapsed(), IDLE + IDLE / 2);
         drop(server);

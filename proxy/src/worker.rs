@@ -191,6 +191,7 @@ async fn run(
         });
     }
     task::spawn_local("sweep", sweep(Rc::clone(&worker)));
+    task::spawn_local("follow", follow(Rc::clone(&worker)));
     drain.draining().await;
     if worker.has_callers() {
         // They are being told that we leave; until they have heard, they are still served.
@@ -351,6 +352,22 @@ async fn pause(error: &io::Error) {
 /// sidecar whose callers have gone may not ask for one for hours.
 fn let_memory_go() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE)));
+}
+
+/// Takes over what has changed as soon as it has: what is under way follows, though nothing new is begun.
+async fn follow(worker: Rc<Worker>) {
+    let mut closing = worker.leaving.closing.clone();
+    let mut discovery = worker.discovery.clone();
+    loop {
+        tokio::select! {
+            () = discovery.changed() => {}
+            () = closing.draining() => return,
+        }
+        let snapshot = discovery.snapshot();
+        for cluster in worker.clusters.borrow().values() {
+            cluster.refresh(&snapshot);
+        }
+    }
 }
 
 /// Closes what has been idle for long, and forgets destinations that nobody calls any more.

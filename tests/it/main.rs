@@ -39,6 +39,7 @@ mod server_first;
 mod servers;
 mod stores;
 mod tidy;
+mod timeouts;
 mod websockets;
 
 use std::fs;

@@ -66,6 +66,14 @@ pub(crate) fn heard(client: &SidecarPod, word: &str) {
     });
 }
 
+/// Waits until every sidecar has what was applied.
+pub(crate) fn settle(mesh: &Mesh) {
+    eventually("the sidecars have what was applied", Duration::from_secs(10), || {
+        let status = mesh.weft_json(&["status", "-A"]);
+        status.as_array().is_some_and(|all| all.iter().all(|sidecar| sidecar["in_sync"] == true))
+    });
+}
+
 pub(crate) fn ask(client: &SidecarPod, to: SocketAddr, times: usize) -> Vec<String> {
     client.run(|| {
         let mut connection = HttpClient::connect(to).expect("a connection");

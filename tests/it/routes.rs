@@ -820,7 +820,7 @@ fn a_mistake_in_a_route_is_refused_with_its_line() {
         check("  - matchs: []", 7, "matches");
         check("  - matches:\n    - path: {value: v2}", 8, "begin with '/'");
         check("  - matches:\n    - path: {type: RegularExpression, value: \"(a\"}", 8, "regular expression");
-        check("  - timeouts: {request: 1s}", 7, "not carried out by this version yet");
+        check("  - timeouts: {request: 1s, backendRequest: 2s}", 7, "longer than the whole request");
     });
 }
 

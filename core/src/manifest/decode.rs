@@ -13,6 +13,9 @@ use super::value::parse_duration;
 use super::{Note, Problem};
 use crate::model::Ratio;
 
+/// How a duration is written.
+const DURATION: &str = "write a duration such as 250ms, 10s or 1h30m";
+
 /// The most mistakes that one file is told of.
 const MAX_PROBLEMS: usize = 1000;
 
@@ -206,14 +209,17 @@ impl<'a> Field<'a> {
 
     /// A duration that is not zero.
     pub(super) fn duration(&self) -> Option<Duration> {
-        let hint = "write a duration such as 250ms, 10s or 1h30m";
-        let text = self.spelling().or_else(|| self.text().map(str::to_owned))?;
-        match parse_duration(&text) {
-            Ok(Duration::ZERO) => self.mistake("must be longer than nothing", hint),
-            Ok(duration) => return Some(duration),
-            Err(error) => self.mistake(error, hint),
+        let duration = self.duration_or_none()?;
+        if duration.is_zero() {
+            self.mistake("must be longer than nothing", DURATION);
         }
-        None
+        (!duration.is_zero()).then_some(duration)
+    }
+
+    /// A duration; zero stands for none.
+    pub(super) fn duration_or_none(&self) -> Option<Duration> {
+        let text = self.spelling().or_else(|| self.text().map(str::to_owned))?;
+        parse_duration(&text).inspect_err(|error| self.mistake(error, DURATION)).ok()
     }
 
     /// A share of a whole: `0.2` or `20%`.

@@ -66,6 +66,10 @@ layers! {
     pub struct TimeoutsLayer {
         /// Making a connection.
         pub connect: Duration,
+        /// A request and its answer.
+        pub request: Duration,
+        /// Nothing moves.
+        pub idle: Duration,
     }
 }
 
@@ -129,7 +133,7 @@ impl TrafficLayer {
                 slow_start: balancing.slow_start,
                 panic_threshold: balancing.panic_threshold,
             },
-            timeouts: Timeouts { connect: timeouts.connect },
+            timeouts: Timeouts { connect: timeouts.connect, request: timeouts.request, idle: timeouts.idle },
             circuit_breaker: circuit_breaker.map(CircuitBreakerLayer::resolve),
             bulkhead: bulkhead.map(BulkheadLayer::resolve),
             faults: Vec::new(),
@@ -186,6 +190,9 @@ const MAX_REQUESTS: u32 = 1_000_000;
 
 /// The longest time a connection may take to be made.
 const MAX_CONNECT: Duration = Duration::from_mins(1);
+
+/// How long sidecars keep what is idle: a policy may ask for less.
+const MAX_IDLE: Duration = Duration::from_hours(2);
 
 /// Where nothing is said of it: below which share of a zone's endpoints others help out.
 const FAILOVER_BELOW: Ratio = Ratio::percent(70);
@@ -337,13 +344,17 @@ fn locality(field: &Field<'_>) -> Option<Locality> {
 
 fn timeouts(field: &Field<'_>) -> Option<TimeoutsLayer> {
     let object = field.object(&["connect", "request", "idle"])?;
-    object.refuse_unenforced(&["request", "idle"]);
-    let connect = object.field("connect").and_then(|field| Some((field.duration()?, field)));
-    let connect = connect.and_then(|(connect, field)| {
-        if connect > MAX_CONNECT {
-            field.mistake("is longer than a minute", "write at most 1m");
+    let at_most = |name: &str, most: Duration, spelt: &str| {
+        let field = object.field(name)?;
+        let found = field.duration()?;
+        if found > most {
+            field.mistake(format!("is longer than {spelt}"), format!("write at most {spelt}"));
         }
-        (connect <= MAX_CONNECT).then_some(connect)
-    });
-    Some(TimeoutsLayer { connect })
+        (found <= most).then_some(found)
+    };
+    Some(TimeoutsLayer {
+        connect: at_most("connect", MAX_CONNECT, "1m"),
+        request: object.field("request").and_then(|field| field.duration_or_none()),
+        idle: at_most("idle", MAX_IDLE, "2h"),
+    })
 }

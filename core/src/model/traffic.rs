@@ -71,6 +71,10 @@ pub struct Locality {
 pub struct Timeouts {
     /// Making a connection.
     pub connect: Option<Duration>,
+    /// From a request's first byte to the last of its answer; zero: as long as it likes.
+    pub request: Option<Duration>,
+    /// How long nothing may move, on a connection of bytes or of a request.
+    pub idle: Option<Duration>,
 }
 
 /// When an endpoint is left alone, and for how long.

@@ -12,6 +12,8 @@ mod compile;
 #[cfg(test)]
 mod documents;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod mistakes;
 #[cfg(test)]
 mod paths;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use weft_core::compile::compile_one;
 use weft_core::model::{
     Abort, Balancing, BalancingPolicy, Bulkhead, CircuitBreaker, Fault, HashKey, Ratio, Resource,
-    ResourceName, Traffic,
+    ResourceName, Timeouts, Traffic,
 };
 use weft_core::world::{Change, World};
 
@@ -61,7 +61,7 @@ fn a_policy_is_read_as_the_contract_spells_it() {
     locality: {prefer: Zone, failoverBelow: 70%}
     slowStart: 30s
     panicThreshold: 50%
-  timeouts: {connect: 1s}
+  timeouts: {connect: 1s, request: 15s, idle: 1h}
   circuitBreaker: {consecutiveFailures: 5, failureRatio: 50%, minRequests: 10, window: 10s, openFor: 30s, halfOpenRequests: 1, maxEjected: 50%}
   bulkhead: {maxConcurrentRequests: 1024, maxPendingRequests: 1024}",
     );
@@ -70,7 +70,9 @@ fn a_policy_is_read_as_the_contract_spells_it() {
     assert_eq!(policy, BalancingPolicy::LeastRequest);
     assert_eq!(locality.unwrap().failover_below, Ratio::percent(70));
     assert_eq!((slow_start, panic_threshold), (Some(Duration::from_secs(30)), Some(Ratio::percent(50))));
-    assert_eq!(traffic.timeouts.connect, Some(Duration::from_secs(1)));
+    let Timeouts { connect, request, idle } = traffic.timeouts;
+    assert_eq!((connect, request), (Some(Duration::from_secs(1)), Some(Duration::from_secs(15))));
+    assert_eq!(idle, Some(Duration::from_secs(3600)));
     // What the contract spells out are the defaults as well.
     assert_eq!(traffic.circuit_breaker, Some(CircuitBreaker::default()));
     assert_eq!(traffic.bulkhead, Some(Bulkhead::default()));
@@ -224,7 +226,9 @@ fn what_is_wrong_is_refused_with_its_line() {
     );
     refused("timeouts: {connect: 0s}", &["6:23: spec.timeouts.connect: must be longer than nothing"]);
     refused("timeouts: {connect: 5}", &["6:23: spec.timeouts.connect: \"5\" is no duration"]);
-    refused("timeouts: {connect: 2h}", &["6:23: spec.timeouts.connect: is longer than a minute"]);
+    refused("timeouts: {idle: 3h}", &["6:20: spec.timeouts.idle: is longer than 2h"]);
+    refused("timeouts: {idle: 0s}", &["6:20: spec.timeouts.idle: must be longer than nothing"]);
+    refused("timeouts: {connect: 2h}", &["6:23: spec.timeouts.connect: is longer than 1m"]);
     refused(
         "loadBalancing: {policy: RoundRobbin}",
         &["6:27: spec.loadBalancing.policy: \"RoundRobbin\" is not one of PeakEwma, LeastRequest"],

@@ -101,13 +101,22 @@ impl TryFrom<v1::Timeouts> for model::Timeouts {
     type Error = ConvertError;
 
     fn try_from(wire: v1::Timeouts) -> Result<Self, ConvertError> {
-        Ok(Self { connect: wire.connect_ms.map(|ms| duration("timeouts.connect_ms", ms)).transpose()? })
+        Ok(Self {
+            connect: wire.connect_ms.map(|ms| duration("timeouts.connect_ms", ms)).transpose()?,
+            request: wire.request_ms.map(Duration::from_millis),
+            idle: wire.idle_ms.map(|ms| duration("timeouts.idle_ms", ms)).transpose()?,
+        })
     }
 }
 
 impl From<&model::Timeouts> for v1::Timeouts {
     fn from(timeouts: &model::Timeouts) -> Self {
-        Self { connect_ms: timeouts.connect.map(milliseconds) }
+        let model::Timeouts { connect, request, idle } = timeouts;
+        Self {
+            connect_ms: connect.map(milliseconds),
+            request_ms: request.map(milliseconds),
+            idle_ms: idle.map(milliseconds),
+        }
     }
 }
 
@@ -256,7 +265,11 @@ mod tests {
                 slow_start: Some(Duration::from_secs(30)),
                 panic_threshold: Some(Ratio::percent(50)),
             };
-            let timeouts = model::Timeouts { connect: Some(Duration::from_millis(250)) };
+            let timeouts = model::Timeouts {
+                connect: Some(Duration::from_millis(250)),
+                request: Some(Duration::ZERO),
+                idle: Some(Duration::from_secs(3600)),
+            };
             check(&model::Traffic {
                 balancing,
                 timeouts,
@@ -277,7 +290,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_meant_is_refused() {
-        let timeouts = v1::Timeouts { connect_ms: Some(0) };
+        let timeouts = v1::Timeouts { connect_ms: Some(0), ..Default::default() };
+        assert!(model::Timeouts::try_from(timeouts).is_err());
+        let timeouts = v1::Timeouts { idle_ms: Some(0), ..Default::default() };
         assert!(model::Timeouts::try_from(timeouts).is_err());
         let balancing = v1::Balancing { panic_threshold_per_million: Some(1_000_001), ..Default::default() };
         assert!(model::Balancing::try_from(balancing).is_err());

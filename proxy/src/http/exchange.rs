@@ -9,6 +9,7 @@ use http::Method;
 use http::header::HeaderName;
 use weft_core::breaker::Verdict;
 use weft_core::classify::{self, Outcome};
+use weft_core::limits::Limits;
 use weft_core::trace::{SpanId, TraceContext};
 
 use super::head::{Fields, Head};
@@ -62,6 +63,8 @@ pub struct Exchange {
     ticket: RefCell<Option<Ticket>>,
     /// The rule it falls under; none: its service has no routes.
     routed: Option<Box<Routed>>,
+    /// How long it may take, where anything says so.
+    limits: Option<Box<Limits>>,
 }
 
 /// What was asked of whom.
@@ -99,6 +102,7 @@ impl Exchange {
             sends: Cell::default(),
             ticket: RefCell::default(),
             routed: None,
+            limits: None,
         }
     }
 
@@ -140,6 +144,16 @@ impl Exchange {
     /// The rule that it falls under.
     pub fn route(&self) -> Option<&Routed> {
         self.routed.as_deref()
+    }
+
+    /// How long it may take.
+    pub fn limited(&mut self, limits: Limits) {
+        self.limits = (!limits.is_none()).then(|| Box::new(limits));
+    }
+
+    /// How long it may take; none: nothing says so.
+    pub fn limits(&self) -> Option<&Limits> {
+        self.limits.as_deref()
     }
 
     /// Makes of a response's fields what the route says. To be called once, when they are otherwise right.

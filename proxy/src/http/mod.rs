@@ -4,11 +4,13 @@ mod cork;
 mod exchange;
 pub mod head;
 pub mod headers;
+pub mod patience;
 mod respond;
 pub mod target;
 
 pub use cork::Cork;
 pub use exchange::{Exchange, Facts};
+pub use patience::Patience;
 pub use respond::refusal;
 
 /// A version of HTTP on a connection.

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Malformed;
 use super::buffer::Buffer;
@@ -84,20 +84,25 @@ pub async fn serve(session: Rc<Session>, stream: Stream) {
 
 /// One request. What is in its future is held only while there is one.
 async fn turn(session: &Session, caller: &mut Caller) -> After {
-    let length = match caller.head().await {
-        Ok(Some(length)) => length,
+    let (length, waited) = match caller.head().await {
+        Ok(Some(found)) => found,
         Ok(None) => return After::Close,
         Err(Unheard::Gone) => return After::Broken,
         Err(Unheard::Malformed(malformed)) => return turn_away(session, caller, malformed).await,
     };
-    match receive(session, caller, length) {
+    match receive(session, caller, length, waited) {
         Ok((request, ruling)) => forward::forward(session, caller, request, ruling).await,
         Err(malformed) => turn_away(session, caller, malformed).await,
     }
 }
 
 /// Reads a head that is there, has it ruled on, and writes it as the next hop is to have it.
-fn receive(session: &Session, caller: &mut Caller, length: usize) -> Result<(Request, Ruling), Malformed> {
+fn receive(
+    session: &Session,
+    caller: &mut Caller,
+    length: usize,
+    waited: Duration,
+) -> Result<(Request, Ruling), Malformed> {
     let bytes = caller.input.unseen().get(..length).unwrap_or_default();
     let mut head = RequestHead::parse(bytes)?;
     let mut ruling = session.rule(&mut head);
@@ -116,7 +121,7 @@ fn receive(session: &Session, caller: &mut Caller, length: usize) -> Result<(Req
     });
     let mut upload = Upload::new(out, terms.framing);
     upload.way.copying = copying;
-    Ok((Request { terms, upload }, ruling))
+    Ok((Request { terms, upload, waited }, ruling))
 }
 
 /// Refuses what is no request. Where it ends nobody can say, so nothing after it is read.
@@ -143,19 +148,20 @@ impl Caller {
         .await
     }
 
-    /// Waits for the rest of a head: its length, none where the client ended before it began one.
-    async fn head(&mut self) -> Result<Option<usize>, Unheard> {
+    /// Waits for the rest of a head: its length, and how long that took; none where the client ended before it began one.
+    async fn head(&mut self) -> Result<Option<(usize, Duration)>, Unheard> {
         let mut seen = 0;
         if let Some(length) = self.find_head(&mut seen)? {
-            return Ok(Some(length));
+            return Ok(Some((length, Duration::ZERO)));
         }
+        let begun = Instant::now();
         let reading = async {
             loop {
                 if poll_fn(|cx| self.poll_read(cx)).await.map_err(|_| Unheard::Gone)? == 0 {
                     return if self.input.is_empty() { Ok(None) } else { Err(Unheard::Gone) };
                 }
                 if let Some(length) = self.find_head(&mut seen)? {
-                    return Ok(Some(length));
+                    return Ok(Some((length, begun.elapsed())));
                 }
             }
         };

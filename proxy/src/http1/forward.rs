@@ -2,6 +2,7 @@
 //! it was sent on turns out to have been closed. What may have been seen is not sent again, except where that is harmless.
 
 use std::future::poll_fn;
+use std::time::Duration;
 
 use http::Response;
 use tokio::io::AsyncWriteExt as _;
@@ -13,7 +14,7 @@ use super::outgoing::Outgoing;
 use super::refuse::{Plain, Refusal};
 use super::transit::{End, Outcome, Transit, Upload};
 use crate::failure::ErrorCode;
-use crate::http::Exchange;
+use crate::http::{Exchange, Patience};
 use crate::observe::Security;
 use crate::session::{Answer, Ruling, Session};
 use crate::stream::{Reset as _, Stream};
@@ -26,6 +27,8 @@ use crate::upstream::{Attempts, Cluster, InFlight};
 pub(super) struct Request {
     pub(super) terms: Terms,
     pub(super) upload: Upload,
+    /// How long its head was waited for once it had begun.
+    pub(super) waited: Duration,
 }
 
 /// Two connections that have become something else.
@@ -95,15 +98,17 @@ async fn attempt(
 ) -> Result<Passed, ErrorCode> {
     let worker = &*session.worker;
     let mut attempts = Attempts::of(exchange);
+    let mut patience = Patience::new(exchange.limits(), None, exchange.age() + request.waited);
     let mut repeated = false;
     loop {
-        let mut flight = attempts.pick(worker, cluster).await?;
+        let mut flight = patience.allows(attempts.pick(worker, cluster)).await?;
         let pooled = if repeated { None } else { poll_fn(|cx| flight.upstream().http1.poll_take(cx)).await };
         let mut server = match pooled {
             Some(server) => server,
             // Boxed, for every request's future would be as large as a handshake's, and most find a connection.
-            None => match Box::pin(http1::connect(worker, &mut flight)).await {
+            None => match patience.allows(Box::pin(http1::connect(worker, &mut flight))).await {
                 Ok(server) => server,
+                Err(ErrorCode::Timeout) => return Err(ErrorCode::Timeout),
                 Err(code) => {
                     attempts.failed(flight, code)?;
                     continue;
@@ -111,6 +116,7 @@ async fn attempt(
             },
         };
         exchange.sent(&mut flight);
+        patience.begin_try();
         let before = server.sent;
         let is_mutual = flight.security() == Some(Security::Mutual);
         let transit = Transit {
@@ -120,6 +126,7 @@ async fn attempt(
             server: &mut server,
             upload: &mut request.upload,
             flight: &mut flight,
+            patience: &mut patience,
             persists: may_persist(session, &request.terms),
         };
         let end = match transit.run().await {
@@ -200,8 +207,9 @@ async fn conclude(
                 _ => After::Broken,
             }
         }
-        Outcome::Truncated => {
-            exchange.failed(ErrorCode::UpstreamReset);
+        Outcome::Truncated | Outcome::Late => {
+            let late = matches!(outcome, Outcome::Late);
+            exchange.failed(if late { ErrorCode::Timeout } else { ErrorCode::UpstreamReset });
             server.stream.reset();
             After::Broken
         }
@@ -243,10 +251,16 @@ impl Tunnel {
         exchange.response_moved(self.greeting.unseen().len() as u64);
         exchange.request_moved(input.unseen().len() as u64);
         drop((self.greeting, input));
-        let copied = tcp::copy(stream, self.server, |moved| {
-            exchange.request_moved(moved.forth);
-            exchange.response_moved(moved.back);
-        });
+        let idle = exchange.limits().and_then(|limits| limits.idle).unwrap_or(tcp::IDLE);
+        let copied = tcp::copy(
+            stream,
+            self.server,
+            || idle,
+            |moved| {
+                exchange.request_moved(moved.forth);
+                exchange.response_moved(moved.back);
+            },
+        );
         if let Err(error) = copied.await {
             tracing::debug!(%error, "an upgraded connection broke");
         }

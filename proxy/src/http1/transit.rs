@@ -17,7 +17,7 @@ use super::outgoing::Outgoing;
 use super::response::{self, Answer, Circumstances};
 use super::way::Way;
 use crate::failure::ErrorCode;
-use crate::http::Exchange;
+use crate::http::{Exchange, Patience};
 use crate::observe::Security;
 use crate::upstream::InFlight;
 use crate::upstream::http1::Connection;
@@ -83,6 +83,8 @@ pub(super) enum Outcome {
     Failed(ErrorCode),
     /// The response broke off.
     Truncated,
+    /// It took too long, and its response has begun.
+    Late,
     /// The caller is gone, or what it sends is no body.
     CallerGone(Option<Malformed>),
 }
@@ -106,6 +108,8 @@ pub(super) struct Transit<'a> {
     pub(super) upload: &'a mut Upload,
     /// Which endpoint it is sent to.
     pub(super) flight: &'a mut InFlight,
+    /// How long it may take.
+    pub(super) patience: &'a mut Patience,
     /// Whether the caller's connection is to be used again.
     pub(super) persists: bool,
 }
@@ -141,6 +145,8 @@ struct Waiting {
     timer: Option<Pin<Box<Sleep>>>,
     for_caller: bool,
     moved: bool,
+    /// The same, for what limits a request to have been told.
+    moved_now: bool,
 }
 
 impl Transit<'_> {
@@ -170,7 +176,16 @@ impl Transit<'_> {
         if self.poll_caller(cx).is_ready() || download.waiting.poll(cx).is_ready() {
             return Poll::Ready(Outcome::CallerGone(None));
         }
-        Poll::Pending
+        if std::mem::take(&mut download.waiting.moved_now) {
+            self.patience.moved();
+        }
+        ready!(self.patience.poll(cx));
+        let is_silent = matches!(download.stage, Stage::Silent | Stage::Head);
+        // Half an interim head stands in the way of the mesh's own answer.
+        Poll::Ready(match is_silent && download.way.out.is_done(&download.received) {
+            true => Outcome::Failed(ErrorCode::Timeout),
+            false => Outcome::Late,
+        })
     }
 
     /// Ready once all has been sent, or nothing more can be.
@@ -185,7 +200,7 @@ impl Transit<'_> {
                 match ready!(way.out.poll_write(cx, &mut self.server.stream, input)) {
                     Ok(count) => {
                         self.server.sent += count as u64;
-                        waiting.moved = true;
+                        waiting.has_moved();
                     }
                     // Why, its response may still say.
                     Err(_) => self.upload.state = Sending::Refused,
@@ -202,7 +217,7 @@ impl Transit<'_> {
                 waiting.for_caller = true;
                 match ready!(self.caller.poll_read(cx)) {
                     Ok(0) | Err(_) => return Poll::Ready(Err(Outcome::CallerGone(None))),
-                    Ok(_) => waiting.moved = true,
+                    Ok(_) => waiting.has_moved(),
                 }
             }
         }
@@ -224,7 +239,7 @@ impl Transit<'_> {
             if !way.out.is_done(received) {
                 waiting.for_caller = true;
                 match ready!(way.out.poll_write(cx, &mut self.caller.stream, received)) {
-                    Ok(_) => waiting.moved = true,
+                    Ok(_) => waiting.has_moved(),
                     Err(_) => return Poll::Ready(Outcome::CallerGone(None)),
                 }
                 continue;
@@ -246,7 +261,7 @@ impl Transit<'_> {
                 Stage::Silent | Stage::Head | Stage::Body => {}
             }
             match ready!(download.received.poll_read(cx, &mut self.server.stream)) {
-                Ok(count) if count > 0 => download.waiting.moved = true,
+                Ok(count) if count > 0 => download.waiting.has_moved(),
                 ended => {
                     if let Some(outcome) = download.ended(&ended) {
                         return Poll::Ready(outcome);
@@ -306,6 +321,7 @@ impl Transit<'_> {
             }
             Answer::Final { framing, encoding, persists, server_persists } => {
                 self.exchange.responded(head.status, &head.fields);
+                self.patience.answered();
                 if head.status < 500 {
                     self.flight.answered();
                 }
@@ -363,6 +379,11 @@ impl Download {
 }
 
 impl Waiting {
+    fn has_moved(&mut self) {
+        self.moved = true;
+        self.moved_now = true;
+    }
+
     /// Ready when the caller has done nothing for too long.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.for_caller {

@@ -3,7 +3,6 @@
 //! The h2 crate speaks the protocol on both sides; what is here decides. It is used without hyper, which hides what a
 //! proxy must pass on: informational responses, reset codes, and how much of a window is used (docs/decisions).
 
-mod deadline;
 pub mod guard;
 pub mod limits;
 mod passage;

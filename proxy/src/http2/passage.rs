@@ -9,12 +9,11 @@ use bytes::Bytes;
 use h2::{Reason, SendStream};
 use tokio::time::{Sleep, sleep};
 
-use super::deadline::Deadline;
 use super::pump::{Broke, Moved, Pump};
 use super::refuse::cut_short;
 use super::relay::{Fate, taken_back};
 use crate::failure::ErrorCode;
-use crate::http::Exchange;
+use crate::http::{Exchange, Patience};
 use crate::upstream::http2::{Place, Waits};
 
 /// How long a caller may leave its window full before its response is given up.
@@ -24,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5 * 60);
 pub(super) struct Passage {
     pub(super) exchange: Exchange,
     pub(super) grpc: bool,
-    pub(super) deadline: Deadline,
+    pub(super) patience: Patience,
     pub(super) place: Place,
     pub(super) upload: Pump,
     pub(super) upstream: SendStream<Bytes>,
@@ -60,7 +59,13 @@ impl Future for Passage {
             }
             Ended::Late => {
                 this.upstream.send_reset(Reason::CANCEL);
-                cut_short(&mut this.caller, &this.exchange, ErrorCode::Timeout);
+                if this.grpc {
+                    cut_short(&mut this.caller, &this.exchange, ErrorCode::Timeout);
+                } else {
+                    // The status has gone: that the answer is not whole can only be told so.
+                    this.exchange.failed(ErrorCode::Timeout);
+                    this.caller.send_reset(Reason::INTERNAL_ERROR);
+                }
                 Fate::Done
             }
         })
@@ -84,7 +89,7 @@ impl Passage {
         if let Poll::Ready(ended) = self.poll_upstream_reset(cx) {
             return Poll::Ready(ended);
         }
-        if self.grpc && self.deadline.poll(cx).is_ready() {
+        if self.patience.poll(cx).is_ready() {
             return Poll::Ready(Ended::Late);
         }
         self.poll_stalled(cx)
@@ -94,8 +99,9 @@ impl Passage {
         if self.upload.has_passed() {
             return None;
         }
-        let exchange = &self.exchange;
+        let (exchange, patience) = (&self.exchange, &mut self.patience);
         let polled = self.upload.poll(cx, &mut self.upstream, &mut |moved| {
+            patience.moved();
             if let Moved::Data(bytes) = moved {
                 exchange.request_moved(bytes as u64);
             }
@@ -128,6 +134,7 @@ impl Passage {
         });
         if has_moved {
             self.stalled = None;
+            self.patience.moved();
         }
         match polled {
             Poll::Ready(Ok(())) => self.exchange.response_ended(),

@@ -17,7 +17,6 @@ use h2::{Reason, RecvStream, SendStream};
 use http::header::{HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version, request};
 
-use super::deadline::Deadline;
 use super::limits::{MAX_FIELDS, MAX_HEADER_BYTES};
 use super::passage::Passage;
 use super::pump::{Broke, Moved, Pump};
@@ -25,7 +24,8 @@ use super::refuse::{answer, refuse, refuse_as};
 use super::replica::Replica;
 use super::saved::Saved;
 use crate::failure::ErrorCode;
-use crate::http::{Exchange, headers};
+use crate::http::patience::allowed;
+use crate::http::{Exchange, Patience, headers};
 use crate::mirror::{Copying, Head};
 use crate::observe::Security;
 use crate::session::{Answer, Ruling, Session};
@@ -62,13 +62,14 @@ pub(super) async fn relay(
     let (mut head, body) = request.into_parts();
     let objection = objection(&head);
     let Ruling { verdict, exchange, grpc } = session.rule(&mut head);
+    let allowed = if grpc { allowed(&head.headers) } else { None };
     let mut call = Call {
         worker: &session.worker,
+        patience: Patience::new(exchange.limits(), allowed, exchange.age()),
         exchange,
         grpc,
         respond,
         upload: Pump::repeatable(body),
-        deadline: if grpc { Deadline::of(&head.headers) } else { Deadline::default() },
         is_tunnel: head.method == Method::CONNECT,
     };
     match objection.map_or(verdict, |code| Err(Answer::Error(code))) {
@@ -96,7 +97,7 @@ struct Call<'a> {
     grpc: bool,
     respond: SendResponse<Bytes>,
     upload: Pump,
-    deadline: Deadline,
+    patience: Patience,
     /// Whether it asks for bytes both ways, which wait until that is granted.
     is_tunnel: bool,
 }
@@ -136,7 +137,7 @@ impl Call<'_> {
         }
         let (mut attempts, mut repeats) = (Attempts::of(&self.exchange), 0);
         loop {
-            if !self.deadline.tell(&mut head.headers) {
+            if self.grpc && !self.patience.tell(&mut head.headers) {
                 return self.refuse(ErrorCode::Timeout);
             }
             let mut place = match self.find(cluster, &mut attempts).await {
@@ -145,6 +146,7 @@ impl Call<'_> {
                 Err(code) => return self.refuse(code),
             };
             place.tell(&self.exchange);
+            self.patience.begin_try();
             if head.extensions.get::<Protocol>().is_some() && !place.takes_protocols().await {
                 // What it asks for is not there (RFC 8441 section 3), and no fault of anyone's.
                 let code = ErrorCode::ProtocolError;
@@ -193,7 +195,7 @@ impl Call<'_> {
             if self.respond.poll_reset(cx).is_ready() {
                 return Poll::Ready(Ok(None));
             }
-            self.deadline.poll(cx).map(|()| Err(ErrorCode::Timeout))
+            self.patience.poll(cx).map(|_| Err(ErrorCode::Timeout))
         })
         .await
     }
@@ -215,7 +217,7 @@ impl Call<'_> {
             if let Poll::Ready(reset) = self.respond.poll_reset(cx) {
                 return Poll::Ready(Heard::TakenBack(reset.unwrap_or(Reason::CANCEL)));
             }
-            self.deadline.poll(cx).map(|()| Heard::Late)
+            self.patience.poll(cx).map(|_| Heard::Late)
         })
         .await
     }
@@ -230,8 +232,9 @@ impl Call<'_> {
         if self.is_tunnel || self.upload.has_passed() {
             return None;
         }
-        let exchange = &self.exchange;
+        let (exchange, patience) = (&self.exchange, &mut self.patience);
         let polled = self.upload.poll(cx, sender, &mut |moved| {
+            patience.moved();
             if let Moved::Data(bytes) = moved {
                 exchange.request_moved(bytes as u64);
             }
@@ -304,8 +307,12 @@ impl Call<'_> {
         self.exchange.amend_response(&mut head.headers);
         self.exchange.responded(head.status.as_u16(), &head.headers);
         self.upload.settle();
-        if self.is_tunnel && !head.status.is_success() {
-            self.upload.stop();
+        self.patience.answered();
+        self.patience.moved();
+        match self.is_tunnel {
+            true if head.status.is_success() => self.patience.opened(),
+            true => self.upload.stop(),
+            false => {}
         }
         let download = Pump::new(body);
         if download.has_passed() {
@@ -313,10 +320,10 @@ impl Call<'_> {
         }
         match self.respond.send_response(Response::from_parts(head, ()), download.has_passed()) {
             Ok(caller) => {
-                let Self { exchange, grpc, upload, deadline, .. } = self;
+                let Self { exchange, grpc, upload, patience, .. } = self;
                 let upstream = sender;
                 let stalled = None;
-                Passage { exchange, grpc, deadline, place, upload, upstream, download, caller, stalled }.await
+                Passage { exchange, grpc, patience, place, upload, upstream, download, caller, stalled }.await
             }
             // The caller is gone; what is dropped here cancels the stream to the upstream.
             Err(_) => taken_back(&self.exchange),

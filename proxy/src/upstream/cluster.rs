@@ -5,14 +5,15 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::HeaderName;
 use weft_core::balance::{self, Balancer, Load, Member, PeakEwma};
 use weft_core::breaker::{self, Ejection, Standing};
 use weft_core::fault::{self, Injected};
+use weft_core::limits::Limits;
 use weft_core::model::{
-    BalancingPolicy, Endpoint, Fault, HashKey, Protocol, QualifiedName, Service, Traffic,
+    BalancingPolicy, Endpoint, Fault, HashKey, Protocol, QualifiedName, RoutePolicy, Service, Traffic,
 };
 
 use super::bulkhead::{Bulkheads, Room};
@@ -217,6 +218,16 @@ impl Cluster {
         let is_new =
             |fault: &&Fault| drawn.as_ref().is_none_or(|drawn| !drawn.traffic.faults.contains(fault));
         fault::inject(state.traffic.faults.iter().filter(is_new), has, now, rng)
+    }
+
+    /// How long a request may take that falls under a route's rule, or none.
+    pub fn limits(&self, route: Option<&RoutePolicy>) -> Limits {
+        Limits::of(&self.state.borrow().traffic, route)
+    }
+
+    /// How long a connection of bytes may lie idle, where a policy says so.
+    pub fn idle(&self) -> Option<Duration> {
+        self.state.borrow().traffic.timeouts.idle
     }
 
     /// The upstream for the next request, preferably not `avoid`.

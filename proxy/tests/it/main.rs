@@ -28,4 +28,6 @@ mod strangers;
 #[cfg(test)]
 mod tcp;
 #[cfg(test)]
+mod timeouts;
+#[cfg(test)]
 mod wire;

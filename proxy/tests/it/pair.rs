@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use weft_certs::{Authority, Credentials, IssueParams, KeyPair};
 use weft_core::model::{
     AuthorizationDefault, Endpoint, InboundPort, Mesh, MtlsMode, PortMap, Protocol, QualifiedName, Service,
-    ServicePort, SpiffeId, TrustDomain, Workload,
+    ServicePort, SpiffeId, Traffic, TrustDomain, Workload,
 };
 use weft_proxy::credentials::CredentialStore;
 use weft_proxy::observe::{Observe, Record, RecordQueue};
@@ -43,6 +43,8 @@ pub(crate) struct Sidecar {
 pub(crate) struct Pair {
     pub(crate) caller: Sidecar,
     pub(crate) callee: Sidecar,
+    /// What is said of how `orders` is to be called; in force with the next offer.
+    pub(crate) traffic: Traffic,
     authority: Authority,
     generation: u64,
 }
@@ -157,7 +159,7 @@ impl Pair {
     pub(crate) fn of_protocol(app: SocketAddr, protocol: Protocol) -> Self {
         let authority = Authority::create(&domain(), SystemTime::now()).unwrap();
         let (caller, callee) = (sidecar(&authority, "web"), sidecar(&authority, "orders"));
-        let mut pair = Self { caller, callee, authority, generation: 0 };
+        let mut pair = Self { caller, callee, traffic: Traffic::default(), authority, generation: 0 };
         let endpoint = endpoint(pair.callee.workers.inbound(), app.port());
         pair.offer(vec![endpoint], protocol);
         pair.allow(MtlsMode::Strict, AuthorizationDefault::Authenticated);
@@ -183,7 +185,7 @@ impl Pair {
             name: orders(),
             addresses: Vec::new(),
             ports: vec![ServicePort { port: PORT, name: String::new(), protocol }],
-            traffic: Default::default(),
+            traffic: self.traffic.clone(),
             routes: Vec::new(),
         };
         let endpoints = endpoints.into_iter().map(Arc::new).collect();
@@ -198,6 +200,13 @@ impl Pair {
             services: HashMap::from([(orders(), Arc::new(known))]),
             ..Snapshot::default()
         });
+    }
+
+    /// The same for the one endpoint that there is, before an app that listens at `app`.
+    pub(crate) fn treat(&mut self, app: SocketAddr, traffic: Traffic) {
+        self.traffic = traffic;
+        let endpoint = endpoint(self.callee.workers.inbound(), app.port());
+        self.offer(vec![endpoint], Protocol::Detect);
     }
 
     /// Tells the endpoint's sidecar whom to let in.
