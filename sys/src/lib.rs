@@ -3,6 +3,7 @@
 use std::io;
 use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 /// How many bytes of what was sent on a TCP connection the other end's kernel has acknowledged, since it was opened
 /// (`TCP_INFO`, RFC 4898 `tcpEStatsAppHCThruOctetsAcked`). The kernel counts the opening itself as one.
@@ -10,6 +11,31 @@ use std::os::fd::{AsFd, AsRawFd};
 /// # Errors
 /// `socket` is none of TCP, or the kernel is older than 4.1 and does not say.
 pub fn bytes_acked(socket: &impl AsFd) -> io::Result<u64> {
+    tcp_info(socket).map(|info| info.tcpi_bytes_acked)
+}
+
+/// For how long nothing has come on a TCP connection, to a few milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Silence {
+    /// No bytes.
+    pub of_bytes: Duration,
+    /// No segment that acknowledges anything, which the other end's farewell does too.
+    pub of_segments: Duration,
+}
+
+/// Asks how long the other end of a TCP connection has been silent (`TCP_INFO`).
+///
+/// # Errors
+/// `socket` is none of TCP.
+pub fn silence(socket: &impl AsFd) -> io::Result<Silence> {
+    let info = tcp_info(socket)?;
+    Ok(Silence {
+        of_bytes: Duration::from_millis(info.tcpi_last_data_recv.into()),
+        of_segments: Duration::from_millis(info.tcpi_last_ack_recv.into()),
+    })
+}
+
+fn tcp_info(socket: &impl AsFd) -> io::Result<libc::tcp_info> {
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
     let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).map_err(io::Error::other)?;
     #[expect(unsafe_code, reason = "getsockopt takes a pointer to the option's value")]
@@ -35,7 +61,7 @@ pub fn bytes_acked(socket: &impl AsFd) -> io::Result<u64> {
     // SAFETY: `tcp_info` is made of integers alone, for which any bytes are a value, and all of it was zeroed before the
     // kernel wrote into it.
     let info = unsafe { info.assume_init() };
-    Ok(info.tcpi_bytes_acked)
+    Ok(info)
 }
 
 #[cfg(test)]
@@ -73,7 +99,24 @@ mod tests {
     }
 
     #[test]
+    fn a_farewell_ends_the_silence_of_segments_but_not_of_bytes() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        server.write_all(b"answer").unwrap();
+        client.read_exact(&mut [0; 6]).unwrap();
+        let long = Duration::from_millis(100);
+        while silence(&client).unwrap().of_bytes < long {}
+        assert!(silence(&client).unwrap().of_segments >= long);
+        drop(server);
+        assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
+        let after = silence(&client).unwrap();
+        assert!(after.of_bytes >= long && after.of_segments < after.of_bytes, "{after:?}");
+    }
+
+    #[test]
     fn other_sockets_have_no_such_count() {
-        assert!(bytes_acked(&UdpSocket::bind("127.0.0.1:0").unwrap()).is_err());
+        let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(bytes_acked(&datagrams).is_err() && silence(&datagrams).is_err());
     }
 }

@@ -26,6 +26,7 @@ mod hostile_input;
 mod http;
 mod http2;
 mod join;
+mod keep_alive;
 mod mirrors;
 mod nginx;
 mod peers;

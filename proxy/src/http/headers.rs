@@ -18,7 +18,8 @@ static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id");
-static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+/// What a server says of how long it leaves a connection idle.
+pub static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Header names that begin so are the mesh's own.

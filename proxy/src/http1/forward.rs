@@ -2,6 +2,7 @@
 //! it was sent on turns out to have been closed. What may have been seen is not sent again, except where that is harmless.
 
 use std::future::poll_fn;
+use std::task::Context;
 use std::time::Duration;
 
 use http::Response;
@@ -9,17 +10,19 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::buffer::Buffer;
 use super::connection::{After, Caller};
+use super::framing::Framing;
 use super::head::{Terms, Wish};
 use super::outgoing::Outgoing;
 use super::refuse::{Plain, Refusal};
 use super::transit::{End, Outcome, Transit, Upload};
+use super::way::KEPT;
 use crate::failure::ErrorCode;
 use crate::http::{Exchange, Patience};
 use crate::observe::Security;
 use crate::session::{Answer, Ruling, Session};
 use crate::stream::{Reset as _, Stream};
 use crate::tcp;
-use crate::upstream::http1::{self, Connection};
+use crate::upstream::http1::{self, Connection, Repeat};
 use crate::upstream::{Attempts, Cluster, InFlight};
 
 /// A request whose head has been read.
@@ -29,6 +32,18 @@ pub(super) struct Request {
     pub(super) upload: Upload,
     /// How long its head was waited for once it had begun.
     pub(super) waited: Duration,
+}
+
+impl Request {
+    /// Whether it may be sent once more though someone may have seen it, and can be.
+    fn may_repeat(&self) -> bool {
+        let is_kept = match self.terms.framing {
+            Framing::Empty => true,
+            Framing::Length(length) => length.saturating_add(self.upload.way.out.bytes.len() as u64) <= KEPT,
+            Framing::Chunked | Framing::UntilClose => false,
+        };
+        self.terms.is_idempotent && is_kept
+    }
 }
 
 /// Two connections that have become something else.
@@ -102,7 +117,10 @@ async fn attempt(
     let mut repeated = false;
     loop {
         let mut flight = patience.allows(attempts.pick(worker, cluster)).await?;
-        let pooled = if repeated { None } else { poll_fn(|cx| flight.upstream().http1.poll_take(cx)).await };
+        let is_mutual = flight.security() == Some(Security::Mutual);
+        let repeat = if is_mutual || request.may_repeat() { Repeat::Possible } else { Repeat::Impossible };
+        let taking = |cx: &mut Context<'_>| flight.upstream().http1.poll_take(cx, repeat);
+        let pooled = if repeated { None } else { poll_fn(taking).await };
         let mut server = match pooled {
             Some(server) => server,
             // Boxed, for every request's future would be as large as a handshake's, and most find a connection.
@@ -118,7 +136,6 @@ async fn attempt(
         exchange.sent(&mut flight);
         patience.begin_try();
         let before = server.sent;
-        let is_mutual = flight.security() == Some(Security::Mutual);
         let transit = Transit {
             terms: &request.terms,
             exchange,
@@ -141,15 +158,16 @@ async fn attempt(
             }
         };
         let seen = server.sent > before && !saw_nothing(&server, before, is_mutual, end);
-        let may_repeat = request.terms.is_idempotent && server.is_reused && !repeated;
-        tracing::debug!(?end, seen, reused = server.is_reused, "an endpoint ended the connection unasked");
+        flight.upstream().http1.closed_on(&server, flight.begun());
+        let may_repeat = request.terms.is_idempotent && server.is_reused() && !repeated;
+        tracing::debug!(?end, seen, reused = server.is_reused(), "an endpoint ended the connection unasked");
         if !request.upload.is_kept() || (seen && !may_repeat) {
             return Err(ErrorCode::UpstreamReset);
         }
         repeated |= seen;
         request.upload.again();
         // A pool of closed connections is emptied one by one; new ones that fail are counted.
-        if server.is_reused {
+        if server.is_reused() {
             exchange.unsent();
             attempts.avoid(flight);
         } else {

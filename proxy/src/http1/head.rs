@@ -1,6 +1,7 @@
 //! Heads of requests and responses: what httparse finds in them, and what may not be in them.
 
 use std::mem::MaybeUninit;
+use std::time::Duration;
 
 use http::Method;
 use http::header::{self, HeaderName};
@@ -12,7 +13,7 @@ use super::framing::Framing;
 use super::target::Target;
 use crate::failure::ErrorCode;
 use crate::http::head::{Fields, Head, Value};
-use crate::http::headers::{asks_upgrade, tokens};
+use crate::http::headers::{KEEP_ALIVE, asks_upgrade, tokens};
 
 static CONNECTION: HeaderName = header::CONNECTION;
 static EXPECT: HeaderName = header::EXPECT;
@@ -244,6 +245,17 @@ impl<'b> ResponseHead<'b> {
         let fields = FieldList::new(bytes, response.headers, bytes.len().saturating_sub(2));
         let framing = Framing::of(&fields, minor)?;
         Ok(Self { status, rest_of_line, framing, persists: persists(&fields, minor), fields })
+    }
+
+    /// For how long the server says that it leaves the connection idle: `timeout` of `Keep-Alive` (RFC 2068 section 19.7.1.1,
+    /// which nothing has replaced).
+    pub fn patience(&self) -> Option<Duration> {
+        let mut parameters = self.fields.all(&KEEP_ALIVE).flat_map(tokens);
+        parameters.find_map(|parameter| {
+            let (name, seconds) = str::from_utf8(parameter).ok()?.split_once('=')?;
+            let is_timeout = name.trim_end().eq_ignore_ascii_case("timeout");
+            is_timeout.then_some(Duration::from_secs(seconds.trim_start().parse().ok()?))
+        })
     }
 }
 

@@ -53,6 +53,14 @@ impl Outgoing {
         self.keeps
     }
 
+    /// Lets go of all that is here and cleared in `buffer`, unwritten.
+    pub(super) fn discard(&mut self, buffer: &mut Buffer) {
+        self.keeps = false;
+        self.written = self.bytes.len();
+        self.clear_if_written();
+        buffer.passed(buffer.cleared().len());
+    }
+
     /// Writes everything once more.
     pub(super) fn again(&mut self) {
         self.written = 0;

@@ -1,6 +1,7 @@
 //! A copy of a request of HTTP/1 for a mirror: sent whole, its answer read to the end and dropped.
 
 use std::future::poll_fn;
+use std::task::Context;
 
 use tokio::io::AsyncWriteExt as _;
 
@@ -9,7 +10,7 @@ use super::framing::{Decoder, Framing, Piece};
 use super::head::{ResponseHead, Terms, end_of_lines};
 use crate::failure::ErrorCode;
 use crate::stream::Reset as _;
-use crate::upstream::http1::{self, Connection};
+use crate::upstream::http1::{self, Connection, Repeat};
 use crate::upstream::{Attempts, Cluster};
 use crate::worker::Worker;
 
@@ -35,7 +36,9 @@ impl Replica {
         let mut again = false;
         loop {
             let mut flight = attempts.pick(worker, cluster).await?;
-            let idle = if again { None } else { poll_fn(|cx| flight.upstream().http1.poll_take(cx)).await };
+            let repeat = if self.terms.is_idempotent { Repeat::Possible } else { Repeat::Impossible };
+            let taking = |cx: &mut Context<'_>| flight.upstream().http1.poll_take(cx, repeat);
+            let idle = if again { None } else { poll_fn(taking).await };
             let mut server = match idle {
                 Some(server) => server,
                 None => match http1::connect(worker, &mut flight).await {
@@ -55,7 +58,7 @@ impl Replica {
                     return Ok(());
                 }
                 // It may have been closed while it lay idle.
-                Err(_) if server.is_reused && self.terms.is_idempotent && !again => {
+                Err(_) if server.is_reused() && self.terms.is_idempotent && !again => {
                     again = true;
                     attempts.avoid(flight);
                 }

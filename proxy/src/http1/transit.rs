@@ -39,6 +39,10 @@ enum Sending {
     Sent,
     /// The endpoint takes no more.
     Refused,
+    /// Nor does it here, but the caller was told that its connection goes on: the rest is read and goes to no one.
+    Dropping,
+    /// There is no more of that.
+    Dropped,
 }
 
 impl Upload {
@@ -51,6 +55,11 @@ impl Upload {
     /// Whether all of it has been sent.
     pub(super) fn is_sent(&self) -> bool {
         self.state == Sending::Sent
+    }
+
+    /// Whether more of it is to come from the caller, for the endpoint or for no one.
+    fn is_moving(&self) -> bool {
+        matches!(self.state, Sending::UnderWay | Sending::Dropping)
     }
 
     /// Whether it can be sent once more.
@@ -166,7 +175,7 @@ impl Transit<'_> {
 
     fn poll(&mut self, cx: &mut Context<'_>, download: &mut Download) -> Poll<Outcome> {
         download.waiting.for_caller = false;
-        if let Poll::Ready(Err(gone)) = self.poll_upload(cx, &mut download.waiting) {
+        if let Poll::Ready(Err(gone)) = self.poll_upload(cx, download) {
             return Poll::Ready(gone);
         }
         let outcome = self.poll_download(cx, download);
@@ -189,36 +198,46 @@ impl Transit<'_> {
     }
 
     /// Ready once all has been sent, or nothing more can be.
-    fn poll_upload(&mut self, cx: &mut Context<'_>, waiting: &mut Waiting) -> Poll<Result<(), Outcome>> {
-        while self.upload.state == Sending::UnderWay {
+    fn poll_upload(&mut self, cx: &mut Context<'_>, download: &mut Download) -> Poll<Result<(), Outcome>> {
+        while self.upload.is_moving() {
             let (way, input) = (&mut self.upload.way, &mut self.caller.input);
             match way.fill(input, |_| {}) {
                 Ok(moved) => self.exchange.request_moved(moved),
                 Err(malformed) => return Poll::Ready(Err(Outcome::CallerGone(Some(malformed)))),
             }
-            if !way.out.is_done(input) {
-                match ready!(way.out.poll_write(cx, &mut self.server.stream, input)) {
-                    Ok(count) => {
-                        self.server.sent += count as u64;
-                        waiting.has_moved();
-                    }
-                    // Why, its response may still say.
-                    Err(_) => self.upload.state = Sending::Refused,
+            if self.upload.state == Sending::Dropping {
+                way.out.discard(input);
+                if way.decoder.has_ended() {
+                    self.upload.state = Sending::Dropped;
+                    continue;
                 }
-                continue;
-            }
-            let flushed = way.out.poll_flush(cx, &mut self.server.stream);
-            if matches!(flushed, Poll::Ready(Err(_))) {
-                self.upload.state = Sending::Refused;
-            } else if way.decoder.has_ended() {
-                drop(ready!(flushed));
-                self.upload.state = Sending::Sent;
             } else {
-                waiting.for_caller = true;
-                match ready!(self.caller.poll_read(cx)) {
-                    Ok(0) | Err(_) => return Poll::Ready(Err(Outcome::CallerGone(None))),
-                    Ok(_) => waiting.has_moved(),
+                if !way.out.is_done(input) {
+                    match ready!(way.out.poll_write(cx, &mut self.server.stream, input)) {
+                        Ok(count) => {
+                            self.server.sent += count as u64;
+                            download.waiting.has_moved();
+                        }
+                        // Why, its response may still say.
+                        Err(_) => self.upload.state = download.refused(),
+                    }
+                    continue;
                 }
+                let flushed = way.out.poll_flush(cx, &mut self.server.stream);
+                if matches!(flushed, Poll::Ready(Err(_))) {
+                    self.upload.state = download.refused();
+                    continue;
+                }
+                if way.decoder.has_ended() {
+                    drop(ready!(flushed));
+                    self.upload.state = Sending::Sent;
+                    continue;
+                }
+            }
+            download.waiting.for_caller = true;
+            match ready!(self.caller.poll_read(cx)) {
+                Ok(0) | Err(_) => return Poll::Ready(Err(Outcome::CallerGone(None))),
+                Ok(_) => download.waiting.has_moved(),
             }
         }
         Poll::Ready(Ok(()))
@@ -250,7 +269,7 @@ impl Transit<'_> {
             }
             match download.stage {
                 // It was answered before it had said all. As its connection will be used again, the rest is passed on first.
-                Stage::Ended if download.persists && self.upload.state == Sending::UnderWay => {
+                Stage::Ended if download.persists && self.upload.is_moving() => {
                     drop(ready!(flushed));
                     return Poll::Pending;
                 }
@@ -297,6 +316,7 @@ impl Transit<'_> {
             return if download.received.is_full() { Err(NONSENSE) } else { Ok(false) };
         };
         let mut head = ResponseHead::parse(bytes.get(..length).unwrap_or_default()).map_err(|_| NONSENSE)?;
+        let patience = head.patience();
         // What was held back for something else is no request.
         let holds_none = match self.terms.wish {
             Wish::None => true,
@@ -307,7 +327,7 @@ impl Transit<'_> {
             exchange: self.exchange,
             terms: self.terms,
             is_from_mesh: self.flight.security() == Some(Security::Mutual),
-            persists: self.persists && holds_none,
+            persists: self.persists && holds_none && self.upload.state != Sending::Refused,
             request_ended: self.upload.is_sent(),
         };
         let answer = response::pass(&mut head, how, &mut download.way.out.bytes).map_err(|_| NONSENSE)?;
@@ -324,6 +344,9 @@ impl Transit<'_> {
                 self.patience.answered();
                 if head.status < 500 {
                     self.flight.answered();
+                }
+                if let Some(patience) = patience {
+                    self.flight.upstream().http1.promised(patience);
                 }
                 download.way.decoder = Decoder::new(framing);
                 download.way.encoding = encoding;
@@ -367,12 +390,18 @@ impl Download {
         }
     }
 
+    /// What becomes of the rest of a request that the endpoint takes no more of.
+    fn refused(&self) -> Sending {
+        let is_announced = self.persists && matches!(self.stage, Stage::Body | Stage::Ended);
+        if is_announced { Sending::Dropping } else { Sending::Refused }
+    }
+
     fn finish(&mut self, upload: &Upload) -> Outcome {
         if self.stage == Stage::Switching {
             return Outcome::Switched(std::mem::take(&mut self.received));
         }
         Outcome::Answered {
-            persists: self.persists && upload.is_sent(),
+            persists: self.persists && matches!(upload.state, Sending::Sent | Sending::Dropped),
             server_persists: self.server_persists && upload.is_sent() && self.received.is_empty(),
         }
     }

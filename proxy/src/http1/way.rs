@@ -12,7 +12,7 @@ use crate::http::headers::is_ours;
 use crate::mirror::Copying;
 
 /// Of a request that may have to be sent again, so many bytes are kept.
-const KEPT: usize = 64 * 1024;
+pub(super) const KEPT: u64 = 64 * 1024;
 
 /// How a body is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +124,7 @@ impl Way {
     }
 
     fn pass(&mut self, buffer: &mut Buffer, count: usize) {
-        if self.out.is_kept() && self.out.bytes.len() + count <= KEPT {
+        if self.out.is_kept() && (self.out.bytes.len() + count) as u64 <= KEPT {
             self.copy(buffer, count);
         } else {
             self.out.forget();

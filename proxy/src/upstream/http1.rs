@@ -1,8 +1,13 @@
 //! Connections of HTTP/1 to one upstream: lent to one request at a time, the last returned first.
+//!
+//! A server that closes a connection in the moment that a request is sent on it may have seen that request, and where doing
+//! it twice would matter nobody can put that right. So what cannot be repeated is sent only on connections that the server
+//! is not about to close, as far as it has said or shown when it does.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead as _, ReadBuf};
 
@@ -18,6 +23,9 @@ const MAX_IDLE: usize = 512;
 /// Sweeps that a connection may lie idle through: one more than it takes a minute, for the first may come at once.
 const MAX_SWEEPS: u8 = 7;
 
+/// Who closes a connection sooner than this does not do so because it was idle.
+const NO_PATIENCE: Duration = Duration::from_millis(10);
+
 /// A connection that carries one request at a time.
 #[derive(Debug)]
 pub struct Connection {
@@ -25,56 +33,150 @@ pub struct Connection {
     pub stream: Stream,
     /// Bytes that were written to it.
     pub sent: u64,
-    /// Whether it has carried a request before.
-    pub is_reused: bool,
+    /// Since when it was idle before the request that has it; none: that is its first.
+    parked: Option<Instant>,
+}
+
+/// Whether a request can be sent once more where its connection turns out to be closing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// It does no harm, or it is certain that nobody has seen it.
+    Possible,
+    /// Nobody could say whether it was seen.
+    Impossible,
 }
 
 /// Connections that no request uses.
 #[derive(Debug, Default)]
-pub struct Idle(RefCell<Vec<Parked>>);
+pub struct Idle {
+    /// In the order in which they came.
+    parked: RefCell<Vec<Parked>>,
+    /// For how long the other end leaves a connection idle, at least; none: it never closed one.
+    patience: Cell<Option<Duration>>,
+}
 
 #[derive(Debug)]
 struct Parked {
     connection: Connection,
+    since: Instant,
     sweeps: u8,
 }
 
+/// What an idle connection does.
+enum State {
+    Silent,
+    /// It was closed in order.
+    Closed,
+    /// It broke, or said something unasked.
+    Unusable,
+}
+
 impl Idle {
-    /// A connection that is open and silent, as it must be between requests. Always ready.
-    pub fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Option<Connection>> {
-        let mut parked = self.0.borrow_mut();
-        while let Some(Parked { mut connection, .. }) = parked.pop() {
-            if connection.is_silent(cx) {
-                return Poll::Ready(Some(connection));
+    /// A connection that is open and silent, as it must be between requests, and that can be expected to stay so where that
+    /// matters. Always ready.
+    pub fn poll_take(&self, cx: &mut Context<'_>, repeat: Repeat) -> Poll<Option<Connection>> {
+        let mut parked = self.parked.borrow_mut();
+        if repeat == Repeat::Impossible {
+            // The oldest are closed first, and say after how long.
+            let mut unwatched = Context::from_waker(Waker::noop());
+            while parked.first_mut().is_some_and(|oldest| !self.is_silent(oldest, &mut unwatched)) {
+                parked.remove(0);
             }
+        }
+        while let Some(mut last) = parked.pop() {
+            if !self.is_silent(&mut last, cx) {
+                continue;
+            }
+            if repeat == Repeat::Impossible && self.may_close_now(&last) {
+                parked.push(last);
+                return Poll::Ready(None);
+            }
+            return Poll::Ready(Some(Connection { parked: Some(last.since), ..last.connection }));
         }
         Poll::Ready(None)
     }
 
     /// Keeps a connection whose exchange is over.
-    pub fn park(&self, mut connection: Connection) {
-        let mut parked = self.0.borrow_mut();
+    pub fn park(&self, connection: Connection) {
+        let mut parked = self.parked.borrow_mut();
         if parked.len() < MAX_IDLE {
-            connection.is_reused = true;
-            parked.push(Parked { connection, sweeps: 0 });
+            parked.push(Parked { connection, since: Instant::now(), sweeps: 0 });
+        }
+    }
+
+    /// The other end says that it leaves connections idle for that long.
+    pub fn promised(&self, patience: Duration) {
+        let known = self.patience.get();
+        self.patience.set(Some(known.map_or(patience, |known| known.min(patience))));
+    }
+
+    /// The other end was seen to close a connection that had been idle for that long.
+    fn closed_after(&self, idle: Duration) {
+        if idle >= NO_PATIENCE {
+            self.promised(idle);
+        }
+    }
+
+    /// `connection` was closed without an answer to the request that was sent on it at `sent`.
+    pub fn closed_on(&self, connection: &Connection, sent: Instant) {
+        if let Some(parked) = connection.parked {
+            self.closed_after(sent.saturating_duration_since(parked));
         }
     }
 
     /// Lets go of what has ended or been idle for too long.
     pub(super) fn sweep(&self) {
         let mut cx = Context::from_waker(Waker::noop());
-        self.0.borrow_mut().retain_mut(|parked| {
+        self.parked.borrow_mut().retain_mut(|parked| {
             parked.sweeps += 1;
-            parked.sweeps < MAX_SWEEPS && parked.connection.is_silent(&mut cx)
+            parked.sweeps < MAX_SWEEPS && self.is_silent(parked, &mut cx)
         });
+        // A server that is slow to be forgotten costs a few connections more; one that was restarted with other settings, or
+        // closed all it had when it ended, is known anew in some minutes.
+        self.patience.set(self.patience.get().map(|known| known.saturating_mul(5) / 4));
+    }
+
+    /// Whether a connection is still good. One that was closed says after how long.
+    fn is_silent(&self, parked: &mut Parked, cx: &mut Context<'_>) -> bool {
+        match parked.connection.state(cx) {
+            State::Silent => true,
+            State::Unusable => false,
+            State::Closed => {
+                // The farewell was the last that came.
+                if let Ok(silence) = weft_sys::silence(parked.connection.stream.tcp()) {
+                    self.closed_after(parked.since.elapsed().saturating_sub(silence.of_segments));
+                }
+                false
+            }
+        }
+    }
+
+    /// Whether the other end's patience may run out while a request is on its way.
+    fn may_close_now(&self, parked: &Parked) -> bool {
+        let Some(patience) = self.patience.get() else { return false };
+        let mut idle = parked.since.elapsed();
+        // We may have parked it late; the other end has counted from when it had said all.
+        if let Ok(silence) = weft_sys::silence(parked.connection.stream.tcp()) {
+            idle = idle.max(silence.of_bytes);
+        }
+        idle >= patience * 3 / 4
     }
 }
 
 impl Connection {
-    /// Whether it has neither ended nor said anything unasked.
-    fn is_silent(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Whether it has carried a request before.
+    pub fn is_reused(&self) -> bool {
+        self.parked.is_some()
+    }
+
+    fn state(&mut self, cx: &mut Context<'_>) -> State {
         let mut byte = [0];
-        Pin::new(&mut self.stream).poll_read(cx, &mut ReadBuf::new(&mut byte)).is_pending()
+        let mut read = ReadBuf::new(&mut byte);
+        match Pin::new(&mut self.stream).poll_read(cx, &mut read) {
+            Poll::Pending => State::Silent,
+            Poll::Ready(Ok(())) if read.filled().is_empty() => State::Closed,
+            Poll::Ready(Ok(()) | Err(_)) => State::Unusable,
+        }
     }
 }
 
@@ -82,5 +184,5 @@ impl Connection {
 pub async fn connect(worker: &Worker, flight: &mut InFlight) -> Result<Connection, ErrorCode> {
     let stream = flight.upstream.connect(worker, Carries::Http1).await?;
     flight.connected();
-    Ok(Connection { stream, sent: 0, is_reused: false })
+    Ok(Connection { stream, sent: 0, parked: None })
 }

@@ -204,6 +204,11 @@ impl InFlight {
         self.ticket.take()
     }
 
+    /// When it was sent on the connection that it has.
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
     /// A connection had to be made for it.
     fn connected(&mut self) {
         self.begun = Instant::now();

@@ -222,6 +222,32 @@ async fn a_connection_on_which_an_answer_came_before_the_body_had_ended_is_used_
 }
 
 #[tokio::test]
+async fn a_connection_of_which_an_app_took_only_half_a_request_goes_on_if_it_was_said_to() {
+    const LENGTH: usize = 1 << 20;
+    both(async |pair, listener| {
+        let mut client = pair.connect().await;
+        send(
+            &mut client,
+            &format!("POST /early HTTP/1.1\r\nHost: orders\r\nContent-Length: {LENGTH}\r\n\r\n"),
+        )
+        .await;
+        let (mut server, _) = listener.accept().await.unwrap();
+        read_head(&mut server).await;
+        send(&mut server, OK).await;
+        let answer = read_until(&mut client, "ok").await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && !answer.contains("onnection"), "{answer}");
+        drop(server);
+        client.write_all(&vec![b'x'; LENGTH]).await.unwrap();
+        send(&mut client, &request("/next", "")).await;
+        let (mut server, _) = listener.accept().await.unwrap();
+        assert!(read_head(&mut server).await.starts_with("GET /next "));
+        send(&mut server, OK).await;
+        assert_eq!(read_until(&mut client, "ok").await.lines().next(), Some("HTTP/1.1 200 OK"));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_client_that_has_said_all_still_gets_its_response() {
     both(async |pair, listener| {
         let mut client = pair.connect().await;

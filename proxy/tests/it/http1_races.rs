@@ -1,7 +1,7 @@
 //! Connections that an app closes in the moment that a request comes: no request is lost, and none is done twice.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -116,6 +116,68 @@ async fn what_an_app_has_seen_is_repeated_only_where_that_is_harmless() {
             assert!(answer.starts_with(expected), "{method}: {answer}");
             assert!(repeated || answer.contains("weft-error: upstream-reset\r\n"), "{method}: {answer}");
         }
+    })
+    .await;
+}
+
+/// Serves one request on a connection, and answers it with `fields`.
+async fn answer_one(server: &mut TcpStream, fields: &str) -> String {
+    let head = read_head(server).await;
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{fields}\r\nok");
+    server.write_all(answer.as_bytes()).await.unwrap();
+    head.split(' ').next().unwrap().to_owned()
+}
+
+async fn send(client: &mut TcpStream, method: &str) {
+    let request = format!("{method} / HTTP/1.1\r\nHost: orders\r\nContent-Length: 0\r\n\r\n");
+    client.write_all(request.as_bytes()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_cannot_be_repeated_goes_on_no_connection_that_the_app_says_it_closes_soon() {
+    both(async |pair, listener| {
+        let mut client = pair.connect().await;
+        send(&mut client, "GET").await;
+        let (mut first, _) = listener.accept().await.unwrap();
+        answer_one(&mut first, "Keep-Alive: max=100, timeout=0\r\n").await;
+        read_until(&mut client, "ok").await;
+
+        send(&mut client, "POST").await;
+        let (mut second, _) = listener.accept().await.unwrap();
+        assert_eq!(answer_one(&mut second, "").await, "POST");
+        read_until(&mut client, "ok").await;
+
+        // What can be repeated takes the risk: it costs no more than a new connection would.
+        send(&mut client, "GET").await;
+        assert_eq!(answer_one(&mut second, "").await, "GET");
+        read_until(&mut client, "ok").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_repeated_goes_on_no_connection_that_the_app_was_seen_to_close_by_then() {
+    both(async |pair, listener| {
+        let mut client = pair.connect().await;
+        send(&mut client, "GET").await;
+        let (mut first, _) = listener.accept().await.unwrap();
+        let parked = Instant::now();
+        answer_one(&mut first, "").await;
+        read_until(&mut client, "ok").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        drop(first);
+        let patience = parked.elapsed();
+
+        send(&mut client, "GET").await;
+        let (mut second, _) = listener.accept().await.unwrap();
+        answer_one(&mut second, "").await;
+        read_until(&mut client, "ok").await;
+        // It is known after how long the app lets go, also where the other connection is not asked for a longer time.
+        tokio::time::sleep(2 * patience).await;
+        send(&mut client, "POST").await;
+        let (mut third, _) = listener.accept().await.unwrap();
+        assert_eq!(answer_one(&mut third, "").await, "POST");
+        read_until(&mut client, "ok").await;
     })
     .await;
 }
