@@ -17,5 +17,5 @@ pub mod userns;
 
 pub use error::{Error, Result};
 pub use hub::Hub;
-pub use pod::{Exemption, Pod, SIDECAR_MARK, SIDECAR_UID};
+pub use pod::{Exemption, KEPT_SOURCE_MARK, Pod, SIDECAR_MARK, SIDECAR_UID};
 pub use snapshot::{Diff, Snapshot, adopt_orphans};

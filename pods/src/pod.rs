@@ -19,6 +19,8 @@ use crate::userns;
 pub const SIDECAR_UID: u32 = 2102;
 /// The socket mark that is never intercepted, where they cannot ("WE").
 pub const SIDECAR_MARK: u32 = 0x5745;
+/// The socket mark of connections to the app that the sidecar makes from its callers' own addresses ("WK").
+pub const KEPT_SOURCE_MARK: u32 = 0x574b;
 
 const LINK: &str = "eth0";
 

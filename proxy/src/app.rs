@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use weft_pods::intercept::{self, Source};
 use weft_runtime::drain::{self, Drain};
 use weft_runtime::http::Limits;
 use weft_runtime::logs::LogLevel;
@@ -27,7 +28,7 @@ use crate::dns::{Forwarder, Resolver};
 use crate::observe::Observe;
 use crate::observe::export::Exporter;
 use crate::state::{self, Discovery};
-use crate::upstream::Site;
+use crate::upstream::{Site, may_dial_as_others};
 use crate::worker::{self, Workers};
 
 /// What admin clients may take: a few probes and a scraper.
@@ -51,6 +52,7 @@ pub(crate) fn run(settings: Settings, level: Option<LogLevel>) -> anyhow::Result
         .thread_keep_alive(Duration::from_secs(1))
         .build()
         .context("cannot start the control runtime")?;
+    check_source(settings.source)?;
     runtime.block_on(async {
         let signals = signal::shutdown().context("cannot listen for signals")?;
         Sidecar::start(settings, level).await?.run(signals).await;
@@ -256,6 +258,23 @@ fn worker_settings(settings: &Settings) -> worker::Settings {
         inbound: settings.inbound,
         upstreams: settings.upstreams.iter().map(explicit).collect(),
         mark: settings.mark,
+        source: settings.source,
+    }
+}
+
+/// Refuses to start where the app could not be called from its callers' addresses: each of its connections would fail.
+fn check_source(source: Source) -> anyhow::Result<()> {
+    match source {
+        Source::Sidecar => Ok(()),
+        Source::Caller => {
+            may_dial_as_others().context("--keep-source (WEFT_KEEP_SOURCE) takes the right CAP_NET_ADMIN")?;
+            let is_up = intercept::keeps_source().context("cannot read the routing rules")?;
+            anyhow::ensure!(
+                is_up,
+                "--keep-source (WEFT_KEEP_SOURCE) takes `intercept up --keep-source` first"
+            );
+            Ok(())
+        }
     }
 }
 

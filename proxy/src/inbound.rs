@@ -13,6 +13,7 @@ use weft_core::detect::{ClientHello, Sniffed};
 use weft_core::host::Host;
 use weft_core::model::QualifiedName;
 use weft_core::path::Path;
+use weft_pods::intercept;
 
 use crate::failure::ErrorCode;
 use crate::forward::{self, Heard, LastStage};
@@ -103,7 +104,7 @@ async fn from_stranger(
     // A server is not woken by a client that would not be let in.
     let heard = match permit(&worker, &peer, from, app.port()) {
         Ok(permit) => {
-            let cluster = app_cluster(&worker, &permit, app.ip());
+            let cluster = app_cluster(&worker, &permit, app.ip(), from);
             forward::listen_to_both(&worker, &cluster, &mut client).await
         }
         Err(_) => forward::listen_to_client(&mut client).await,
@@ -116,7 +117,8 @@ async fn from_stranger(
     };
     match permit(&worker, &peer, from, app.port()) {
         Ok(permit) => {
-            let (cluster, flow) = (app_cluster(&worker, &permit, app.ip()), flow(&worker, &peer, app.port()));
+            let (cluster, flow) =
+                (app_cluster(&worker, &permit, app.ip(), from), flow(&worker, &peer, app.port()));
             let plain = Security::Plaintext;
             forward::tunnel(&worker, &cluster, client.into(), greeted, &flow, spoken, plain).await
         }
@@ -134,7 +136,8 @@ async fn to_app(
 ) -> LastStage {
     match permit(&worker, &peer, from, app.port()) {
         Ok(permit) => {
-            let (cluster, flow) = (app_cluster(&worker, &permit, app.ip()), flow(&worker, &peer, app.port()));
+            let (cluster, flow) =
+                (app_cluster(&worker, &permit, app.ip(), from), flow(&worker, &peer, app.port()));
             let mutual = Security::Mutual;
             forward::tunnel(&worker, &cluster, stream, None, &flow, Spoken::Tcp, mutual).await
         }
@@ -159,9 +162,13 @@ fn decide(worker: &Worker, call: &Call<'_>) -> Result<Permit, Denial> {
     })
 }
 
-/// The app behind the port that a permit opens.
-fn app_cluster(worker: &Worker, permit: &Permit, address: IpAddr) -> Rc<Cluster> {
-    let app = Source::App(SocketAddr::new(address, permit.port()));
+/// The app behind the port that a permit opens, for who calls from `from`.
+fn app_cluster(worker: &Worker, permit: &Permit, address: IpAddr, from: SocketAddr) -> Rc<Cluster> {
+    let caller = match worker.source {
+        intercept::Source::Sidecar => None,
+        intercept::Source::Caller => Some(from.ip()),
+    };
+    let app = Source::App(SocketAddr::new(address, permit.port()), caller);
     worker.cluster(app, &worker.discovery.snapshot())
 }
 
@@ -242,7 +249,7 @@ impl Requests {
         let request = Seen { head, path: OnceCell::new(), host: OnceCell::new() };
         let (peer, address) = (&self.peer, self.client.ip().to_canonical());
         match decide(worker, &Call { peer, address, port: self.app.port(), request: Some(&request) }) {
-            Ok(permit) => Ok(app_cluster(worker, &permit, self.app.ip())),
+            Ok(permit) => Ok(app_cluster(worker, &permit, self.app.ip(), self.client)),
             Err(denial) => {
                 tracing::debug!(?peer, %denial, "request denied");
                 Err(code_of(&denial))

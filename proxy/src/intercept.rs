@@ -29,6 +29,7 @@ fn rules(args: &InterceptArgs) -> anyhow::Result<Rules> {
         skip_inbound_ports: all::<PortRange>("--skip-inbound-ports", &args.skip_inbound_ports)?,
         skip_outbound_ports: all::<PortRange>("--skip-outbound-ports", &args.skip_outbound_ports)?,
         skip_outbound_cidrs: all::<Cidr>("--skip-outbound-cidrs", &args.skip_outbound_cidrs)?,
+        source: args.source(),
         ..Rules::default()
     })
 }

@@ -15,6 +15,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 use weft_core::model::Name;
+use weft_pods::intercept;
 use weft_runtime::drain::{self, DrainWatch};
 use weft_runtime::task;
 
@@ -58,6 +59,8 @@ pub struct Settings {
     pub upstreams: Vec<Explicit>,
     /// Set on every socket that is opened (`SO_MARK`).
     pub mark: Option<u32>,
+    /// As whom the app is called.
+    pub source: intercept::Source,
 }
 
 /// A listener for one service's port, for use without interception.
@@ -71,6 +74,21 @@ pub struct Explicit {
     pub namespace: Option<Name>,
     /// Its port.
     pub port: u16,
+}
+
+/// How a worker dials.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Dialling {
+    /// Set on every socket that is opened.
+    pub mark: Option<u32>,
+    /// As whom the app is called.
+    pub source: intercept::Source,
+}
+
+impl Dialling {
+    fn of(settings: &Settings) -> Self {
+        Self { mark: settings.mark, source: settings.source }
+    }
 }
 
 /// What all workers look at.
@@ -118,7 +136,7 @@ pub fn start(settings: &Settings, shared: &Shared, drain: &DrainWatch) -> io::Re
     }
     let mut workers = Workers { threads: Vec::new(), ended: Vec::new(), outbound, inbound };
     for (number, listeners) in listeners.into_iter().enumerate() {
-        let (shared, drain, mark) = (shared.clone(), drain.clone(), settings.mark);
+        let (shared, drain, dialling) = (shared.clone(), drain.clone(), Dialling::of(settings));
         let (end, ended) = oneshot::channel();
         let thread = std::thread::Builder::new().name(format!("worker-{number}"));
         let mut runtime = Builder::new_current_thread();
@@ -126,7 +144,7 @@ pub fn start(settings: &Settings, shared: &Shared, drain: &DrainWatch) -> io::Re
         let run = move || {
             let served = runtime
                 .build_local(LocalOptions::default())
-                .and_then(|runtime| runtime.block_on(run(listeners, shared, mark, drain)));
+                .and_then(|runtime| runtime.block_on(run(listeners, shared, dialling, drain)));
             if let Err(error) = served {
                 tracing::error!(%error, "a worker could not start");
             }
@@ -177,12 +195,13 @@ impl Listeners {
 async fn run(
     listeners: Listeners,
     shared: Shared,
-    mark: Option<u32>,
+    dialling: Dialling,
     mut drain: DrainWatch,
 ) -> io::Result<()> {
     let own_ports = [listeners.outbound.local_addr()?.port(), listeners.inbound.local_addr()?.port()];
     let (close, closing) = drain::channel();
-    let worker = Rc::new(Worker::new(shared, mark, own_ports, Leaving { announced: drain.clone(), closing }));
+    let worker =
+        Rc::new(Worker::new(shared, dialling, own_ports, Leaving { announced: drain.clone(), closing }));
     worker.accept(Listener::new(listeners.outbound)?, outbound::redirected);
     worker.accept(Listener::new(listeners.inbound)?, inbound::connection);
     for (listener, explicit) in listeners.explicit {
@@ -225,6 +244,8 @@ pub struct Worker {
     pub observer: Observer,
     /// Opens connections.
     pub dialer: Dialer,
+    /// As whom the app is called.
+    pub source: intercept::Source,
     /// TLS towards other sidecars.
     pub tls_client: TlsClient,
     /// TLS from other sidecars.
@@ -245,7 +266,7 @@ pub struct Worker {
 
 impl Worker {
     /// A worker for the thread that calls.
-    pub fn new(shared: Shared, mark: Option<u32>, own_ports: [u16; 2], leaving: Leaving) -> Self {
+    pub fn new(shared: Shared, dialling: Dialling, own_ports: [u16; 2], leaving: Leaving) -> Self {
         Self {
             observer: shared.observe.observer(),
             tls_client: TlsClient::new(shared.credentials.clone()),
@@ -253,7 +274,8 @@ impl Worker {
             credentials: shared.credentials,
             site: shared.site,
             discovery: shared.discovery,
-            dialer: Dialer::new(mark),
+            dialer: Dialer::new(dialling.mark),
+            source: dialling.source,
             rng: RefCell::new(fastrand::Rng::new()),
             own_ports,
             leaving,

@@ -111,7 +111,7 @@ pub fn read_head_from(reader: &mut BufReader<&TcpStream>) -> String {
 }
 
 /// Plaintext is taken too.
-const PERMISSIVE: &str = "
+pub const PERMISSIVE: &str = "
 apiVersion: weft.mesh/v1alpha1
 kind: MeshConfig
 metadata: {name: default}

@@ -13,6 +13,6 @@ mod process;
 pub use app::App;
 pub use capture::Capture;
 pub use http::{HttpClient, Response};
-pub use mesh::{Mesh, Options, SidecarPod};
+pub use mesh::{KEEP_SOURCE, Mesh, Options, SidecarPod};
 pub use place::{in_pods, program, python};
 pub use process::{Process, eventually};

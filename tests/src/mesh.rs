@@ -4,19 +4,24 @@ use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use weft_pods::intercept::Rules;
+use weft_pods::intercept::{Rules, Source};
 use weft_pods::{Exemption, Hub, Pod};
 
 use crate::{HttpClient, Process, eventually};
 
 /// How long anything may take to start on a busy machine.
 const START: Duration = Duration::from_secs(30);
+
+/// A setting with which a pod's app sees its callers' own addresses; takes `setpriv`.
+pub const KEEP_SOURCE: (&str, &str) = ("WEFT_KEEP_SOURCE", "1");
+
+type Spawn = fn(&Pod, &mut Command) -> weft_pods::Result<Child>;
 
 /// How a mesh is to be started.
 #[derive(Debug, Default, Clone)]
@@ -45,6 +50,7 @@ pub struct SidecarPod {
     folder: PathBuf,
     sidecar: Option<Process>,
     pod: Pod,
+    keeps_source: bool,
 }
 
 impl Mesh {
@@ -179,7 +185,9 @@ impl Mesh {
         fs::create_dir_all(&folder).expect("a folder");
         let token_file = folder.join("token");
         fs::write(&token_file, token).expect("a token");
-        let rules = Rules::default().letting_through(Exemption::here());
+        let keeps_source = more.contains(&KEEP_SOURCE);
+        let source = if keeps_source { Source::Caller } else { Source::Sidecar };
+        let rules = Rules { source, ..Rules::default() }.letting_through(Exemption::here());
         let mut environment: Vec<(String, String)> = [
             ("WEFT_CONTROL_PLANE", self.control_plane()),
             ("WEFT_CA", self.folder.path().join("anchors.pem").display().to_string()),
@@ -199,7 +207,8 @@ impl Mesh {
         }
         environment.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         pod.run(|| weft_pods::intercept::up(&rules)).expect("the pod").expect("interception");
-        let mut started = SidecarPod { weft: self.weft.clone(), environment, folder, sidecar: None, pod };
+        let mut started =
+            SidecarPod { weft: self.weft.clone(), environment, folder, sidecar: None, pod, keeps_source };
         started.start_sidecar();
         started
     }
@@ -209,7 +218,8 @@ impl Mesh {
         let pod = self.hub.pod(name).expect("a pod");
         let folder = self.folder.path().join(format!("pod-{name}"));
         fs::create_dir_all(&folder).expect("a folder");
-        SidecarPod { weft: self.weft.clone(), environment: Vec::new(), folder, sidecar: None, pod }
+        let (weft, environment) = (self.weft.clone(), Vec::new());
+        SidecarPod { weft, environment, folder, sidecar: None, pod, keeps_source: false }
     }
 
     fn control_plane(&self) -> String {
@@ -220,12 +230,31 @@ impl Mesh {
 impl SidecarPod {
     /// Starts the sidecar, again after its end.
     pub fn start_sidecar(&mut self) {
-        let mut command = Command::new(&self.weft);
-        command.args(["proxy", "run"]).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let (mut command, spawn) = self.sidecar_command();
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let log = self.folder.join("sidecar.log");
         self.sidecar = Some(Process::start(command, &log, |command| {
-            self.pod.spawn_sidecar(command).map_err(std::io::Error::other)
+            spawn(&self.pod, command).map_err(std::io::Error::other)
         }));
+    }
+
+    /// The sidecar, and how it is started in the pod: with the one right that it needs to keep its callers' addresses.
+    fn sidecar_command(&self) -> (Command, Spawn) {
+        let mut command = Command::new(&self.weft);
+        match Exemption::here() {
+            Exemption::User(id) if self.keeps_source => {
+                let id = id.to_string();
+                command = Command::new("setpriv");
+                command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]);
+                command.args(["--inh-caps", "+net_admin", "--ambient-caps", "+net_admin"]).arg(&self.weft);
+                command.args(["proxy", "run"]);
+                (command, Pod::spawn)
+            }
+            _ => {
+                command.args(["proxy", "run"]);
+                (command, Pod::spawn_sidecar)
+            }
+        }
     }
 
     /// Waits until the sidecar can serve.
@@ -248,6 +277,11 @@ impl SidecarPod {
     /// The pod's address.
     pub fn address(&self) -> IpAddr {
         IpAddr::V4(self.pod.v4())
+    }
+
+    /// The pod's addresses, of both families where there are both.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        [Some(self.address()), self.pod.v6().map(IpAddr::V6)].into_iter().flatten().collect()
     }
 
     /// The pod itself.

@@ -2,8 +2,8 @@
 
 use netlink_packet_core::{DefaultNla, Nla as _, parse_u32_be};
 use netlink_packet_netfilter::nftables::{
-    Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta, MetaKey,
-    Operator, Payload, Register, Verdict, VerdictAttribute,
+    Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta,
+    MetaKey, Operator, Payload, Register, Verdict, VerdictAttribute,
 };
 
 use super::ruleset::{Action, Family, Match, Rule, Transport};
@@ -29,8 +29,20 @@ struct Field {
 }
 
 const DESTINATION_PORT: Field = Field { base: 2, offset: 2, len: 2 };
+const TCP_FLAGS: Field = Field { base: 2, offset: 13, len: 1 };
 const DESTINATION_V4: Field = Field { base: 1, offset: 16, len: 4 };
 const DESTINATION_V6: Field = Field { base: 1, offset: 24, len: 16 };
+
+/// Of TCP's flags those that tell what opens a connection (FIN, SYN, RST and ACK), and what they are then (RFC 9293 section
+/// 3.1).
+const OPENING: u8 = 0x17;
+const SYN: u8 = 0x02;
+/// `NFTA_CT_DREG`, `NFTA_CT_KEY` and `NFTA_CT_SREG`.
+const CT_INTO: u16 = 1;
+const CT_KEY: u16 = 2;
+const CT_FROM: u16 = 4;
+/// `NFT_CT_MARK`.
+const CT_MARK: u32 = 3;
 
 /// The kernel's form of a rule.
 pub(super) fn encode(rule: &Rule) -> Vec<Expression> {
@@ -53,6 +65,10 @@ pub(super) fn encode(rule: &Rule) -> Vec<Expression> {
                 expressions.extend(meta_is(MetaKey::Nfproto, &[IPV6]));
                 expressions.extend([load(DESTINATION_V6), is_in(set)]);
             }
+            Match::Continues => expressions.extend([load(TCP_FLAGS), mask(OPENING), is_not(&[SYN])]),
+            Match::ConnectionMark(mark) => {
+                expressions.extend([connection_mark(CT_INTO), is(&mark.to_ne_bytes())])
+            }
             Match::Foreign(_) => {}
         }
     }
@@ -64,6 +80,12 @@ pub(super) fn encode(rule: &Rule) -> Vec<Expression> {
         Action::Redirect(port) => {
             expressions.push(set_register(Register::Reg1, DataAttribute::Value(port.to_be_bytes().to_vec())));
             expressions.push(redirect(Register::Reg1));
+        }
+        Action::MarkConnection(mark) => expressions.extend([set_mark(mark), connection_mark(CT_FROM)]),
+        Action::MarkPacket(mark) => {
+            let meta =
+                Expressions::Meta(vec![Meta::Key(MetaKey::Mark), Meta::SourceRegister(Register::Reg1)]);
+            expressions.extend([set_mark(mark), meta.into()]);
         }
         Action::Foreign => {}
     }
@@ -86,12 +108,45 @@ fn load(field: Field) -> Expression {
 }
 
 fn is(value: &[u8]) -> Expression {
+    compare(Operator::Equal, value)
+}
+
+fn is_not(value: &[u8]) -> Expression {
+    compare(Operator::NotEqual, value)
+}
+
+fn compare(operator: Operator, value: &[u8]) -> Expression {
     Expressions::Cmp(vec![
         Cmp::SourceRegister(Register::Reg1),
-        Cmp::Op(Operator::Equal),
+        Cmp::Op(operator),
         Cmp::Data(DataAttribute::Value(value.to_vec())),
     ])
     .into()
+}
+
+/// Leaves these bits of what was loaded.
+fn mask(bits: u8) -> Expression {
+    Expressions::Bitwise(vec![
+        Bitwise::SourceRegister(Register::Reg1),
+        Bitwise::DestinationRegister(Register::Reg1),
+        Bitwise::Length(1),
+        Bitwise::Mask(DataAttribute::Value(vec![bits])),
+        Bitwise::Xor(DataAttribute::Value(vec![0])),
+    ])
+    .into()
+}
+
+fn set_mark(mark: u32) -> Expression {
+    set_register(Register::Reg1, DataAttribute::Value(mark.to_ne_bytes().to_vec()))
+}
+
+/// `ct` about the mark, which the netlink crate has no form of its own for: into a register or from it.
+fn connection_mark(way: u16) -> Expression {
+    let attributes = vec![
+        DefaultNla::new(CT_KEY, CT_MARK.to_be_bytes().to_vec()),
+        DefaultNla::new(way, u32::from(Register::Reg1).to_be_bytes().to_vec()),
+    ];
+    Expressions::Other { expression_type: "ct".to_owned(), attributes }.into()
 }
 
 fn is_in(set: &str) -> Expression {
@@ -114,6 +169,9 @@ enum Loaded {
     Nothing,
     Meta(MetaKey),
     Field(Field),
+    /// Of TCP's flags those that tell what opens a connection.
+    OpeningFlags,
+    ConnectionMark,
     Value(Vec<u8>),
 }
 
@@ -125,13 +183,23 @@ pub(super) fn decode(expressions: &[Expression]) -> Rule {
     let mut family = None;
     for expression in expressions.iter().filter_map(data) {
         match expression {
+            Expressions::Meta(meta) if meta.contains(&Meta::SourceRegister(Register::Reg1)) => {
+                rule.action = match (meta_key(meta), mark(&loaded)) {
+                    (Some(MetaKey::Mark), Some(mark)) => Action::MarkPacket(mark),
+                    _ => Action::Foreign,
+                };
+            }
             Expressions::Meta(meta) => loaded = meta_key(meta).map_or(Loaded::Nothing, Loaded::Meta),
+            Expressions::Bitwise(bitwise) => loaded = masked(&loaded, bitwise),
             Expressions::Payload(payload) => loaded = Loaded::Field(field(payload)),
             Expressions::Immediate(immediate) => match value(immediate) {
                 Some(bytes) => loaded = Loaded::Value(bytes.to_vec()),
                 None if returns(immediate) => rule.action = Action::Return,
                 None => {}
             },
+            Expressions::Cmp(cmp) if loaded == Loaded::OpeningFlags && differs(cmp) == Some(&[SYN]) => {
+                rule.matches.push(Match::Continues);
+            }
             Expressions::Cmp(cmp) => match (equals(cmp), &loaded) {
                 (Some([IPV4]), Loaded::Meta(MetaKey::Nfproto)) => family = Some(Family::V4),
                 (Some([IPV6]), Loaded::Meta(MetaKey::Nfproto)) => family = Some(Family::V6),
@@ -140,6 +208,13 @@ pub(super) fn decode(expressions: &[Expression]) -> Rule {
             Expressions::Lookup(lookup) => rule.matches.push(looked_up(&loaded, lookup, family)),
             Expressions::Other { expression_type, attributes } if expression_type == "redir" => {
                 rule.action = redirected(attributes, &loaded);
+            }
+            Expressions::Other { expression_type, attributes } if is_of_mark(expression_type, attributes) => {
+                match (about(attributes, CT_FROM), mark(&loaded)) {
+                    (Some(_), Some(mark)) => rule.action = Action::MarkConnection(mark),
+                    (Some(_), None) => rule.action = Action::Foreign,
+                    (None, _) => loaded = Loaded::ConnectionMark,
+                }
             }
             Expressions::Other { expression_type, .. } => {
                 rule.matches.push(Match::Foreign(expression_type.clone()))
@@ -194,9 +269,40 @@ fn returns(immediate: &[Immediate]) -> bool {
     })
 }
 
+fn masked(loaded: &Loaded, bitwise: &[Bitwise]) -> Loaded {
+    let (mask, xor) = (DataAttribute::Value(vec![OPENING]), DataAttribute::Value(vec![0]));
+    let is_ours = bitwise.contains(&Bitwise::Mask(mask)) && bitwise.contains(&Bitwise::Xor(xor));
+    if is_ours && *loaded == Loaded::Field(TCP_FLAGS) { Loaded::OpeningFlags } else { Loaded::Nothing }
+}
+
+/// What a register holds that a mark is set from.
+fn mark(loaded: &Loaded) -> Option<u32> {
+    match loaded {
+        Loaded::Value(bytes) => bytes.as_slice().try_into().ok().map(u32::from_ne_bytes),
+        _ => None,
+    }
+}
+
+fn is_of_mark(expression_type: &str, attributes: &[DefaultNla]) -> bool {
+    expression_type == "ct" && about(attributes, CT_KEY) == Some(CT_MARK)
+}
+
+fn about(attributes: &[DefaultNla], kind: u16) -> Option<u32> {
+    attributes.iter().find(|attribute| attribute.kind() == kind).and_then(number)
+}
+
 /// What a comparison for equality compares with.
 fn equals(cmp: &[Cmp]) -> Option<&[u8]> {
-    if !cmp.contains(&Cmp::Op(Operator::Equal)) {
+    compares(cmp, Operator::Equal)
+}
+
+/// What a comparison for difference compares with.
+fn differs(cmp: &[Cmp]) -> Option<&[u8]> {
+    compares(cmp, Operator::NotEqual)
+}
+
+fn compares(cmp: &[Cmp], operator: Operator) -> Option<&[u8]> {
+    if !cmp.contains(&Cmp::Op(operator)) {
         return None;
     }
     cmp.iter().find_map(|attribute| match attribute {
@@ -216,6 +322,7 @@ fn compared(loaded: &Loaded, bytes: Option<&[u8]>) -> Match {
         (Loaded::Meta(MetaKey::L4Proto), Some([TCP]), ..) => Match::Protocol(Transport::Tcp),
         (Loaded::Meta(MetaKey::L4Proto), Some([UDP]), ..) => Match::Protocol(Transport::Udp),
         (Loaded::Field(DESTINATION_PORT), _, _, Some(port)) => Match::Port(port),
+        (Loaded::ConnectionMark, _, Some(mark), _) => Match::ConnectionMark(mark),
         _ => Match::Foreign(format!("{loaded:?} compared with {bytes:?}")),
     }
 }
@@ -239,7 +346,7 @@ fn looked_up(loaded: &Loaded, lookup: &[Lookup], family: Option<Family>) -> Matc
 }
 
 fn redirected(attributes: &[DefaultNla], loaded: &Loaded) -> Action {
-    let from = attributes.iter().find(|attribute| attribute.kind() == REDIR_PORT).and_then(number);
+    let from = about(attributes, REDIR_PORT);
     let port = match loaded {
         Loaded::Value(bytes) => bytes.as_slice().try_into().ok().map(u16::from_be_bytes),
         _ => None,
@@ -259,11 +366,11 @@ fn number(attribute: &DefaultNla) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::intercept::Rules;
+    use crate::intercept::{Rules, Source};
 
     #[test]
     fn every_rule_reads_back_as_it_was_asked_for() {
-        let rules = Rules { proxy_mark: Some(0x5745), ..Rules::default() }.ruleset();
+        let rules = Rules { proxy_mark: Some(0x5745), source: Source::Caller, ..Rules::default() }.ruleset();
         let mut read = 0;
         for rule in rules.chains.iter().flat_map(|chain| &chain.rules) {
             assert_eq!(&decode(&encode(rule)), rule);

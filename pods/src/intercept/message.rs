@@ -19,7 +19,7 @@ use super::Tables;
 use super::expression::{decode, encode};
 use super::intervals::{Bound, bounds, from_bounds};
 use super::rules::{SKIP_INBOUND_PORTS, SKIP_OUTBOUND_PORTS, SKIP_OUTBOUND_V4, SKIP_OUTBOUND_V6};
-use super::ruleset::{Chain, Family, Hook, PRIORITY, Ruleset, Set, SetKind, TABLE};
+use super::ruleset::{Chain, Family, Hook, Returns, Ruleset, Set, SetKind, TABLE};
 use crate::error::Result;
 use crate::netlink::{Request, What};
 
@@ -110,16 +110,17 @@ fn add_elements(set: &Set, bounds: &[Bound]) -> Request<NetfilterMessage> {
 fn add_chain(chain: &Chain) -> Request<NetfilterMessage> {
     let hook = match chain.hook {
         Hook::Prerouting => InetHookNumber::PreRouting,
-        Hook::Output | Hook::Foreign => InetHookNumber::LocalOut,
+        Hook::Output | Hook::Reroute | Hook::Foreign => InetHookNumber::LocalOut,
     };
+    let (kind, priority) = chain.hook.kind();
     let attributes = vec![
         ChainAttribute::Table(TABLE.to_owned()),
         ChainAttribute::Name(chain.name.clone()),
         ChainAttribute::Hook(vec![
             HookAttribute::Number(HookNumber::Inet(hook)),
-            HookAttribute::Priority(PRIORITY.cast_unsigned()),
+            HookAttribute::Priority(priority.cast_unsigned()),
         ]),
-        ChainAttribute::Type("nat".to_owned()),
+        ChainAttribute::Type(kind.to_owned()),
     ];
     let message = NfTablesMessage::NewChain(ChainMessage { attributes });
     request(format!("create the nftables chain {}", chain.name), NLM_F_CREATE, message)
@@ -146,7 +147,7 @@ pub(super) fn read(kernel: &Tables) -> Result<Option<Ruleset>> {
     if chains.is_empty() && sets.is_empty() && !has_table(kernel)? {
         return Ok(None);
     }
-    Ok(Some(Ruleset { sets, chains }))
+    Ok(Some(Ruleset { sets, chains, returns: Returns::Out }))
 }
 
 fn read_chains(kernel: &Tables) -> Result<Vec<Chain>> {
@@ -175,13 +176,17 @@ fn read_chains(kernel: &Tables) -> Result<Vec<Chain>> {
 }
 
 fn read_hook(hook: &[HookAttribute]) -> Hook {
-    let at = |number| hook.contains(&HookAttribute::Number(HookNumber::Inet(number)));
-    if !hook.contains(&HookAttribute::Priority(PRIORITY.cast_unsigned())) {
-        Hook::Foreign
-    } else if at(InetHookNumber::PreRouting) {
+    let is = |kind: Hook, number| {
+        let (_, priority) = kind.kind();
+        hook.contains(&HookAttribute::Priority(priority.cast_unsigned()))
+            && hook.contains(&HookAttribute::Number(HookNumber::Inet(number)))
+    };
+    if is(Hook::Prerouting, InetHookNumber::PreRouting) {
         Hook::Prerouting
-    } else if at(InetHookNumber::LocalOut) {
+    } else if is(Hook::Output, InetHookNumber::LocalOut) {
         Hook::Output
+    } else if is(Hook::Reroute, InetHookNumber::LocalOut) {
+        Hook::Reroute
     } else {
         Hook::Foreign
     }

@@ -6,6 +6,7 @@
 mod expression;
 mod intervals;
 mod message;
+mod returns;
 mod rules;
 mod ruleset;
 
@@ -19,8 +20,10 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use crate::error::Result;
 use crate::netlink::{Netlink, Request};
 
-pub use rules::{Cidr, ParseError, PortRange, Rules};
+pub use rules::{Cidr, ParseError, PortRange, Rules, Source};
 pub use ruleset::Ruleset;
+
+use ruleset::Returns;
 
 /// How often a reading is repeated when somebody changes the rules meanwhile.
 const READINGS: usize = 16;
@@ -35,7 +38,17 @@ pub fn up(rules: &Rules) -> Result<()> {
     rules.check()?;
     let mut batch = removal();
     batch.extend(message::additions(&rules.ruleset()));
-    commit(batch)
+    match rules.source {
+        Source::Sidecar => {
+            commit(batch)?;
+            returns::remove()
+        }
+        // Nothing has the mark before the rules are there.
+        Source::Caller => {
+            returns::add()?;
+            commit(batch)
+        }
+    }
 }
 
 /// Removes the rules without a trace. There may be none.
@@ -43,7 +56,16 @@ pub fn up(rules: &Rules) -> Result<()> {
 /// # Errors
 /// When the kernel refuses.
 pub fn down() -> Result<()> {
-    commit(removal())
+    commit(removal())?;
+    returns::remove()
+}
+
+/// Whether the rules in force are such that the sidecar can connect to the app from its callers' own addresses.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn keeps_source() -> Result<bool> {
+    returns::are_there()
 }
 
 /// The rules in force, read from the kernel; `None` where there are none.
@@ -62,7 +84,9 @@ pub fn show() -> Result<Option<Ruleset>> {
             break;
         }
     }
-    reading
+    let Some(ruleset) = reading? else { return Ok(None) };
+    let returns = if returns::are_there()? { Returns::ToSidecar } else { Returns::Out };
+    Ok(Some(Ruleset { returns, ..ruleset }))
 }
 
 /// The names of all tables, whoever's; empty for a process that may not see them.

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::intervals::{Interval, merge};
-use super::ruleset::{Action, Chain, Family, Hook, Match, Rule, Ruleset, Set, SetKind, Transport};
+use super::ruleset::{Action, Chain, Family, Hook, Match, Returns, Rule, Ruleset, Set, SetKind, Transport};
 use crate::error::{Error, Result};
-use crate::pod::{Exemption, SIDECAR_UID};
+use crate::pod::{Exemption, KEPT_SOURCE_MARK, SIDECAR_UID};
 
 const DNS: u16 = 53;
 /// The most entries a list may have: a batch has to fit into one message.
@@ -21,7 +21,7 @@ pub(super) const SKIP_OUTBOUND_V6: &str = "skip_outbound_v6";
 /// What of a pod's traffic goes to its sidecar, and to which of its ports.
 ///
 /// Outbound: TCP to anywhere but the pod itself, and DNS (UDP and TCP port 53) to anywhere, also to the pod itself.
-/// Inbound: TCP from anywhere but the pod itself. Other UDP is left alone.
+/// Inbound: TCP from anywhere but the pod itself. Other UDP is left alone, and so are connections of TCP from before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     /// Where the sidecar takes what the application sends.
@@ -42,6 +42,18 @@ pub struct Rules {
     pub skip_outbound_ports: Vec<PortRange>,
     /// Networks that are called as they are, except for DNS.
     pub skip_outbound_cidrs: Vec<Cidr>,
+    /// As whom the sidecar connects to the app.
+    pub source: Source,
+}
+
+/// Which address the app sees its callers have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Source {
+    /// The pod's own: the sidecar's.
+    #[default]
+    Sidecar,
+    /// The caller's. What the app answers to it goes back to the sidecar.
+    Caller,
 }
 
 impl Default for Rules {
@@ -56,6 +68,7 @@ impl Default for Rules {
             skip_inbound_ports: Vec::new(),
             skip_outbound_ports: Vec::new(),
             skip_outbound_cidrs: Vec::new(),
+            source: Source::Sidecar,
         }
     }
 }
@@ -95,7 +108,14 @@ impl Rules {
                 networks(SKIP_OUTBOUND_V4, SetKind::Addresses(Family::V4), true),
                 networks(SKIP_OUTBOUND_V6, SetKind::Addresses(Family::V6), false),
             ],
-            chains: vec![self.output(), self.prerouting()],
+            chains: match self.source {
+                Source::Sidecar => vec![self.output(), self.prerouting()],
+                Source::Caller => vec![self.output(), self.prerouting(), reroute()],
+            },
+            returns: match self.source {
+                Source::Sidecar => Returns::Out,
+                Source::Caller => Returns::ToSidecar,
+            },
         }
     }
 
@@ -114,12 +134,15 @@ impl Rules {
 
     fn output(&self) -> Chain {
         use Action::{Redirect, Return};
-        use Match::{AddressIn, Mark, Output, Port, PortIn, Protocol, User};
+        use Match::{AddressIn, Continues, Mark, Output, Port, PortIn, Protocol, User};
         use Transport::{Tcp, Udp};
 
-        let mut rules = Vec::new();
+        let mut rules = vec![rule([Protocol(Tcp), Continues], Return)];
         rules.extend(self.proxy_uid.map(|id| rule([User(id)], Return)));
         rules.extend(self.proxy_mark.map(|mark| rule([Mark(mark)], Return)));
+        if self.source == Source::Caller {
+            rules.push(rule([Mark(KEPT_SOURCE_MARK)], Return));
+        }
         // Ports come before DNS, networks after it: who lists port 53 means DNS, who lists the network that the resolver
         // happens to be in does not.
         for transport in [Udp, Tcp] {
@@ -139,10 +162,11 @@ impl Rules {
 
     fn prerouting(&self) -> Chain {
         use Action::{Redirect, Return};
-        use Match::{Input, Port, PortIn, Protocol};
+        use Match::{Continues, Input, Port, PortIn, Protocol};
         use Transport::Tcp;
 
         let rules = vec![
+            rule([Protocol(Tcp), Continues], Return),
             rule([Input(crate::link::LOOPBACK_INDEX)], Return),
             rule([Protocol(Tcp), Port(self.inbound_port)], Return),
             rule([Protocol(Tcp), Port(self.admin_port)], Return),
@@ -151,6 +175,16 @@ impl Rules {
         ];
         Chain { name: "prerouting".to_owned(), hook: Hook::Prerouting, rules }
     }
+}
+
+/// What the app answers on a connection that the sidecar made from a caller's address has the mark of that connection, by
+/// which it stays here.
+fn reroute() -> Chain {
+    let rules = vec![
+        rule([Match::Mark(KEPT_SOURCE_MARK)], Action::MarkConnection(KEPT_SOURCE_MARK)),
+        rule([Match::ConnectionMark(KEPT_SOURCE_MARK)], Action::MarkPacket(KEPT_SOURCE_MARK)),
+    ];
+    Chain { name: "reroute".to_owned(), hook: Hook::Reroute, rules }
 }
 
 fn rule(matches: impl IntoIterator<Item = Match>, action: Action) -> Rule {
@@ -312,6 +346,7 @@ mod tests {
             "  set skip_outbound_ports { 25, 8000-8080 }",
             "  set skip_outbound_v4 { 10.0.0.0-10.255.255.255 }",
             "  chain output { type nat hook output priority -100",
+            "    tcp flags & (fin | syn | rst | ack) != syn return",
             "    meta skuid 2102 return",
             "    udp dport 53 redirect to :4153",
             "    oif 1 return",
@@ -319,6 +354,17 @@ mod tests {
             "    meta l4proto tcp redirect to :4140",
             "    tcp dport 4191 return",
             "    meta l4proto tcp redirect to :4143",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line:?} is not in\n{text}");
+        }
+        assert!(!text.contains("reroute"), "{text}");
+        let text = Rules { source: Source::Caller, ..rules }.ruleset().to_string();
+        for line in [
+            "  chain reroute { type route hook output priority -150",
+            "    meta mark 0x574b ct mark set 0x574b",
+            "    ct mark 0x574b meta mark set 0x574b",
+            "ip rule fwmark 0x574b lookup 22347",
+            "ip route local default dev lo table 22347",
         ] {
             assert!(text.lines().any(|found| found == line), "{line:?} is not in\n{text}");
         }

@@ -4,17 +4,31 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::intervals::Interval;
+use crate::pod::KEPT_SOURCE_MARK;
 
 /// The name of our table; it is of the family `inet`, IPv4 and IPv6.
 pub(super) const TABLE: &str = "weft";
 /// `NF_IP_PRI_NAT_DST`.
-pub(super) const PRIORITY: i32 = -100;
+const DESTINATION: i32 = -100;
+/// `NF_IP_PRI_MANGLE`.
+const MANGLE: i32 = -150;
 
 /// The interception rules in force, or to be. It prints like `nft list ruleset`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
     pub(super) sets: Vec<Set>,
     pub(super) chains: Vec<Chain>,
+    /// Whether what has the mark of kept sources stays in the pod, whomever it is for.
+    pub(super) returns: Returns,
+}
+
+/// Where the app's answers to a source that is not the pod's own go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Returns {
+    /// Out, as everything does.
+    Out,
+    /// Back to the sidecar: a rule and a table of routes of ours say so.
+    ToSidecar,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +61,8 @@ pub(super) struct Chain {
 pub(super) enum Hook {
     Prerouting,
     Output,
+    /// Where what the pod sends may get another route.
+    Reroute,
     /// One that we never ask for.
     Foreign,
 }
@@ -75,6 +91,10 @@ pub(super) enum Match {
     PortIn(String),
     /// The destination address is in the set of this name.
     AddressIn(Family, String),
+    /// It belongs to a connection of TCP that was opened before: it is not what opens one.
+    Continues,
+    /// Its connection's mark.
+    ConnectionMark(u32),
     /// One that we never ask for.
     Foreign(String),
 }
@@ -90,8 +110,22 @@ pub(super) enum Action {
     Return,
     /// To this port of the pod itself.
     Redirect(u16),
+    /// The connection gets a mark.
+    MarkConnection(u32),
+    /// The packet does.
+    MarkPacket(u32),
     /// One that we never ask for.
     Foreign,
+}
+
+impl Hook {
+    /// The type and the priority of a chain there.
+    pub(super) fn kind(self) -> (&'static str, i32) {
+        match self {
+            Self::Prerouting | Self::Output | Self::Foreign => ("nat", DESTINATION),
+            Self::Reroute => ("route", MANGLE),
+        }
+    }
 }
 
 impl SetKind {
@@ -125,13 +159,22 @@ impl fmt::Display for Ruleset {
             writeln!(f, "  set {} {{ {} }}", set.name, intervals.join(", "))?;
         }
         for chain in &self.chains {
-            writeln!(f, "  chain {} {{ type nat hook {} priority {PRIORITY}", chain.name, chain.hook)?;
+            let (kind, priority) = chain.hook.kind();
+            writeln!(f, "  chain {} {{ type {kind} hook {} priority {priority}", chain.name, chain.hook)?;
             for rule in &chain.rules {
                 writeln!(f, "    {rule}")?;
             }
             writeln!(f, "  }}")?;
         }
-        writeln!(f, "}}")
+        writeln!(f, "}}")?;
+        match self.returns {
+            Returns::Out => Ok(()),
+            Returns::ToSidecar => {
+                let (mark, table) = (KEPT_SOURCE_MARK, super::returns::TABLE);
+                writeln!(f, "ip rule fwmark {mark:#x} lookup {table}")?;
+                writeln!(f, "ip route local default dev lo table {table}")
+            }
+        }
     }
 }
 
@@ -147,7 +190,7 @@ impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Prerouting => "prerouting",
-            Self::Output => "output",
+            Self::Output | Self::Reroute => "output",
             Self::Foreign => "?",
         })
     }
@@ -159,7 +202,7 @@ impl fmt::Display for Rule {
         while let Some(found) = matches.next() {
             // nft says `tcp dport 53` for a protocol and a port.
             match (found, matches.peek()) {
-                (Match::Protocol(transport), Some(Match::Port(_) | Match::PortIn(_))) => {
+                (Match::Protocol(transport), Some(Match::Port(_) | Match::PortIn(_) | Match::Continues)) => {
                     write!(f, "{transport} ")?
                 }
                 _ => write!(f, "{found} ")?,
@@ -168,6 +211,8 @@ impl fmt::Display for Rule {
         match self.action {
             Action::Return => f.write_str("return"),
             Action::Redirect(port) => write!(f, "redirect to :{port}"),
+            Action::MarkConnection(mark) => write!(f, "ct mark set {mark:#x}"),
+            Action::MarkPacket(mark) => write!(f, "meta mark set {mark:#x}"),
             Action::Foreign => f.write_str("?"),
         }
     }
@@ -185,6 +230,8 @@ impl fmt::Display for Match {
             Self::PortIn(set) => write!(f, "dport @{set}"),
             Self::AddressIn(Family::V4, set) => write!(f, "ip daddr @{set}"),
             Self::AddressIn(Family::V6, set) => write!(f, "ip6 daddr @{set}"),
+            Self::Continues => f.write_str("flags & (fin | syn | rst | ack) != syn"),
+            Self::ConnectionMark(mark) => write!(f, "ct mark {mark:#x}"),
             Self::Foreign(expression) => write!(f, "?{expression}"),
         }
     }

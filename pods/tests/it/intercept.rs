@@ -1,15 +1,17 @@
 //! Who is redirected where, and who is not.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use weft_pods::intercept::{self, Rules};
-use weft_pods::{Exemption, Hub, Pod, SIDECAR_MARK, SIDECAR_UID};
+use socket2::{Domain, Socket, Type};
+use weft_pods::intercept::{self, Rules, Source};
+use weft_pods::{Exemption, Hub, KEPT_SOURCE_MARK, Pod, SIDECAR_MARK, SIDECAR_UID};
 
 use crate::children::child;
 use crate::rights::is_root;
-use crate::wire::{arrives, ask, call, echo, listen};
+use crate::wire::{DEADLINE, arrives, ask, call, echo, listen};
 
 const OUTBOUND: u16 = 4140;
 const INBOUND: u16 = 4143;
@@ -131,6 +133,80 @@ pub(crate) fn skipped_ports_and_networks_are_not_intercepted() {
     }
 }
 
+pub(crate) fn connections_from_before_are_left_alone_by_up_and_down() {
+    let hub = Hub::create().unwrap();
+    let (app, peer) = (hub.pod("app").unwrap(), hub.pod("peer").unwrap());
+    let mut before = Vec::new();
+    for (from, to) in [(&app, &peer), (&peer, &app)] {
+        let listener = listen(to, 8080);
+        for destination in both(to, 8080) {
+            let caller = call(from, destination, None).unwrap();
+            before.push((caller, listener.accept().unwrap().0));
+        }
+    }
+    let go_on = |pairs: &mut [(TcpStream, TcpStream)]| {
+        for (caller, callee) in pairs {
+            greets(caller, callee);
+            greets(callee, caller);
+        }
+    };
+    go_on(&mut before);
+    // A port on which a redirected packet would find a listener that knows nothing of its connection.
+    let _sidecar = (listen(&app, OUTBOUND), listen(&app, INBOUND));
+    for _ in 0..2 {
+        app.run(|| intercept::up(&Rules::default())).unwrap().unwrap();
+        go_on(&mut before);
+        app.run(intercept::down).unwrap().unwrap();
+        go_on(&mut before);
+    }
+}
+
+/// Bytes of the one reach the other, and an answer comes back.
+fn greets(one: &mut TcpStream, other: &mut TcpStream) {
+    for stream in [&*one, &*other] {
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    }
+    let mut seen = [0; 5];
+    one.write_all(b"still").unwrap();
+    other.read_exact(&mut seen).unwrap();
+    other.write_all(&seen).unwrap();
+    one.read_exact(&mut seen).unwrap();
+    assert_eq!(&seen, b"still");
+}
+
+pub(crate) fn an_app_may_be_called_from_its_callers_own_address() {
+    let Scene { app, peer, .. } = scene(&Rules { source: Source::Caller, ..Rules::default() });
+    assert!(app.run(intercept::keeps_source).unwrap().unwrap());
+    let direct = listen(&app, 8080);
+    for (caller, destination) in addresses(&peer).into_iter().zip(both(&app, 8080)) {
+        let mut sidecar = app.run(|| dial_as(caller, destination)).unwrap().unwrap();
+        let (mut accepted, from) = direct.accept().unwrap();
+        assert_eq!(from.ip().to_canonical(), caller);
+        greets(&mut sidecar, &mut accepted);
+        greets(&mut accepted, &mut sidecar);
+    }
+    // Whoever has that address itself is still intercepted, and answered.
+    let sidecar = listen(&app, INBOUND);
+    for destination in both(&app, 8080) {
+        assert_eq!(arrives(&sidecar, call(&peer, destination, None).unwrap()), Some(destination));
+    }
+    app.run(|| intercept::up(&Rules::default())).unwrap().unwrap();
+    assert!(!app.run(intercept::keeps_source).unwrap().unwrap());
+}
+
+/// Connects as the sidecar does that keeps its callers' addresses.
+fn dial_as(caller: IpAddr, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    match caller {
+        IpAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
+        IpAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
+    }
+    socket.set_mark(KEPT_SOURCE_MARK)?;
+    socket.bind(&SocketAddr::new(caller, 0).into())?;
+    socket.connect_timeout(&to.into(), DEADLINE)?;
+    Ok(socket.into())
+}
+
 pub(crate) fn marked_sockets_are_let_through() {
     let Scene { app, peer, .. } = scene(&Rules { proxy_mark: Some(SIDECAR_MARK), ..Rules::default() });
     let (direct, sidecar) = (listen(&peer, 8080), listen(&app, OUTBOUND));
@@ -217,7 +293,8 @@ pub(crate) fn rules_are_read_back_as_they_were_asked_for_however_often() {
     };
     hub.run(|| {
         assert_eq!(intercept::show().unwrap(), None);
-        for rules in [&Rules::default(), &rules, &rules, &Rules::default()] {
+        let kept = Rules { source: Source::Caller, ..rules.clone() };
+        for rules in [&Rules::default(), &rules, &kept, &kept, &rules, &Rules::default(), &kept] {
             intercept::up(rules).unwrap();
             assert_eq!(intercept::show().unwrap(), Some(rules.ruleset()));
         }

@@ -11,8 +11,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 use weft_core::model::Name;
+use weft_pods::intercept::Source;
 
 pub use grammar::{ControlPlane, Offer, Upstream};
 pub use machine::{Machine, own_addresses, reachable_addresses};
@@ -27,7 +29,10 @@ Examples:
     weft-proxy --upstreams 127.0.0.1:9001=orders:8080 ...
   Send the pod's connections through the sidecar, and see what is programmed:
     weft-proxy intercept up --skip-outbound-ports 25,465
-    weft-proxy intercept show";
+    weft-proxy intercept show
+  The app sees its callers' own addresses:
+    weft-proxy intercept up --keep-source
+    WEFT_KEEP_SOURCE=1 setpriv --reuid 2102 --clear-groups --inh-caps +net_admin --ambient-caps +net_admin weft-proxy ...";
 
 /// The Weft sidecar: one beside every app, carrying what it sends and what is sent to it.
 #[derive(Debug, Parser)]
@@ -93,6 +98,9 @@ pub struct InterceptArgs {
     /// Destination networks that are not intercepted, e.g. 10.96.0.0/16,fd00::/8
     #[arg(long, env = "WEFT_SKIP_OUTBOUND_CIDRS", value_name = "CIDRS", value_delimiter = ',')]
     pub skip_outbound_cidrs: Vec<String>,
+    /// Let the app see its callers' own addresses; the sidecar is to be told the same
+    #[arg(long, env = "WEFT_KEEP_SOURCE", value_parser = FalseyValueParser::new())]
+    pub keep_source: bool,
     /// The sidecar's user, whose connections are let through
     #[arg(long, value_name = "UID", default_value_t = 2102)]
     pub uid: u32,
@@ -162,6 +170,9 @@ pub struct RunArgs {
     /// Mark (SO_MARK) of every socket the sidecar opens, where interception goes by mark: 0x5745
     #[arg(long, env = "WEFT_MARK", value_name = "MARK")]
     pub mark: Option<String>,
+    /// Connect to the app from its callers' own addresses; takes CAP_NET_ADMIN, and `intercept up --keep-source`
+    #[arg(long, env = "WEFT_KEEP_SOURCE", value_parser = FalseyValueParser::new())]
+    pub keep_source: bool,
     /// The log's form: text or json
     #[arg(long, env = "WEFT_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: String,
@@ -211,6 +222,8 @@ pub struct Settings {
     pub minimum_drain: Duration,
     /// Mark of every socket the sidecar opens.
     pub mark: Option<u32>,
+    /// As whom the app is called.
+    pub source: Source,
 }
 
 /// Something that is wrong with the settings.
@@ -281,10 +294,22 @@ impl RunArgs {
                 drain_timeout,
                 minimum_drain,
                 mark: mark.flatten(),
+                source: source(self.keep_source),
             }),
             _ => Err(mistakes.0),
         }
     }
+}
+
+impl InterceptArgs {
+    /// As whom the app is called.
+    pub fn source(&self) -> Source {
+        source(self.keep_source)
+    }
+}
+
+fn source(keep: bool) -> Source {
+    if keep { Source::Caller } else { Source::Sidecar }
 }
 
 /// Collects what is wrong while the rest is read on.

@@ -31,8 +31,8 @@ pub enum Source {
     Service(QualifiedName, u16),
     /// A workload called by its own address.
     Workload(IpAddr, u16),
-    /// The app behind this sidecar.
-    App(SocketAddr),
+    /// The app behind this sidecar; for one caller alone, where it is called from that one's address.
+    App(SocketAddr, Option<IpAddr>),
 }
 
 /// From where endpoints are called.
@@ -102,8 +102,8 @@ impl Cluster {
                 changed: Rc::default(),
             }),
         };
-        if let Source::App(address) = &cluster.source {
-            let upstreams = vec![Rc::new(Upstream::of_app(*address, Instant::now()))];
+        if let Source::App(address, caller) = &cluster.source {
+            let upstreams = vec![Rc::new(Upstream::of_app(*address, *caller, Instant::now()))];
             cluster.state.borrow_mut().replace(upstreams);
         }
         cluster.refresh(snapshot);
@@ -115,7 +115,7 @@ impl Cluster {
         match &self.source {
             Source::Service(name, _) => name.to_string(),
             Source::Workload(address, _) => address.to_string(),
-            Source::App(address) => address.to_string(),
+            Source::App(address, _) => address.to_string(),
         }
     }
 
@@ -145,7 +145,7 @@ impl Cluster {
         }
         state.seen = Arc::downgrade(snapshot);
         match &self.source {
-            Source::App(address) => {
+            Source::App(address, _) => {
                 let ports = snapshot.workload.as_deref().map_or(&[][..], |workload| &workload.ports);
                 let declared = ports.iter().find(|declared| declared.port == address.port());
                 self.protocol.set(declared.map_or(Protocol::Detect, |declared| declared.protocol));
@@ -178,7 +178,7 @@ impl Cluster {
                 if let Some(known) = service {
                     state.adopt(&known.service, &self.site);
                 }
-                state.rebuild([(&known.endpoint, *port)].into_iter());
+                state.rebuild([(&called_at(&known.endpoint, *address), *port)].into_iter());
             }
         }
     }
@@ -264,6 +264,16 @@ impl Cluster {
             upstream.http2.sweep(now);
         }
     }
+}
+
+/// An endpoint that is dialled at `address` before any other that it has: so it is called in the family that was asked for.
+fn called_at(endpoint: &Arc<Endpoint>, address: IpAddr) -> Arc<Endpoint> {
+    if endpoint.addresses.first() == Some(&address) {
+        return Arc::clone(endpoint);
+    }
+    let mut called = Endpoint::clone(endpoint);
+    called.addresses.sort_by_key(|other| *other != address);
+    Arc::new(called)
 }
 
 impl State {

@@ -9,7 +9,7 @@ pub mod http2;
 mod watch;
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ use weft_core::model::{Endpoint, SpiffeId};
 pub use attempt::{Attempts, Opened, open};
 pub use bulkhead::{Bulkheads, Slot};
 pub use cluster::{Cluster, Site, Source};
-pub use dial::Dialer;
+pub use dial::{Dialer, may_dial_as_others};
 pub use watch::Ticket;
 
 use crate::failure::ErrorCode;
@@ -43,6 +43,8 @@ const UNREACHABLE: Duration = Duration::from_secs(1);
 pub struct Upstream {
     endpoint: Option<Arc<Endpoint>>,
     addresses: Vec<SocketAddr>,
+    /// Whose address it is called from; none: our own.
+    caller: Option<IpAddr>,
     secure: Option<Secure>,
     weight: u32,
     /// What tells it from others of the same service, the same in all sidecars.
@@ -78,6 +80,7 @@ impl Upstream {
         Self {
             endpoint: Some(Arc::clone(endpoint)),
             addresses,
+            caller: None,
             secure,
             weight: endpoint.weight,
             id: balance::hash(endpoint.workload.to_string().as_bytes()),
@@ -91,10 +94,11 @@ impl Upstream {
     }
 
     /// The app behind this sidecar.
-    fn of_app(address: SocketAddr, now: Instant) -> Self {
+    fn of_app(address: SocketAddr, caller: Option<IpAddr>, now: Instant) -> Self {
         Self {
             endpoint: None,
             addresses: vec![address],
+            caller,
             secure: None,
             weight: 1,
             id: 0,
@@ -132,6 +136,9 @@ impl Upstream {
 
     /// Opens a connection to it that carries `carries`.
     async fn connect(&self, worker: &Worker, carries: Carries) -> Result<Stream, ErrorCode> {
+        if let (Some(caller), Some(app)) = (self.caller, self.address()) {
+            return worker.dialer.dial_as(caller, app).await.map(Stream::from);
+        }
         match self.connect_limit.get() {
             None => {
                 let tcp = worker.dialer.dial(&self.addresses).await?;
@@ -140,7 +147,7 @@ impl Upstream {
             // What a policy allows is for all of it, the handshake too.
             Some(limit) => {
                 let connecting = async {
-                    let tcp = worker.dialer.dial_within(&self.addresses, limit).await?;
+                    let tcp = worker.dialer.dial_within(limit, &self.addresses).await?;
                     self.secure(worker, tcp, carries).await
                 };
                 timeout(limit, connecting).await.unwrap_or(Err(ErrorCode::ConnectTimeout))

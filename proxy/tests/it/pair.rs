@@ -125,6 +125,7 @@ fn sidecar(authority: &Authority, account: &str) -> Sidecar {
             port: PORT,
         }],
         mark: None,
+        source: Default::default(),
     };
     let shared = Shared {
         discovery: discovery.clone(),

@@ -16,7 +16,7 @@ use weft_proxy::credentials::CredentialStore;
 use weft_proxy::listen::{Accepted, OriginalDst};
 use weft_proxy::observe::Observe;
 use weft_proxy::state::{self, Known, KnownService, Publisher, Snapshot};
-use weft_proxy::worker::{Leaving, Shared, Worker};
+use weft_proxy::worker::{Dialling, Leaving, Shared, Worker};
 use weft_proxy::{inbound, outbound};
 use weft_runtime::drain::{self, Drain};
 use weft_runtime::metrics::{Format, Registry};
@@ -75,7 +75,7 @@ impl Alone {
             addresses: HashMap::from([(vip(), Known::Service(orders()))]),
             ..Snapshot::default()
         });
-        let worker = Rc::new(Worker::new(shared, None, [4140, 4143], leaving));
+        let worker = Rc::new(Worker::new(shared, Dialling::default(), [4140, 4143], leaving));
         Self { worker, publisher, authority, listener: app().await.0, registry, _drain: drain }
     }
 
