@@ -77,6 +77,7 @@ pub(crate) enum Command {
     Rollback(commands::rollback::Arguments),
     Status(commands::status::Arguments),
     Check(commands::check::Arguments),
+    Explain(commands::explain::Arguments),
     Traces(commands::traces::Arguments),
     Trace(commands::trace::Arguments),
     Identity(commands::identity::Arguments),

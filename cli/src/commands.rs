@@ -6,6 +6,7 @@ pub(crate) mod completions;
 pub(crate) mod dashboard;
 pub(crate) mod delete;
 pub(crate) mod diff;
+pub(crate) mod explain;
 pub(crate) mod get;
 pub(crate) mod history;
 pub(crate) mod identity;

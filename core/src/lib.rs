@@ -11,6 +11,7 @@ pub mod classify;
 pub mod compile;
 pub mod deadline;
 pub mod detect;
+pub mod explain;
 pub mod fault;
 pub mod host;
 pub mod limits;

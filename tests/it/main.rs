@@ -15,6 +15,7 @@ mod demo;
 mod dns;
 mod draining;
 mod encryption;
+mod explain;
 mod extended_connect;
 mod faithful;
 mod faults;

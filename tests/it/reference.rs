@@ -18,6 +18,7 @@ const COMMANDS: &[&str] = &[
     "rollback",
     "status",
     "check",
+    "explain",
     "traces",
     "trace",
     "identity",

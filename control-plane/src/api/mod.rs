@@ -1,6 +1,7 @@
 //! `weft.v1.Admin`: what the `weft` command asks. Every call carries the admin token.
 
 mod configuration;
+mod explain;
 mod listing;
 mod tokens;
 mod traces;
@@ -117,6 +118,7 @@ calls! {
     identities(IdentitiesRequest) -> IdentitiesResponse;
     traces(TracesRequest) -> TracesResponse;
     trace(TraceRequest) -> TraceResponse;
+    explain(ExplainRequest) -> ExplainResponse;
     create_token(CreateTokenRequest) -> CreateTokenResponse;
     list_tokens(ListTokensRequest) -> ListTokensResponse;
     revoke_token(RevokeTokenRequest) -> RevokeTokenResponse;

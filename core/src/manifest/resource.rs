@@ -263,6 +263,12 @@ impl Resource {
         service.ports.iter().filter_map(reference).collect()
     }
 
+    /// Where one of its fields stands, as messages name it; where that is unknown, where it begins.
+    pub fn place(&self, path: &str) -> String {
+        let line = self.places.get(path).map_or(self.line, |place| place.line);
+        if line == 0 { self.file.clone() } else { format!("{}:{line}", self.file) }
+    }
+
     /// A mistake at one of its fields, or at its beginning where the field's place is unknown.
     pub(crate) fn problem(&self, path: &str, message: String, hint: String) -> Problem {
         let begin = Place { line: self.line, column: 1 };

@@ -140,6 +140,11 @@ impl TrafficLayer {
         }
     }
 
+    /// The sections of which it says something.
+    pub fn sections(&self) -> Vec<&'static str> {
+        SECTIONS.into_iter().zip(self.says()).filter_map(|(section, says)| says.then_some(section)).collect()
+    }
+
     /// The sections of which both say something.
     pub fn overlap(&self, other: &Self) -> Vec<&'static str> {
         let both = SECTIONS.into_iter().zip(self.says()).zip(other.says());

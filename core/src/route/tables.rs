@@ -70,6 +70,8 @@ pub struct Rule {
     pub route: QualifiedName,
     /// Its name; empty: none.
     pub name: String,
+    /// Which of the route's rules it is.
+    pub index: usize,
     /// How it is told of: `NAMESPACE/ROUTE`, and its own name where it has one.
     pub label: Arc<str>,
     /// What becomes of requests.
@@ -173,10 +175,11 @@ impl Requests {
         let mut entries = Vec::new();
         for route in routes {
             let (RouteRules::Http(rules) | RouteRules::Grpc(rules)) = &route.rules else { continue };
-            for rule in rules {
+            for (index, rule) in rules.iter().enumerate() {
                 let compiled = Arc::new(Rule {
                     route: route.name.clone(),
                     name: rule.name.clone(),
+                    index,
                     label: label(&route.name, &rule.name),
                     filters: rule.filters.clone(),
                     split: Split::new(rule.backends.clone()),
@@ -251,6 +254,7 @@ impl Rule {
         Self {
             route: route.name.clone(),
             name: String::new(),
+            index: 0,
             label: label(&route.name, ""),
             filters: Filters::default(),
             split: Split::new(backends.to_vec()),

@@ -43,6 +43,11 @@ impl Policies {
 }
 
 impl World {
+    /// The policies for a service's callers: its own, its namespace's, the mesh's; within each in the order of their names.
+    pub fn policies(&self, service: &QualifiedName) -> impl Iterator<Item = &Resource> {
+        self.policies.of(service)
+    }
+
     /// How a service is to be called.
     pub fn traffic(&self, service: &QualifiedName) -> Traffic {
         let layers = self.policies.of(service).filter_map(traffic_policy);

@@ -12,6 +12,8 @@ mod compile;
 #[cfg(test)]
 mod documents;
 #[cfg(test)]
+mod explain;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod mistakes;

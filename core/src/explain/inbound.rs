@@ -1,0 +1,138 @@
+//! The server's side: whether each endpoint's sidecar would let the call in.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::outbound::{Arrival, Head};
+use super::{Decision, Explanation, Question};
+use crate::authorize::{self, Asked, Call, Denial, Peer};
+use crate::compile;
+use crate::host::Host;
+use crate::manifest::{Kind, ResourceKey};
+use crate::model::QualifiedName;
+use crate::path::Path;
+use crate::world::World;
+
+/// Asks each endpoint's sidecar.
+pub(super) fn arrive(world: &World, question: &Question<'_>, arrival: &Arrival, told: &mut Explanation) {
+    let identity = question.identity(world);
+    // What policies say of addresses is asked of the address that such a caller has.
+    let from = world.registrations().find(|caller| caller.identity == identity);
+    let address = from.and_then(|caller| caller.addresses.first().copied());
+    let peer = Peer::Known(identity);
+    let mesh = compile::mesh(world);
+    let endpoints = compile::endpoints(world, &arrival.service).unwrap_or_default();
+    let mut denied = Vec::new();
+    let mut unguarded = 0_usize;
+    for endpoint in &endpoints {
+        let Some(port) = endpoint.target_port(arrival.port) else { continue };
+        let Some(workload) =
+            compile::workload(world, &endpoint.workload).filter(|_| endpoint.identity.is_some())
+        else {
+            unguarded = unguarded.saturating_add(1);
+            continue;
+        };
+        let seen = arrival.request.as_ref().map(Seen::of);
+        let call = Call {
+            peer: &peer,
+            address: address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            port,
+            request: seen.as_ref().map(|seen| seen as &dyn Asked),
+        };
+        let mut decided = Vec::new();
+        let verdict = authorize::authorize(Some(&mesh), &workload.policies, &call, |policy, decision| {
+            decided.push((policy.name.clone(), decision.as_str()));
+        });
+        for (policy, decision) in decided {
+            told.by_policy(world, &policy, decision);
+        }
+        if let Err(denial) = verdict {
+            let app = endpoint.addresses.first().map(|ip| SocketAddr::new(*ip, port).to_string());
+            let candidate = told.endpoints.iter_mut().find(|c| Some(&c.address) == app.as_ref());
+            if let Some(candidate) = candidate {
+                candidate.denied = denial.to_string();
+            }
+            denied.push(denial);
+        }
+    }
+    told.conclude(&denied, endpoints.len(), unguarded);
+    if address.is_none() && !world.registrations().any(|caller| Peer::Known(caller.identity.clone()) == peer)
+    {
+        told.step("caller", "what policies say of addresses is unknown, as no such caller runs".into(), None);
+    }
+}
+
+impl Explanation {
+    fn by_policy(&mut self, world: &World, policy: &QualifiedName, decision: &str) {
+        let key = ResourceKey {
+            kind: Kind::AuthorizationPolicy,
+            namespace: Some(policy.namespace.clone()),
+            name: policy.name.clone(),
+        };
+        let Some(resource) = world.resource(&key) else { return };
+        let told = self.policy.iter().any(|told| told.policy == key.to_string() && told.does == decision);
+        if !told {
+            self.applied(resource, decision.to_owned());
+            self.step("access", decision.to_owned(), Some(resource));
+        }
+    }
+
+    fn conclude(&mut self, denied: &[Denial], endpoints: usize, unguarded: usize) {
+        if unguarded > 0 {
+            let text = format!("{unguarded} of {endpoints} have no sidecar: nobody there asks who calls");
+            self.step("access", text, None);
+        }
+        let Some(first) = denied.first() else {
+            if unguarded < endpoints {
+                self.step("access", "it is let in".into(), None);
+            }
+            return;
+        };
+        let all = denied.len() == endpoints;
+        let who = if all { "every endpoint".to_owned() } else { format!("{} of {endpoints}", denied.len()) };
+        self.step("access", format!("denied by {who}: {first}"), None);
+        if all {
+            let answer = match first {
+                Denial::Unauthenticated => (401, "unauthenticated"),
+                Denial::NoConfiguration
+                | Denial::PlaintextUnderStrict
+                | Denial::DefaultDeny
+                | Denial::Policy(_)
+                | Denial::NotAllowed => (403, "denied"),
+            };
+            self.fails(Decision::Deny, answer);
+        }
+    }
+}
+
+/// What policies see of the request.
+struct Seen<'a> {
+    head: &'a Head,
+    path: Option<Path<'a>>,
+    host: Option<Host<'a>>,
+}
+
+impl<'a> Seen<'a> {
+    fn of(head: &'a Head) -> Self {
+        let (path, host) = (Path::parse(head.target.as_bytes()).ok(), Host::parse(head.host.as_bytes()).ok());
+        Self { head, path, host }
+    }
+}
+
+impl Asked for Seen<'_> {
+    fn method(&self) -> &str {
+        &self.head.method
+    }
+
+    fn path(&self) -> Option<&Path<'_>> {
+        self.path.as_ref()
+    }
+
+    fn host(&self) -> Option<&Host<'_>> {
+        self.host.as_ref()
+    }
+
+    fn each_value(&self, name: &str, see: &mut dyn FnMut(&[u8])) {
+        let values = self.head.headers.iter().filter(|(own, _)| own == name);
+        values.for_each(|(_, value)| see(value.as_bytes()));
+    }
+}
