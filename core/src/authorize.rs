@@ -10,7 +10,8 @@ use std::net::IpAddr;
 
 use crate::host::Host;
 use crate::model::{
-    AccessAction, AccessMode, AccessPolicy, AuthorizationDefault, Mesh, MtlsMode, QualifiedName, SpiffeId,
+    AccessAction, AccessMode, AccessPolicy, AccessRule, AuthorizationDefault, Mesh, MtlsMode, QualifiedName,
+    SpiffeId,
 };
 use crate::path::Path;
 use matching::Holds;
@@ -85,6 +86,8 @@ pub enum Decision {
     WouldAllow,
     /// It would have kept it out, were it enforced.
     WouldDeny,
+    /// It is a rate limit, and had no room for it.
+    Limited,
 }
 
 /// Says whether a call may go on to the app, and why not. `told` hears what policies had to do with it.
@@ -126,7 +129,7 @@ fn by_policies(
 ) -> Option<bool> {
     let (mut allows, mut allowed, mut denied) = (false, false, false);
     for policy in policies.iter().filter(|policy| is_about(policy, call.port)) {
-        let holds = matching::policy(policy, call);
+        let holds = matching::any_rule(&policy.rules, call);
         let decision = match (policy.action, policy.mode) {
             (AccessAction::Deny, _) if holds == Holds::No => continue,
             (AccessAction::Deny, AccessMode::Audit) => Decision::WouldDeny,
@@ -154,9 +157,14 @@ fn denying(policies: &[AccessPolicy], call: &Call<'_>) -> Denial {
         policy.action == AccessAction::Deny
             && policy.mode == AccessMode::Enforce
             && is_about(policy, call.port)
-            && matching::policy(policy, call) != Holds::No
+            && matching::any_rule(&policy.rules, call) != Holds::No
     });
     denying.map_or(Denial::NotAllowed, |policy| Denial::Policy(policy.name.clone()))
+}
+
+/// Whether one of these rules is, or may be, about a call.
+pub(crate) fn may_be_about(rules: &[AccessRule], call: &Call<'_>) -> bool {
+    matching::any_rule(rules, call) != Holds::No
 }
 
 fn is_about(policy: &AccessPolicy, port: u16) -> bool {
@@ -178,6 +186,7 @@ impl Decision {
             Self::Denied => "denied",
             Self::WouldAllow => "would-allow",
             Self::WouldDeny => "would-deny",
+            Self::Limited => "limited",
         }
     }
 }

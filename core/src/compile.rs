@@ -7,10 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::attachment;
-use crate::manifest::{AuthorizationPolicySpec, DocumentedPort, ServiceSpec, TargetPort};
+use crate::manifest::{
+    AuthorizationPolicySpec, DocumentedPort, RateLimitSpec, ServiceSpec, Spec, TargetPort,
+};
 use crate::model::{
     AccessPolicy, Address, Endpoint, InboundPort, Mesh, PolicyTarget, PortMap, Propagation, Protocol,
-    QualifiedName, Resource, ResourceName, Service, ServicePort, SpiffeId, Workload,
+    QualifiedName, RateLimit, Resource, ResourceName, Service, ServicePort, SpiffeId, Workload,
 };
 use crate::world::{Holder, Member, Registration, World};
 
@@ -130,14 +132,34 @@ pub fn address(world: &World, address: IpAddr) -> Option<Address> {
 pub fn workload(world: &World, name: &QualifiedName) -> Option<Workload> {
     let registration = world.registration(name)?;
     let ports = inbound_ports(world, name, Member::Registered(registration));
-    let policies = access_policies(world, name, &ports);
     let service_account = registration.service_account.clone();
-    Some(Workload { name: name.clone(), service_account, ports, policies })
+    let (mut policies, mut limits) = (Vec::new(), Vec::new());
+    // By name: the order decides nothing.
+    for (policy, target, spec) in world.inbound_policies() {
+        let Some(about) = ports_of(world, name, &ports, target) else { continue };
+        match spec {
+            Spec::AuthorizationPolicy(AuthorizationPolicySpec { action, mode, rules, .. }) => {
+                let (action, mode, rules) = (*action, *mode, rules.clone());
+                policies.push(AccessPolicy { name: policy, action, mode, ports: about, rules });
+            }
+            Spec::RateLimit(RateLimitSpec { rules, limits: said, .. }) => {
+                let (rules, said) = (rules.clone(), said.clone());
+                limits.push(RateLimit { name: policy, ports: about, rules, limits: said });
+            }
+            _ => {}
+        }
+    }
+    Some(Workload { name: name.clone(), service_account, ports, policies, limits })
 }
 
-/// The policies that are about a workload, by name: the order decides nothing.
-fn access_policies(world: &World, workload: &QualifiedName, inbound: &[InboundPort]) -> Vec<AccessPolicy> {
-    let about = |target: &PolicyTarget| match target {
+/// The ports of a workload that a policy is about, where it is about the workload; none: all of them.
+fn ports_of(
+    world: &World,
+    workload: &QualifiedName,
+    inbound: &[InboundPort],
+    target: &PolicyTarget,
+) -> Option<Vec<u16>> {
+    match target {
         PolicyTarget::Mesh => Some(Vec::new()),
         PolicyTarget::Namespace(namespace) => (workload.namespace == *namespace).then(Vec::new),
         PolicyTarget::Workload(name) => (workload == name).then(Vec::new),
@@ -148,13 +170,7 @@ fn access_policies(world: &World, workload: &QualifiedName, inbound: &[InboundPo
             world.members(service).contains_key(workload).then(|| ports.into_iter().collect())
         }
         PolicyTarget::HttpRoute(_) | PolicyTarget::GrpcRoute(_) => None,
-    };
-    let policy = |(name, spec): (QualifiedName, &AuthorizationPolicySpec)| {
-        let AuthorizationPolicySpec { target, action, mode, rules } = spec;
-        let ports = about(target)?;
-        Some(AccessPolicy { name, action: *action, mode: *mode, ports, rules: rules.clone() })
-    };
-    world.access_policies().filter_map(policy).collect()
+    }
 }
 
 /// The document's ports stand; without any, those that are offered.

@@ -18,6 +18,7 @@ pub mod limits;
 pub mod manifest;
 pub mod model;
 pub mod path;
+pub mod rate;
 pub mod route;
 pub mod target;
 pub mod trace;

@@ -162,6 +162,8 @@ impl Admin {
                     "protocol": format!("{:?}", port.protocol),
                     "service": port.service.to_string(),
                 })).collect::<Vec<_>>(),
+                "policies": workload.policies.iter().map(|it| it.name.to_string()).collect::<Vec<_>>(),
+                "limits": workload.limits.iter().map(|it| it.name.to_string()).collect::<Vec<_>>(),
             })),
             "services": services.into_iter().map(|known| service(known)).collect::<Vec<_>>(),
             "absent_services": absent,

@@ -19,10 +19,11 @@ use crate::failure::ErrorCode;
 use crate::forward::{self, Heard, LastStage};
 use crate::http::head::{Fields, Head};
 use crate::http::headers::ClientFields;
-use crate::http::{Version, headers};
+use crate::http::{Exchange, Version, headers};
 use crate::listen::{Accepted, OriginalDst};
 use crate::observe::{Direction, Flow, Party, Refusal, Security, Spoken};
-use crate::session::{Purpose, Session};
+use crate::rates;
+use crate::session::{Answer, Purpose, Session};
 use crate::sniff::{self, First};
 use crate::stream::{Peeked, Reset, Stream};
 use crate::tls::Carries;
@@ -117,6 +118,9 @@ async fn from_stranger(
     };
     match permit(&worker, &peer, from, app.port()) {
         Ok(permit) => {
+            if !is_within_limits(&worker, &peer, from, app.port()) {
+                return refuse(&worker, &client.into(), Refusal::RateLimited);
+            }
             let (cluster, flow) =
                 (app_cluster(&worker, &permit, app.ip(), from), flow(&worker, &peer, app.port()));
             let plain = Security::Plaintext;
@@ -136,6 +140,9 @@ async fn to_app(
 ) -> LastStage {
     match permit(&worker, &peer, from, app.port()) {
         Ok(permit) => {
+            if !is_within_limits(&worker, &peer, from, app.port()) {
+                return refuse(&worker, &stream, Refusal::RateLimited);
+            }
             let (cluster, flow) =
                 (app_cluster(&worker, &permit, app.ip(), from), flow(&worker, &peer, app.port()));
             let mutual = Security::Mutual;
@@ -151,6 +158,12 @@ async fn to_app(
 /// Asks what is in force now of a connection.
 fn permit(worker: &Worker, peer: &Peer, from: SocketAddr, port: u16) -> Result<Permit, Denial> {
     decide(worker, &Call { peer, address: from.ip().to_canonical(), port, request: None })
+}
+
+/// Counts a connection that carries bytes, and says whether there is room for it.
+fn is_within_limits(worker: &Worker, peer: &Peer, from: SocketAddr, port: u16) -> bool {
+    let call = Call { peer, address: from.ip().to_canonical(), port, request: None };
+    rates::admit(worker, &call).is_ok()
 }
 
 fn decide(worker: &Worker, call: &Call<'_>) -> Result<Permit, Denial> {
@@ -245,16 +258,25 @@ impl Requests {
     }
 
     /// Says whether a request may reach the app. The permit is spent on the way there.
-    pub fn rule(&self, worker: &Worker, head: &impl Head) -> Result<Rc<Cluster>, ErrorCode> {
+    pub fn rule(
+        &self,
+        worker: &Worker,
+        head: &impl Head,
+        exchange: &mut Exchange,
+    ) -> Result<Rc<Cluster>, Answer> {
         let request = Seen { head, path: OnceCell::new(), host: OnceCell::new() };
         let (peer, address) = (&self.peer, self.client.ip().to_canonical());
-        match decide(worker, &Call { peer, address, port: self.app.port(), request: Some(&request) }) {
-            Ok(permit) => Ok(app_cluster(worker, &permit, self.app.ip(), self.client)),
-            Err(denial) => {
-                tracing::debug!(?peer, %denial, "request denied");
-                Err(code_of(&denial))
-            }
+        let call = Call { peer, address, port: self.app.port(), request: Some(&request) };
+        let permit = decide(worker, &call).map_err(|denial| {
+            tracing::debug!(?peer, %denial, "request denied");
+            code_of(&denial)
+        })?;
+        match rates::admit(worker, &call) {
+            Ok(None) => {}
+            Ok(Some(usage)) => exchange.counted(usage),
+            Err(limited) => return Err(rates::answer(&limited, exchange)),
         }
+        Ok(app_cluster(worker, &permit, self.app.ip(), self.client))
     }
 }
 

@@ -19,6 +19,7 @@ pub mod listen;
 pub mod mirror;
 pub mod observe;
 pub mod outbound;
+pub mod rates;
 pub mod routing;
 pub mod screen;
 pub mod session;

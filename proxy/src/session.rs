@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use ::http::Response;
+use ::http::{HeaderMap, Response};
 
 use crate::failure::ErrorCode;
 use crate::http::head::Head;
@@ -60,8 +60,19 @@ pub struct Ruling {
 pub enum Answer {
     /// Something is wrong.
     Error(ErrorCode),
+    /// Something is wrong, and there is more to say of it.
+    Explained(Box<Explained>),
     /// All is well: a response without a body, such as a redirect. No `weft-error` is said of it.
     Plain(Box<Response<()>>),
+}
+
+/// Something that is wrong, and what there is to say of it.
+#[derive(Debug)]
+pub struct Explained {
+    /// What.
+    pub code: ErrorCode,
+    /// What the answer says besides the code.
+    pub fields: HeaderMap,
 }
 
 impl From<ErrorCode> for Answer {
@@ -106,7 +117,7 @@ impl Session {
         // Told of is what was asked, not what a route makes of it.
         let mut exchange = Exchange::begin(&worker.observer, head, facts);
         let verdict = settled.map_err(Answer::from).and_then(|()| match &self.purpose {
-            Purpose::Inbound(requests) => requests.rule(worker, head).map_err(Answer::from),
+            Purpose::Inbound(requests) => requests.rule(worker, head, &mut exchange),
             Purpose::Outbound(requests) => requests.rule(worker, head, &mut exchange),
             Purpose::Nowhere(code) => Err(Answer::Error(*code)),
         });

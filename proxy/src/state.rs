@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use weft_core::model::{Endpoint, Mesh, QualifiedName, Service, ServicePort, Workload};
 
+use crate::rates::Rates;
 use crate::routing::Routing;
 
 /// How long a look-up waits for the control plane's answer.
@@ -31,6 +32,8 @@ pub struct Snapshot {
     pub mesh: Option<Arc<Mesh>>,
     /// The workload this sidecar serves.
     pub workload: Option<Arc<Workload>>,
+    /// How often others may call it; none: as often as they like.
+    pub rates: Option<Arc<Rates>>,
     /// The services asked for that exist.
     pub services: HashMap<QualifiedName, Arc<KnownService>>,
     /// The services asked for that do not.

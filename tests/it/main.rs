@@ -32,6 +32,7 @@ mod mirrors;
 mod nginx;
 mod peers;
 mod policy;
+mod rate_limits;
 mod reference;
 mod registration;
 mod rotation;

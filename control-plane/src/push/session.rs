@@ -359,6 +359,7 @@ mod tests {
             service_account: "a".parse().unwrap(),
             ports: Vec::new(),
             policies: Vec::new(),
+            limits: Vec::new(),
         };
         (ResourceName::Workload(q(name)), Some(Resource::Workload(workload)))
     }

@@ -3,7 +3,7 @@
 
 use super::{Asked, Call, Peer};
 use crate::model::{
-    AccessPolicy, AccessRule, Callers, Condition, Operations, PathPattern, QualifiedName, Selection, SpiffeId,
+    AccessRule, Callers, Condition, Operations, PathPattern, QualifiedName, Selection, SpiffeId,
 };
 use crate::path::Path;
 
@@ -32,9 +32,9 @@ impl From<bool> for Holds {
     }
 }
 
-/// Whether one of a policy's rules is about the call.
-pub(super) fn policy(policy: &AccessPolicy, call: &Call<'_>) -> Holds {
-    any(&policy.rules, |rule| self::rule(rule, call))
+/// Whether one of these rules is about the call.
+pub(super) fn any_rule(rules: &[AccessRule], call: &Call<'_>) -> Holds {
+    any(rules, |rule| self::rule(rule, call))
 }
 
 fn rule(rule: &AccessRule, call: &Call<'_>) -> Holds {

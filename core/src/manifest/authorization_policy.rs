@@ -6,7 +6,7 @@ use super::resource::AuthorizationPolicySpec;
 use super::target::{self, TargetKind};
 use crate::model::{
     AccessAction, AccessMode, AccessRule, Callers, Cidr, Condition, Name, Operations, PathPattern,
-    QualifiedName, Selection, TextPattern,
+    QualifiedName, Selection, TextPattern, is_token,
 };
 
 /// Rules of a policy, and members of a list within one.
@@ -27,8 +27,13 @@ pub(super) fn read(
     let action = spec.field("action").and_then(|field| field.choice(&ACTION)).unwrap_or_default();
     let mode = spec.field("mode").and_then(|field| field.choice(&MODE)).unwrap_or_default();
     let rules_field = spec.required("rules", "write a list of rules; one that is {} is about every call");
-    let rules = rules_field.map(|field| list(&field, |rule| self::rule(rule, namespace?)))?;
+    let rules = rules_field.map(|field| rules(&field, namespace))?;
     Some(AuthorizationPolicySpec { target: target?, action, mode, rules })
+}
+
+/// What calls a policy in `namespace` is about.
+pub(super) fn rules(field: &Field<'_>, namespace: Option<&Name>) -> Vec<AccessRule> {
+    list(field, |rule| self::rule(rule, namespace?))
 }
 
 fn rule(field: &Field<'_>, namespace: &Name) -> Option<AccessRule> {
@@ -188,11 +193,6 @@ fn header_name(field: &Field<'_>) -> Option<String> {
         return None;
     }
     Some(text.to_ascii_lowercase())
-}
-
-/// Whether a text may be a method or a header's name (RFC 9110 section 5.6.2).
-fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
 fn selection<T>(

@@ -8,7 +8,9 @@ use super::node::{Node, Place, Value};
 use super::resource::{Resource, Spec};
 use super::route::{self, RouteKind};
 use super::value::{is_label_key, is_label_value};
-use super::{Kind, authorization_policy, fault_injection, mesh_config, service, traffic_policy, workload};
+use super::{
+    Kind, authorization_policy, fault_injection, mesh_config, rate_limit, service, traffic_policy, workload,
+};
 use crate::model::Name;
 
 /// What the API server adds to metadata, and what comes back from `kubectl get -o yaml`.
@@ -111,6 +113,10 @@ fn resource(kind: Kind, node: &Node, default_namespace: &Name, sink: &Sink<'_>) 
             spec(&root)
                 .and_then(|spec| authorization_policy::read(&spec, own, &mut places))
                 .map(Spec::AuthorizationPolicy)
+        }
+        Kind::RateLimit => {
+            let own = namespace.as_ref().and_then(Option::as_ref);
+            spec(&root).and_then(|spec| rate_limit::read(&spec, own, &mut places)).map(Spec::RateLimit)
         }
         Kind::HttpRoute => read_route(RouteKind::Http, &root, namespace.as_ref(), &mut places),
         Kind::GrpcRoute => read_route(RouteKind::Grpc, &root, namespace.as_ref(), &mut places),

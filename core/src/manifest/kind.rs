@@ -19,6 +19,8 @@ pub enum Kind {
     TrafficPolicy,
     /// `weft.mesh/v1alpha1 AuthorizationPolicy`.
     AuthorizationPolicy,
+    /// `weft.mesh/v1alpha1 RateLimit`.
+    RateLimit,
     /// `weft.mesh/v1alpha1 FaultInjection`.
     FaultInjection,
     /// `gateway.networking.k8s.io/v1 HTTPRoute`.
@@ -67,8 +69,7 @@ const WEFT: &str = "weft.mesh";
 const GATEWAY: &str = super::route::GROUP;
 
 /// Kinds of the mesh's language that this version does not carry out, and so does not take.
-const NOT_YET: [(&str, &str); 3] =
-    [(WEFT, "ExternalService"), (WEFT, "JwtAuthentication"), (WEFT, "RateLimit")];
+const NOT_YET: [(&str, &str); 2] = [(WEFT, "ExternalService"), (WEFT, "JwtAuthentication")];
 
 /// Kubernetes' own kinds, by API group, which say nothing to the mesh.
 const KUBERNETES: &[(&str, &str)] = &[
@@ -112,13 +113,14 @@ const KUBERNETES: &[(&str, &str)] = &[
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Namespace,
         Self::Service,
         Self::MeshConfig,
         Self::Workload,
         Self::TrafficPolicy,
         Self::AuthorizationPolicy,
+        Self::RateLimit,
         Self::FaultInjection,
         Self::HttpRoute,
         Self::GrpcRoute,
@@ -224,6 +226,7 @@ impl Kind {
             Self::AuthorizationPolicy => {
                 ("AuthorizationPolicy", WEFT, &["v1alpha1"], "authorizationpolicies", &[])
             }
+            Self::RateLimit => ("RateLimit", WEFT, &["v1alpha1"], "ratelimits", &[]),
             Self::HttpRoute => ("HTTPRoute", GATEWAY, &["v1"], "httproutes", &[]),
             Self::GrpcRoute => ("GRPCRoute", GATEWAY, &["v1"], "grpcroutes", &[]),
             Self::TlsRoute => ("TLSRoute", GATEWAY, &["v1", "v1alpha2", "v1alpha3"], "tlsroutes", &[]),
@@ -284,8 +287,8 @@ mod tests {
         for text in ["tlsroutes.v1alpha3.gateway.networking.k8s.io", "TLSRoute"] {
             assert_eq!(Kind::from_user(text), Ok(Kind::TlsRoute), "{text}");
         }
-        let later = Kind::from_user("ratelimits").unwrap_err();
-        assert_eq!(later.message, "kind RateLimit is not supported by this version yet");
+        let later = Kind::from_user("externalservices").unwrap_err();
+        assert_eq!(later.message, "kind ExternalService is not supported by this version yet");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod kind;
 mod layers;
 mod mesh_config;
 mod node;
+mod rate_limit;
 mod resource;
 mod route;
 mod service;
@@ -30,6 +31,7 @@ pub use diff::diff;
 pub use fault_injection::FaultInjectionSpec;
 pub use kind::{Kind, UnknownKind};
 pub use node::Place;
+pub use rate_limit::RateLimitSpec;
 pub use resource::{
     AuthorizationPolicySpec, DocumentedPort, GrantSpec, MeshConfigSpec, ParentRef, Reference, Resource,
     ResourceKey, RouteSpec, ServiceAddresses, ServiceSpec, Spec, Target, TargetPort, WorkloadPort,

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use super::fault_injection::FaultInjectionSpec;
 use super::node::Place;
+use super::rate_limit::RateLimitSpec;
 use super::traffic_policy::TrafficPolicySpec;
 use super::{Kind, Problem};
 use crate::model::{
@@ -66,6 +67,8 @@ pub enum Spec {
     FaultInjection(FaultInjectionSpec),
     /// Who may do what.
     AuthorizationPolicy(AuthorizationPolicySpec),
+    /// How often who may call.
+    RateLimit(RateLimitSpec),
     /// A route of any kind.
     Route(RouteSpec),
     /// Leave for routes of other namespaces.
@@ -245,6 +248,7 @@ impl Resource {
     pub fn target(&self) -> Option<&PolicyTarget> {
         match &self.spec {
             Spec::AuthorizationPolicy(spec) => Some(&spec.target),
+            Spec::RateLimit(spec) => Some(&spec.target),
             _ => None,
         }
     }

@@ -5,6 +5,7 @@ mod cidr;
 mod identity;
 mod mesh;
 mod name;
+mod rate;
 mod ratio;
 mod resource;
 mod route;
@@ -22,6 +23,8 @@ pub use mesh::{
     AccessLog, AuthorizationDefault, Mesh, MtlsMode, OutboundMode, Propagation, TraceExport, Tracing,
 };
 pub use name::{Name, NameError, QualifiedName};
+pub(crate) use rate::is_token;
+pub use rate::{KeyPart, KeyPartError, Limit, RateLimit};
 pub use ratio::{Ratio, RatioError};
 pub use resource::{Resource, ResourceName};
 pub use route::{

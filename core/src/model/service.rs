@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{AccessPolicy, Name, QualifiedName, Route, SpiffeId, Traffic};
+use super::{AccessPolicy, Name, QualifiedName, RateLimit, Route, SpiffeId, Traffic};
 
 /// What is spoken on a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
@@ -120,6 +120,8 @@ pub struct Workload {
     pub ports: Vec<InboundPort>,
     /// Who may do what, as far as policies say it.
     pub policies: Vec<AccessPolicy>,
+    /// How often who may call.
+    pub limits: Vec<RateLimit>,
 }
 
 /// A port of the app that serves something.

@@ -114,7 +114,13 @@ impl World {
             Kind::Service => &mut self.services,
             Kind::Workload => &mut self.workloads,
             Kind::TrafficPolicy | Kind::FaultInjection => return self.policies.put(key, resource),
-            Kind::AuthorizationPolicy => &mut self.access_policies,
+            Kind::AuthorizationPolicy | Kind::RateLimit => {
+                match resource {
+                    Some(resource) => self.inbound_policies.insert(key.clone(), Arc::clone(resource)),
+                    None => self.inbound_policies.remove(key),
+                };
+                return;
+            }
             Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => {
                 return self.put_route_in_force(key, resource);
             }
@@ -164,8 +170,8 @@ impl World {
                         }
                         // They alter what is said of a service, not who is behind it.
                         Kind::TrafficPolicy | Kind::FaultInjection | Kind::Namespace | Kind::MeshConfig => {}
-                        Kind::AuthorizationPolicy => {
-                            let target = self.access_policies.get(&name).and_then(|policy| policy.target());
+                        Kind::AuthorizationPolicy | Kind::RateLimit => {
+                            let target = self.inbound_policies.get(key).and_then(|policy| policy.target());
                             touched.workloads.extend(target.into_iter().flat_map(|of| self.targeted(of)));
                         }
                         // A route belongs to what is said of its services.

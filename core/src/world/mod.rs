@@ -14,8 +14,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::manifest::{
-    AuthorizationPolicySpec, MeshConfigSpec, Resource, ResourceKey, ServiceAddresses, ServiceSpec, Spec,
-    WorkloadSpec,
+    MeshConfigSpec, Resource, ResourceKey, ServiceAddresses, ServiceSpec, Spec, WorkloadSpec,
 };
 use crate::model::{Cidr, Name, PolicyTarget, Protocol, QualifiedName, ResourceName, SpiffeId, TrustDomain};
 use by_namespace::ByNamespace;
@@ -118,7 +117,8 @@ pub struct World {
     services: ByNamespace<Arc<Resource>>,
     workloads: ByNamespace<Arc<Resource>>,
     policies: Policies,
-    access_policies: ByNamespace<Arc<Resource>>,
+    /// What is carried out where calls arrive.
+    inbound_policies: BTreeMap<ResourceKey, Arc<Resource>>,
     routes: BTreeMap<ResourceKey, Arc<Resource>>,
     grants: BTreeMap<ResourceKey, Arc<Resource>>,
     /// Which routes name a service as their parent.
@@ -169,7 +169,7 @@ impl World {
             services: ByNamespace::default(),
             workloads: ByNamespace::default(),
             policies: Policies::default(),
-            access_policies: ByNamespace::default(),
+            inbound_policies: BTreeMap::new(),
             routes: BTreeMap::new(),
             grants: BTreeMap::new(),
             attached: ByNamespace::default(),
@@ -289,12 +289,11 @@ impl World {
         registered.or_else(|| self.workloads.get(name).and_then(|resource| documented(resource)))
     }
 
-    /// What documents say of who may do what, by name.
-    pub fn access_policies(&self) -> impl Iterator<Item = (QualifiedName, &AuthorizationPolicySpec)> {
-        self.access_policies.iter().filter_map(|(name, resource)| match &resource.spec {
-            Spec::AuthorizationPolicy(spec) => Some((name, spec)),
-            _ => None,
-        })
+    /// The policies that are carried out where calls arrive: by kind, each by name.
+    pub fn inbound_policies(&self) -> impl Iterator<Item = (QualifiedName, &PolicyTarget, &Spec)> {
+        let policies = self.inbound_policies.values().map(AsRef::as_ref);
+        policies
+            .filter_map(|policy: &Resource| Some((policy.qualified_name()?, policy.target()?, &policy.spec)))
     }
 
     /// The registered workloads that a policy's target comprises.

@@ -12,11 +12,11 @@ use weft_core::path::Path;
 use crate::documents::read_text;
 
 /// A request, by what policies see of it.
-struct Request<'a> {
+pub(crate) struct Request<'a> {
     method: &'a str,
     path: Path<'a>,
     host: Host<'a>,
-    headers: Vec<(&'a str, &'a [u8])>,
+    pub(crate) headers: Vec<(&'a str, &'a [u8])>,
 }
 
 impl Asked for Request<'_> {
@@ -37,7 +37,7 @@ impl Asked for Request<'_> {
     }
 }
 
-fn get(path: &str) -> Request<'_> {
+pub(crate) fn get(path: &str) -> Request<'_> {
     let host = Host::parse(b"orders:8080").unwrap();
     Request { method: "GET", path: Path::parse(path.as_bytes()).unwrap(), host, headers: Vec::new() }
 }

@@ -295,12 +295,29 @@ fn a_policy_reaches_the_workloads_of_its_target_with_the_ports_it_is_about() {
 }
 
 #[test]
+fn limits_go_the_way_of_policies() {
+    let text = "{apiVersion: weft.mesh/v1alpha1, kind: RateLimit, metadata: {name: p}, \
+                spec: {targetRef: {kind: Service, name: web}, limits: [{requests: 5, per: 1s}]}}";
+    let world = built(text, [registration("default/a", "10.0.0.1", &["web:80->8080"])]);
+    let limits = workload(&world, &name("default/a")).unwrap().limits;
+    assert_eq!((limits.len(), limits[0].ports.as_slice()), (1, &[8080][..]));
+    let limit = &limits[0].limits[0];
+    assert_eq!((limit.requests, limit.burst, limit.key.as_slice()), (5, 5, &[][..]));
+}
+
+#[test]
 fn a_policy_that_comes_or_goes_touches_the_workloads_of_its_target() {
-    let text = "{apiVersion: weft.mesh/v1alpha1, kind: AuthorizationPolicy, metadata: {name: p}, \
-                spec: {targetRef: {kind: Service, name: web}, rules: []}}";
+    let policy = |kind: &str, rest: &str| {
+        format!(
+            "{{apiVersion: weft.mesh/v1alpha1, kind: {kind}, metadata: {{name: p}}, spec: {{targetRef: {{kind: Service, name: web}}, {rest}}}}}"
+        )
+    };
+    let access = policy("AuthorizationPolicy", "rules: []");
+    let limit = policy("RateLimit", "limits: [{requests: 1, per: 1s}]");
     let mut world = built("", [registration("default/a", "10.0.0.1", &["web:80"])]);
     world.apply(Change::Registered(registration("default/b", "10.0.0.2", &["other:80"])));
-    for change in [documents("files", text), documents("files", "")] {
+    for text in [&access, "", &limit, ""] {
+        let change = documents("files", text);
         let affected = world.apply(change).affected;
         let workloads: Vec<_> = affected
             .iter()

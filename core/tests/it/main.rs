@@ -22,6 +22,8 @@ mod paths;
 #[cfg(test)]
 mod policies;
 #[cfg(test)]
+mod rates;
+#[cfg(test)]
 mod routes;
 #[cfg(test)]
 mod world;

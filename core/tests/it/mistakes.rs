@@ -71,6 +71,39 @@ fn access_rules_that_would_not_do_what_they_seem_to_are_refused() {
 }
 
 #[test]
+fn limits_that_would_not_do_what_they_seem_to_are_refused() {
+    let check = |spec: &str, expected: &[&str]| {
+        let head = "apiVersion: weft.mesh/v1alpha1\nkind: RateLimit\nmetadata: {name: a}\nspec:\n";
+        check(&format!("{head}{spec}\n"), expected);
+    };
+    let target = "  targetRef: {kind: Mesh}\n";
+    check(&format!("{target}  limits: []"), &["6:11: spec.limits: 0 limits, where from 1 to 16"]);
+    check(target, &["5:3: \"spec.limits\" is missing; write limits: [{requests: 100, per: 1s}]"]);
+    check(
+        "  targetRef: {kind: HTTPRoute, name: a}\n  limits: [{requests: 1, per: 1s}]",
+        &["5:21: spec.targetRef.kind: a policy for a HTTPRoute is not enforced"],
+    );
+    for (limit, expected) in [
+        ("{requests: 0, per: 1s}", "23: spec.limits[0].requests: 0 is not a whole number"),
+        ("{requests: 1}", "12: \"spec.limits[0].per\" is missing"),
+        ("{requests: 1, per: 0s}", "31: spec.limits[0].per: must be longer than nothing"),
+        ("{requests: 1, per: 25h}", "31: spec.limits[0].per: is longer than a day"),
+        ("{requests: 1, per: 1s, burst: 0}", "42: spec.limits[0].burst: 0 is not"),
+        ("{requests: 1, per: 1s, scope: Global}", "42: spec.limits[0].scope: Global is not enforced"),
+        ("{requests: 1, per: 1s, scope: global}", "42: spec.limits[0].scope: \"global\" is not one of"),
+        ("{requests: 1, per: 1s, key: [user]}", "41: spec.limits[0].key[0]: \"user\" is nothing that"),
+        ("{requests: 1, per: 1s, key: [path, path]}", "47: spec.limits[0].key[1]: path is there twice"),
+        ("{requests: 1, per: 1s, rate: 1}", "35: unknown field \"spec.limits[0].rate\""),
+    ] {
+        check(&format!("{target}  limits: [{limit}]"), &[&format!("6:{expected}")]);
+    }
+    check(
+        &format!("{target}  rules: []\n  limits: [{{requests: 1, per: 1s}}]"),
+        &["6:10: spec.rules: an empty list is about no call; leave it out"],
+    );
+}
+
+#[test]
 fn what_is_no_resource_is_refused() {
     check("just text", &["1:1: expected a resource, found the text \"just text\"; a resource begins with"]);
     check("- a", &["1:1: expected a resource, found a list"]);
@@ -99,8 +132,8 @@ fn unknown_kinds_are_refused_with_a_suggestion() {
         &["2:7: Workload is not of apiVersion weft.mesh/v1; write apiVersion: weft.mesh/v1alpha1"],
     );
     check(
-        "apiVersion: weft.mesh/v1alpha1\nkind: RateLimit\nmetadata: {name: a}",
-        &["2:7: kind RateLimit is not supported by this version yet"],
+        "apiVersion: weft.mesh/v1alpha1\nkind: ExternalService\nmetadata: {name: a}",
+        &["2:7: kind ExternalService is not supported by this version yet"],
     );
     check(
         "apiVersion: gateway.networking.k8s.io/v1beta1\nkind: HTTPRoute",

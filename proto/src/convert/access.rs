@@ -23,17 +23,18 @@ impl TryFrom<v1::AccessPolicy> for model::AccessPolicy {
                 v1::AccessMode::Enforce => AccessMode::Enforce,
                 v1::AccessMode::Audit => AccessMode::Audit,
             },
-            ports: wire
-                .ports
-                .into_iter()
-                .map(|port| port_from_wire("policy.ports", port))
-                .collect::<Result<_, _>>()?,
+            ports: ports("policy.ports", &wire.ports)?,
             rules: wire.rules.iter().map(rule).collect::<Result<_, _>>()?,
         })
     }
 }
 
-fn rule(wire: &v1::AccessRule) -> Result<model::AccessRule, ConvertError> {
+/// The ports that a policy is about.
+pub(super) fn ports(field: &'static str, wire: &[u32]) -> Result<Vec<u16>, ConvertError> {
+    wire.iter().map(|port| port_from_wire(field, *port)).collect()
+}
+
+pub(super) fn rule(wire: &v1::AccessRule) -> Result<model::AccessRule, ConvertError> {
     Ok(model::AccessRule {
         from: wire.from.iter().map(callers).collect::<Result<_, _>>()?,
         to: wire.to.iter().map(operations).collect::<Result<_, _>>()?,

@@ -5,6 +5,7 @@
 mod access;
 mod filter;
 mod mesh;
+mod rate;
 mod route;
 mod service;
 mod traffic;

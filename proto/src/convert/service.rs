@@ -103,6 +103,7 @@ impl TryFrom<v1::Workload> for model::Workload {
                 .map_err(|e| ConvertError::Name("service_account", e))?,
             ports: wire.ports.into_iter().map(port).collect::<Result<_, ConvertError>>()?,
             policies: wire.policies.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            limits: wire.limits.iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -175,6 +176,7 @@ impl From<&model::Workload> for v1::Workload {
             service_account: workload.service_account.to_string(),
             ports: workload.ports.iter().map(port).collect(),
             policies: workload.policies.iter().map(Into::into).collect(),
+            limits: workload.limits.iter().map(Into::into).collect(),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use weft_core::model::{Address, Endpoint, Name, QualifiedName, Resource, ResourceName};
 use weft_proto::{convert, v1};
 
+use crate::rates::Rates;
 use crate::routing::Routing;
 use crate::state::{Known, KnownService, KnownWorkload, Snapshot, Wanted};
 
@@ -151,6 +152,7 @@ impl Table {
                 (_, Some(Resource::Mesh(mesh))) => next.mesh = Some(shared(before.mesh.as_ref(), mesh)),
                 (_, Some(Resource::Workload(workload))) => {
                     next.workload = Some(shared(before.workload.as_ref(), workload));
+                    next.rates = Rates::renew(&workload.limits, before);
                 }
                 (ResourceName::Service(name), Some(Resource::Service(service))) => {
                     let known = match before.services.get(name).filter(|_| !moved && !changed.contains(name))

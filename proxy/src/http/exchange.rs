@@ -10,11 +10,13 @@ use http::header::HeaderName;
 use weft_core::breaker::Verdict;
 use weft_core::classify::{self, Outcome};
 use weft_core::limits::Limits;
+use weft_core::rate::Usage;
 use weft_core::trace::{SpanId, TraceContext};
 
 use super::head::{Fields, Head};
 use crate::failure::ErrorCode;
 use crate::observe::{Flow, Observer, RequestEnded, Requested, Security, Spoken};
+use crate::rates;
 use crate::routing::Routed;
 use crate::upstream::{Cluster, InFlight, Ticket};
 
@@ -65,6 +67,8 @@ pub struct Exchange {
     routed: Option<Box<Routed>>,
     /// How long it may take, where anything says so.
     limits: Option<Box<Limits>>,
+    /// How much of rate limits its caller has left; none: none is about it.
+    usage: Option<Box<Usage>>,
 }
 
 /// What was asked of whom.
@@ -103,12 +107,18 @@ impl Exchange {
             ticket: RefCell::default(),
             routed: None,
             limits: None,
+            usage: None,
         }
     }
 
     /// What decides on the endpoint where equal requests are to go to the same one.
     pub fn key(&self) -> Option<u64> {
         self.facts.key
+    }
+
+    /// Whether it is gRPC.
+    pub fn is_grpc(&self) -> bool {
+        self.facts.protocol == Spoken::Grpc
     }
 
     /// How long ago its head was read.
@@ -156,10 +166,19 @@ impl Exchange {
         self.limits.as_deref()
     }
 
-    /// Makes of a response's fields what the route says. To be called once, when they are otherwise right.
+    /// A rate limit counts it.
+    pub fn counted(&mut self, usage: Usage) {
+        self.usage = Some(Box::new(usage));
+    }
+
+    /// Makes of a response's fields what the route says, and says how much of rate limits is left. To be called once, when
+    /// they are otherwise right.
     pub fn amend_response(&self, fields: &mut impl Fields) {
         if let Some(routed) = &self.routed {
             routed.amend_response(fields);
+        }
+        if let Some(usage) = &self.usage {
+            rates::tell(fields, usage);
         }
     }
 

@@ -128,7 +128,8 @@ fn receive(
 async fn turn_away(session: &Session, caller: &mut Caller, malformed: Malformed) -> After {
     tracing::debug!(client = %session.client, %malformed, "a request is refused");
     session.worker.observer.connection_refused(session.flow.direction(), observe::Refusal::Garbage);
-    caller.say(Refusal { code: malformed.code(), terms: None, grpc: false, persists: false }).await
+    let code = malformed.code();
+    caller.say(Refusal { code, fields: None, terms: None, grpc: false, persists: false }).await
 }
 
 impl Caller {

@@ -63,15 +63,16 @@ pub(super) async fn forward(
     ruling: Ruling,
 ) -> After {
     let Ruling { verdict, exchange, grpc } = ruling;
-    let code = match verdict {
+    let (code, fields) = match verdict {
         Ok(cluster) => match attempt(session, caller, &mut request, &exchange, &cluster).await {
             Ok(Passed::On(after)) => return after,
             Ok(Passed::Into(server, greeting, flight)) => {
                 return After::Tunnel(Box::new(Tunnel { server, greeting, exchange, _flight: flight }));
             }
-            Err(code) => code,
+            Err(code) => (code, None),
         },
-        Err(Answer::Error(code)) => code,
+        Err(Answer::Error(code)) => (code, None),
+        Err(Answer::Explained(explained)) => (explained.code, Some(explained.fields)),
         Err(Answer::Plain(response)) => return answer(session, caller, &request, &exchange, response).await,
     };
     exchange.refused(if grpc { 200 } else { code.status() }, code);
@@ -79,7 +80,7 @@ pub(super) async fn forward(
     // What a malformed request's bytes mean is uncertain, and so is what follows them.
     let is_sound = !matches!(code, ErrorCode::BadRequest | ErrorCode::HeaderTooLarge);
     let persists = is_sound && may_persist(session, &request.terms) && ends_here(caller, &request);
-    caller.say(Refusal { code, terms, grpc, persists }).await
+    caller.say(Refusal { code, fields: fields.as_ref(), terms, grpc, persists }).await
 }
 
 /// Answers in the mesh's name where nothing is wrong.
@@ -220,7 +221,8 @@ async fn conclude(
                 Some(malformed) if !exchange.has_response() => {
                     exchange.refused(malformed.code().status(), malformed.code());
                     let terms = Some(&request.terms);
-                    caller.say(Refusal { code: malformed.code(), terms, grpc: false, persists: false }).await
+                    let code = malformed.code();
+                    caller.say(Refusal { code, fields: None, terms, grpc: false, persists: false }).await
                 }
                 _ => After::Broken,
             }

@@ -12,6 +12,8 @@ use crate::failure::ErrorCode;
 pub(super) struct Refusal<'a> {
     /// Why.
     pub(super) code: ErrorCode,
+    /// What else there is to say of it.
+    pub(super) fields: Option<&'a HeaderMap>,
     /// What the request said; none where its head could not be read.
     pub(super) terms: Option<&'a Terms>,
     /// Whether it is gRPC.
@@ -75,25 +77,33 @@ impl Refusal<'_> {
         // Writing into memory does not fail.
         let _ = if self.grpc {
             // The status is always 200, and the call's own is in the head where there is no body.
-            write!(
+            let _ = write!(
                 out,
                 "HTTP/1.{minor} 200 OK\r\nweft-error: {name}\r\ncontent-type: application/grpc\r\n\
-                 grpc-status: {}\r\ngrpc-message: {name}\r\n{connection}content-length: 0\r\n\r\n",
+                 grpc-status: {}\r\ngrpc-message: {name}\r\n",
                 self.code.grpc_status(),
-            )
+            );
+            self.write_more(out);
+            write!(out, "{connection}content-length: 0\r\n\r\n")
         } else {
             let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
             let body = format!("weft: {name}\n");
             let written = if self.terms.is_some_and(|terms| terms.is_head) { "" } else { &body };
-            write!(
+            let _ = write!(
                 out,
-                "HTTP/1.{minor} {} {}\r\nweft-error: {name}\r\ncontent-type: text/plain\r\n{connection}\
-                 content-length: {}\r\n\r\n{written}",
+                "HTTP/1.{minor} {} {}\r\nweft-error: {name}\r\ncontent-type: text/plain\r\n",
                 status.as_u16(),
                 status.canonical_reason().unwrap_or_default(),
-                body.len(),
-            )
+            );
+            self.write_more(out);
+            write!(out, "{connection}content-length: {}\r\n\r\n{written}", body.len())
         };
+    }
+
+    fn write_more(&self, out: &mut Vec<u8>) {
+        if let Some(fields) = self.fields {
+            write_fields(fields, out);
+        }
     }
 }
 
@@ -124,7 +134,7 @@ mod tests {
         for code in ErrorCode::ALL {
             for (grpc, status) in [(false, code.status()), (true, 200)] {
                 let mut out = Vec::new();
-                Refusal { code, terms: None, grpc, persists: false }.write(&mut out);
+                Refusal { code, fields: None, terms: None, grpc, persists: false }.write(&mut out);
                 let text = String::from_utf8(out.clone()).unwrap();
                 let length = text.find("\r\n\r\n").unwrap() + 4;
                 let head = ResponseHead::parse(&out[..length]).unwrap();

@@ -7,10 +7,23 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::failure::ErrorCode;
 use crate::http::{Exchange, refusal};
+use crate::session::Explained;
 
 /// Answers a request that failed with `code`.
 pub(super) fn refuse(respond: &mut SendResponse<Bytes>, exchange: &Exchange, code: ErrorCode, grpc: bool) {
     send(respond, exchange, refusal(code, grpc), code);
+}
+
+/// The same with more to say.
+pub(super) fn refuse_explained(
+    respond: &mut SendResponse<Bytes>,
+    exchange: &Exchange,
+    explained: Explained,
+    grpc: bool,
+) {
+    let mut response = refusal(explained.code, grpc);
+    response.headers_mut().extend(explained.fields);
+    send(respond, exchange, response, explained.code);
 }
 
 /// The same with a status that says more than the code's own.

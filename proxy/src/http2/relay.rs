@@ -20,7 +20,7 @@ use http::{Method, Request, Response, StatusCode, Version, request};
 use super::limits::{MAX_FIELDS, MAX_HEADER_BYTES};
 use super::passage::Passage;
 use super::pump::{Broke, Moved, Pump};
-use super::refuse::{answer, refuse, refuse_as};
+use super::refuse::{answer, refuse, refuse_as, refuse_explained};
 use super::replica::Replica;
 use super::saved::Saved;
 use crate::failure::ErrorCode;
@@ -75,6 +75,10 @@ pub(super) async fn relay(
     match objection.map_or(verdict, |code| Err(Answer::Error(code))) {
         Ok(cluster) => call.forward(&cluster, head).await,
         Err(Answer::Error(code)) => call.refuse(code),
+        Err(Answer::Explained(explained)) => {
+            refuse_explained(&mut call.respond, &call.exchange, *explained, call.grpc);
+            Fate::Done
+        }
         Err(Answer::Plain(response)) => {
             answer(&mut call.respond, &call.exchange, *response);
             Fate::Done

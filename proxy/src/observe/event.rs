@@ -143,6 +143,8 @@ pub enum Refusal {
     Plaintext,
     /// A policy says no.
     Denied,
+    /// A rate limit has no room.
+    RateLimited,
     /// Nothing the sidecar understands, or nothing in time.
     Garbage,
     /// No one of the mesh is there, and it may not be passed through.
@@ -163,6 +165,7 @@ impl Refusal {
         match self {
             Self::Plaintext => "plaintext",
             Self::Denied => "denied",
+            Self::RateLimited => "rate-limited",
             Self::Garbage => "garbage",
             Self::UnknownDestination => "unknown-destination",
             Self::NoRoute => "no-route",

@@ -90,6 +90,7 @@ pub(crate) fn workload() -> Workload {
         service_account: "orders".parse().unwrap(),
         ports: vec![InboundPort { port: PORT, protocol: Protocol::Detect, service: orders() }],
         policies: Vec::new(),
+        limits: Vec::new(),
     }
 }
 
