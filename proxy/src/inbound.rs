@@ -167,7 +167,7 @@ fn is_within_limits(worker: &Worker, peer: &Peer, from: SocketAddr, port: u16) -
 }
 
 fn decide(worker: &Worker, call: &Call<'_>) -> Result<Permit, Denial> {
-    let snapshot = worker.discovery.snapshot();
+    let snapshot = worker.discovery.peek();
     // Which policies are about us comes with our workload: without it nothing is known yet.
     let workload = snapshot.workload.as_deref().ok_or(Denial::NoConfiguration)?;
     authorize(snapshot.mesh.as_deref(), &workload.policies, call, |policy, decision| {
@@ -182,7 +182,7 @@ fn app_cluster(worker: &Worker, permit: &Permit, address: IpAddr, from: SocketAd
         intercept::Source::Caller => Some(from.ip()),
     };
     let app = Source::App(SocketAddr::new(address, permit.port()), caller);
-    worker.cluster(app, &worker.discovery.snapshot())
+    worker.cluster(app, &worker.discovery.peek())
 }
 
 /// Who calls whom: callers are named by their service account, we by the service on that port.
@@ -193,7 +193,7 @@ fn flow(worker: &Worker, peer: &Peer, port: u16) -> Flow {
         }),
         Peer::Anonymous => Party::Unknown,
     };
-    let own = worker.own_party(&worker.discovery.snapshot(), Some(port));
+    let own = worker.own_party(&worker.discovery.peek(), Some(port));
     worker.observer.flow(Direction::Inbound, source, own)
 }
 

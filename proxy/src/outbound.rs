@@ -68,7 +68,7 @@ async fn begin_explicit(worker: Rc<Worker>, accepted: Accepted, explicit: Explic
     };
     let name = QualifiedName::new(namespace, explicit.service);
     worker.discovery.lookup_service(&name).await;
-    let cluster = worker.cluster(Source::Service(name.clone(), explicit.port), &worker.discovery.snapshot());
+    let cluster = worker.cluster(Source::Service(name.clone(), explicit.port), &worker.discovery.peek());
     connection(worker, accepted, local, Callee::Mesh(cluster, Party::Named(name))).await
 }
 
@@ -84,7 +84,7 @@ async fn connection(
         Callee::Stranger(address) => return pass_through(&worker, client, address).await,
         Callee::Refused(address) => return turn_away(worker, client, accepted.client, address).await,
     };
-    let own = worker.own_party(&worker.discovery.snapshot(), None);
+    let own = worker.own_party(&worker.discovery.peek(), None);
     let flow = worker.observer.flow(Direction::Outbound, own, called);
     let (cluster, scope) = match routing::by_weight(&worker, &cluster) {
         None => (cluster, Scope::Service),
@@ -172,7 +172,7 @@ fn may_pass(snapshot: &Snapshot) -> bool {
 /// Carries a connection to where it was going, untouched. What name its TLS asks for is read on the way, where the
 /// client says it before the server says anything.
 async fn pass_through(worker: &Worker, mut client: Peeked, destination: SocketAddr) -> LastStage {
-    let own = worker.own_party(&worker.discovery.snapshot(), None);
+    let own = worker.own_party(&worker.discovery.peek(), None);
     let flow = worker.observer.flow(Direction::Outbound, own, Party::Unknown);
     let Ok(server) = worker.dialer.dial(&[destination]).await else {
         return refuse(worker, &client.into(), Refusal::Unreachable);
@@ -199,7 +199,7 @@ async fn turn_away(
 ) -> LastStage {
     match forward::listen_to_client(&mut client).await {
         Ok(Heard::Http(version)) => {
-            let own = worker.own_party(&worker.discovery.snapshot(), None);
+            let own = worker.own_party(&worker.discovery.peek(), None);
             let flow = worker.observer.flow(Direction::Outbound, own, Party::Unknown);
             tracing::info!(%destination, "refused: no one of the mesh is there");
             let (security, purpose) = (Security::Plaintext, Purpose::Nowhere(ErrorCode::NoRoute));
@@ -275,7 +275,7 @@ impl Requests {
         head: &mut impl Head,
         exchange: &mut Exchange,
     ) -> Result<Rc<Cluster>, Answer> {
-        self.cluster.refresh(&worker.discovery.snapshot());
+        self.cluster.refresh(&worker.discovery.peek());
         // A fault strikes what was asked, not what a route makes of it.
         let mut injected = self.cluster.inject(None, head.fields(), &mut worker.rng.borrow_mut());
         let cluster = match self.scope {

@@ -308,7 +308,7 @@ fn redirected(redirect: &Redirect, called: &Called<'_>, hit: &Hit<'_>) -> Answer
 fn draw(worker: &Worker, split: &Split) -> Result<(usize, Rc<Cluster>), ErrorCode> {
     let index = split.draw(&mut worker.rng.borrow_mut()).ok_or(ErrorCode::NoBackend)?;
     let backend = split.backends().get(index).ok_or(ErrorCode::NoBackend)?;
-    let snapshot = worker.discovery.snapshot();
+    let snapshot = worker.discovery.peek();
     let cluster = target(worker, &snapshot, &backend.target)?;
     Ok((index, cluster))
 }

@@ -130,7 +130,7 @@ impl Session {
 
     /// Continues the request's trace, or begins one as the mesh's settings say.
     fn trace(&self, head: &mut impl Head) -> headers::Span {
-        let snapshot = self.worker.discovery.snapshot();
+        let snapshot = self.worker.discovery.peek();
         let sampling = snapshot.mesh.as_ref().map_or(0, |mesh| mesh.tracing.sampling_per_million);
         headers::trace(head.fields_mut(), &mut self.worker.rng.borrow_mut(), sampling)
     }

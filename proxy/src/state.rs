@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use weft_core::model::{Endpoint, Mesh, QualifiedName, Service, ServicePort, Workload};
@@ -153,6 +153,11 @@ impl Discovery {
     /// What is known now. A request keeps the one it began with.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.shared.snapshot.load_full()
+    }
+
+    /// The same for a moment, without counting among those who hold it: not to be kept across an await.
+    pub fn peek(&self) -> Guard<Arc<Snapshot>> {
+        self.shared.snapshot.load()
     }
 
     /// Whether the control plane is there.

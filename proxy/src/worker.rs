@@ -287,7 +287,7 @@ impl Worker {
 
     /// Whether anyone may have been told to call us.
     fn has_callers(&self) -> bool {
-        self.discovery.snapshot().workload.as_ref().is_some_and(|workload| !workload.ports.is_empty())
+        self.discovery.peek().workload.as_ref().is_some_and(|workload| !workload.ports.is_empty())
     }
 
     /// Starts a task on this worker.
