@@ -446,7 +446,11 @@ impl Open {
 
 impl Drop for OpenGuard {
     fn drop(&mut self) {
-        self.0.count.set(self.0.count.get().saturating_sub(1));
-        self.0.fewer.notify_waiters();
+        let left = self.0.count.get().saturating_sub(1);
+        self.0.count.set(left);
+        // Only between these is anyone waiting.
+        if left == 0 || left + 1 >= MAX_CONNECTIONS {
+            self.0.fewer.notify_waiters();
+        }
     }
 }
