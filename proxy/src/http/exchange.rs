@@ -50,7 +50,6 @@ pub struct Exchange {
     facts: Facts,
     /// What its record will say; none where none will be made.
     target: Option<Box<Target>>,
-    started: SystemTime,
     begun: Instant,
     ended: Cell<Option<Instant>>,
     status: Cell<Option<u16>>,
@@ -71,9 +70,10 @@ pub struct Exchange {
     usage: Option<Box<Usage>>,
 }
 
-/// What was asked of whom.
+/// What was asked of whom, and when.
 #[derive(Debug)]
 struct Target {
+    started: SystemTime,
     method: Method,
     authority: Box<str>,
     path: Box<str>,
@@ -84,6 +84,7 @@ impl Exchange {
     pub fn begin(observer: &Observer, head: &impl Head, facts: Facts) -> Self {
         let target = || {
             Box::new(Target {
+                started: SystemTime::now(),
                 method: head.method().clone(),
                 authority: head.authority().into(),
                 path: head.path().into(),
@@ -94,7 +95,6 @@ impl Exchange {
             observer: observer.clone(),
             security: Cell::new(facts.security),
             facts,
-            started: SystemTime::now(),
             begun: Instant::now(),
             ended: Cell::default(),
             status: Cell::default(),
@@ -286,9 +286,9 @@ impl Drop for Exchange {
             status: self.status.get(),
             grpc_status: self.grpc_status.get(),
             error: self.error.get(),
-            started: self.started,
             duration: ended.saturating_duration_since(self.begun),
             target: self.target.as_deref().map(|target| Requested {
+                started: target.started,
                 method: &target.method,
                 authority: &target.authority,
                 path: &target.path,

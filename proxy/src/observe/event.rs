@@ -86,9 +86,11 @@ pub enum Party {
     Unknown,
 }
 
-/// What was asked of whom.
+/// What was asked of whom, and when.
 #[derive(Debug, Clone, Copy)]
 pub struct Requested<'a> {
+    /// When its head had been read.
+    pub started: SystemTime,
     /// The method.
     pub method: &'a http::Method,
     /// `:authority` or `Host`.
@@ -114,9 +116,7 @@ pub struct RequestEnded<'a> {
     pub grpc_status: Option<u8>,
     /// Why the mesh answered instead of the app, or broke off.
     pub error: Option<ErrorCode>,
-    /// When its head had been read.
-    pub started: SystemTime,
-    /// From there to the last byte of the response.
+    /// From the end of its head to the last byte of the response.
     pub duration: Duration,
     /// What was asked of whom; none where nothing that tells it is recorded.
     pub target: Option<Requested<'a>>,

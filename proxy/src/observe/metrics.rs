@@ -144,6 +144,14 @@ pub(super) struct FlowSeries {
     bytes_in: Counter,
     bytes_out: Counter,
     outcomes: RefCell<Vec<(Outcome, Counter, Histogram)>>,
+    connections: RefCell<Vec<(Spoken, Security, Connections)>>,
+}
+
+/// Connections of one flow, of one kind.
+#[derive(Debug, Clone)]
+pub(super) struct Connections {
+    pub(super) open: Gauge,
+    pub(super) opened: Counter,
 }
 
 /// What requests of one flow are told apart by.
@@ -172,6 +180,7 @@ impl FlowSeries {
             bytes_in: bytes("in"),
             bytes_out: bytes("out"),
             outcomes: RefCell::default(),
+            connections: RefCell::default(),
         }
     }
 
@@ -212,15 +221,24 @@ impl FlowSeries {
         }
     }
 
-    pub(super) fn connections(
-        &self,
-        shard: &Shard,
-        protocol: Spoken,
-        security: Security,
-    ) -> (Gauge, Counter) {
-        let (direction, protocol, tls) = (self.direction.as_str(), protocol.as_str(), security.as_str());
-        let labels = [direction, &*self.source, &*self.destination, protocol, tls];
-        (shard.series(&OPEN, &labels), shard.series(&OPENED, &labels))
+    /// The series of connections that speak `protocol`.
+    pub(super) fn connections(&self, shard: &Shard, protocol: Spoken, security: Security) -> Connections {
+        let mut connections = self.connections.borrow_mut();
+        let found =
+            connections.iter().find(|(spoken, secured, _)| (*spoken, *secured) == (protocol, security));
+        if let Some((.., found)) = found {
+            return found.clone();
+        }
+        let labels = [
+            self.direction.as_str(),
+            &*self.source,
+            &*self.destination,
+            protocol.as_str(),
+            security.as_str(),
+        ];
+        let made = Connections { open: shard.series(&OPEN, &labels), opened: shard.series(&OPENED, &labels) };
+        connections.push((protocol, security, made.clone()));
+        made
     }
 
     fn series_of(&self, shard: &Shard, outcome: &Outcome) -> (Counter, Histogram) {

@@ -27,7 +27,7 @@ pub use event::{Direction, Party, Refusal, RequestEnded, Requested, Security, Sp
 pub use record::{Record, RecordQueue, Records};
 
 use crate::mirror::Mirrored;
-use metrics::{FlowSeries, ServerNames};
+use metrics::{Connections, FlowSeries, ServerNames};
 
 /// What all workers' observers share.
 #[derive(Debug, Clone)]
@@ -47,7 +47,7 @@ struct Inner {
     records: Records,
     access_log: Arc<AtomicU8>,
     flows: RefCell<HashMap<(Direction, Party, Party), Flow>>,
-    decisions: RefCell<HashMap<(QualifiedName, Decision), Counter>>,
+    decisions: RefCell<HashMap<QualifiedName, Vec<(Decision, Counter)>>>,
     server_names: RefCell<ServerNames>,
 }
 
@@ -147,7 +147,7 @@ impl Observer {
 
     /// A connection begins to carry something.
     pub fn connection_opened(&self, flow: &Flow, protocol: Spoken, security: Security) -> OpenConnection {
-        let (open, opened) = flow.0.series.connections(&self.0.shard, protocol, security);
+        let Connections { open, opened } = flow.0.series.connections(&self.0.shard, protocol, security);
         open.increment();
         opened.increment();
         OpenConnection { flow: flow.clone(), open }
@@ -178,10 +178,14 @@ impl Observer {
     /// A policy allowed or denied something.
     pub fn policy_decided(&self, policy: &QualifiedName, decision: Decision) {
         let mut decisions = self.0.decisions.borrow_mut();
-        let counter = decisions
-            .entry((policy.clone(), decision))
-            .or_insert_with(|| metrics::decisions(&self.0.shard, policy, decision));
+        let known =
+            decisions.get(policy).and_then(|of_policy| of_policy.iter().find(|(of, _)| *of == decision));
+        if let Some((_, counter)) = known {
+            return counter.increment();
+        }
+        let counter = metrics::decisions(&self.0.shard, policy, decision);
         counter.increment();
+        decisions.entry(policy.clone()).or_default().push((decision, counter));
     }
 }
 
@@ -243,8 +247,12 @@ mod tests {
         Party::Named(name.parse().unwrap())
     }
 
-    pub(super) const TARGET: Requested<'_> =
-        Requested { method: &http::Method::GET, authority: "orders:8080", path: "/orders/7" };
+    pub(super) const TARGET: Requested<'_> = Requested {
+        started: SystemTime::UNIX_EPOCH,
+        method: &http::Method::GET,
+        authority: "orders:8080",
+        path: "/orders/7",
+    };
 
     pub(super) fn request(flow: &Flow, sampled: bool) -> RequestEnded<'_> {
         let trace = TraceContext { sampled, ..TraceContext::begin(&mut fastrand::Rng::with_seed(1), 0) };
@@ -256,7 +264,6 @@ mod tests {
             status: Some(200),
             grpc_status: None,
             error: None,
-            started: SystemTime::UNIX_EPOCH,
             duration: Duration::from_millis(3),
             target: sampled.then_some(TARGET),
             bytes_in: 1,

@@ -81,7 +81,7 @@ impl Record {
             status: event.status,
             grpc_status: event.grpc_status,
             error: event.error,
-            started: event.started,
+            started: target.started,
             duration: event.duration,
             method: target.method.clone(),
             authority: target.authority.into(),

@@ -243,12 +243,13 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let (mut load, now) = (self.upstream.load.borrow_mut(), Instant::now());
+        let mut load = self.upstream.load.borrow_mut();
         match self.took {
-            Some(Took::Answered(took)) if self.is_first => load.finish_first(now, took),
-            Some(Took::Answered(took)) => load.finish(now, Some(took)),
-            Some(Took::Unreachable) => load.finish(now, Some(UNREACHABLE)),
-            None => load.finish(now, None),
+            // It counts as of when it was answered, which needs no look at the clock.
+            Some(Took::Answered(took)) if self.is_first => load.finish_first(self.begun + took, took),
+            Some(Took::Answered(took)) => load.finish(self.begun + took, Some(took)),
+            Some(Took::Unreachable) => load.finish(Instant::now(), Some(UNREACHABLE)),
+            None => load.finish(self.begun, None),
         }
     }
 }
