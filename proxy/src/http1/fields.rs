@@ -20,6 +20,8 @@ pub struct FieldList<'b> {
 struct Spare {
     spans: Vec<Span>,
     added: Vec<u8>,
+    /// The [`mark`] of every name there is or was: most names that are asked for are not there, and this tells so at once.
+    marks: u64,
 }
 
 /// A field: where its line is, and in it its name and value.
@@ -59,6 +61,7 @@ impl<'b> FieldList<'b> {
                 before.end = start;
             }
             let value_start = offset(header.value);
+            list.spare.marks |= mark(header.name.as_bytes());
             list.spare.spans.push(Span {
                 place: Place::Received,
                 start,
@@ -95,15 +98,27 @@ impl<'b> FieldList<'b> {
 
     /// Removes the fields whose name is unwanted.
     pub fn retain(&mut self, wanted: impl Fn(&[u8]) -> bool) {
+        self.mark_removed(|list, span| span.place != Place::Removed && !wanted(list.name(span)));
+    }
+
+    fn mark_removed(&mut self, unwanted: impl Fn(&Self, &Span) -> bool) {
         for index in 0..self.spare.spans.len() {
-            let Some(span) = self.spare.spans.get(index) else { return };
-            if span.place != Place::Removed
-                && !wanted(self.name(span))
-                && let Some(span) = self.spare.spans.get_mut(index)
-            {
+            let is_unwanted = self.spare.spans.get(index).is_some_and(|span| unwanted(self, span));
+            if let Some(span) = self.spare.spans.get_mut(index).filter(|_| is_unwanted) {
                 span.place = Place::Removed;
             }
         }
+    }
+
+    /// Whether a name may be there. It surely is not where its mark is not.
+    fn may_have(&self, name: &[u8]) -> bool {
+        self.spare.marks & mark(name) != 0
+    }
+
+    fn is_named(&self, span: &Span, name: &[u8]) -> bool {
+        span.name_end - span.start == name.len()
+            && span.place != Place::Removed
+            && self.name(span).eq_ignore_ascii_case(name)
     }
 
     /// Writes every field's line.
@@ -134,6 +149,7 @@ impl Drop for FieldList<'_> {
         let mut spare = std::mem::take(&mut self.spare);
         spare.spans.clear();
         spare.added.clear();
+        spare.marks = 0;
         SPARE.with_borrow_mut(|spares| {
             if spares.len() < SPARES {
                 spares.push(spare);
@@ -145,12 +161,8 @@ impl Drop for FieldList<'_> {
 impl Fields for FieldList<'_> {
     fn all<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a [u8]> {
         let name = name.as_str().as_bytes();
-        let found = move |span: &&Span| {
-            span.name_end - span.start == name.len()
-                && span.place != Place::Removed
-                && self.name(span).eq_ignore_ascii_case(name)
-        };
-        self.spare.spans.iter().filter(found).map(|span| self.value(span))
+        let spans = if self.may_have(name) { self.spare.spans.as_slice() } else { &[] };
+        spans.iter().filter(move |span| self.is_named(span, name)).map(|span| self.value(span))
     }
 
     fn names(&self) -> impl Iterator<Item = &[u8]> {
@@ -160,14 +172,15 @@ impl Fields for FieldList<'_> {
     fn append(&mut self, name: &HeaderName, value: Value<'_>) {
         let value = match value {
             Value::Shared(value) => value.as_bytes(),
-            Value::Once(bytes) => bytes,
+            Value::Once(bytes) if is_value(bytes) => bytes,
+            Value::Once(_) => return,
         };
-        if value.iter().any(|byte| (*byte < b' ' && *byte != b'\t') || *byte == 0x7f) {
-            return;
-        }
+        let name = name.as_str().as_bytes();
+        self.spare.marks |= mark(name);
         let added = &mut self.spare.added;
+        added.reserve(name.len() + value.len() + b": \r\n".len());
         let start = added.len();
-        added.extend_from_slice(name.as_str().as_bytes());
+        added.extend_from_slice(name);
         let name_end = added.len();
         added.extend_from_slice(b": ");
         let value_start = added.len();
@@ -180,15 +193,20 @@ impl Fields for FieldList<'_> {
 
     fn remove(&mut self, name: &HeaderName) {
         let name = name.as_str().as_bytes();
-        for index in 0..self.spare.spans.len() {
-            let Some(span) = self.spare.spans.get(index) else { return };
-            if span.name_end - span.start == name.len()
-                && span.place != Place::Removed
-                && self.name(span).eq_ignore_ascii_case(name)
-                && let Some(span) = self.spare.spans.get_mut(index)
-            {
-                span.place = Place::Removed;
-            }
+        if self.may_have(name) {
+            self.mark_removed(|list, span| list.is_named(span, name));
         }
     }
+}
+
+/// Whether a field can have it (RFC 9110 section 5.5). Looks at every byte, which is faster than stopping at one.
+fn is_value(bytes: &[u8]) -> bool {
+    let is_bad = |byte: u8| (byte < b' ' && byte != b'\t') || byte == 0x7f;
+    !bytes.iter().fold(false, |found, byte| found | is_bad(*byte))
+}
+
+/// A bit that names of another length or another first letter mostly do not share.
+fn mark(name: &[u8]) -> u64 {
+    let first = name.first().map_or(0, u8::to_ascii_lowercase);
+    1 << ((name.len() * 7 + usize::from(first)) % 64)
 }
