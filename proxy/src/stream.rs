@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -62,6 +63,13 @@ impl Stream {
             Transport::Tls(tls) => tls.tcp(),
         }
     }
+
+    /// What is written from now on is the last: where it does not fill a packet it leaves together with the end, which
+    /// spares both sides a packet and its acknowledgement. The connection has to be ended soon.
+    pub fn begin_last(&self) {
+        // Without it nothing is lost but that packet.
+        drop(SockRef::from(self.tcp()).set_tcp_cork(true));
+    }
 }
 
 /// What can be broken off so that the other end notices: a reset rather than an end.
@@ -79,7 +87,7 @@ impl Reset for Stream {
 /// From now on closing `tcp` resets it.
 pub fn reset(tcp: &TcpStream) {
     // Fails only where the connection is gone already.
-    drop(socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO)));
+    drop(SockRef::from(tcp).set_linger(Some(Duration::ZERO)));
 }
 
 impl Peeked {

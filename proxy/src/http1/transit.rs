@@ -303,6 +303,9 @@ impl Transit<'_> {
             exchange.response_moved(filled.map_err(|_| Outcome::Truncated)?);
             if download.way.decoder.has_ended() {
                 download.stage = Stage::Ended;
+                if !download.persists {
+                    self.caller.stream.begin_last();
+                }
             }
         }
         Ok(())
