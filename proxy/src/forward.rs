@@ -17,7 +17,7 @@ use crate::screen::Screened;
 use crate::sniff::{self, First};
 use crate::stream::{Peeked, Reset, Stream};
 use crate::tcp;
-use crate::upstream::{self, Cluster, Opened};
+use crate::upstream::{self, Cluster, InFlight, Opened};
 use crate::worker::Worker;
 
 /// How long a client may be silent where only it can say what is spoken.
@@ -191,14 +191,13 @@ pub async fn tunnel(
     let may_be_http = matches!(cluster.protocol(), Protocol::Tcp | Protocol::Tls);
     if flow.direction() == Direction::Outbound || may_be_http {
         let cluster = Rc::clone(cluster);
-        return Box::pin(async move {
-            pump(client, stream, open, || cluster.idle().unwrap_or(tcp::IDLE)).await;
-            drop(flight);
-        });
+        let idle = move || cluster.idle().unwrap_or(tcp::IDLE);
+        return pump(client, stream, open, Some(flight), idle);
     }
-    let (client, observer) = (Screened::new(client), worker.observer.clone());
+    let observer = worker.observer.clone();
+    let mut copying = tcp::copy(Screened::new(client), stream, || tcp::IDLE, counting(open));
     Box::pin(async move {
-        match tcp::copy(client, stream, || tcp::IDLE, |moved| open.moved(moved.forth, moved.back)).await {
+        match (&mut copying).await {
             // A request that came as bytes, or what no one sealed.
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 tracing::debug!(%error, "what came is refused");
@@ -211,10 +210,23 @@ pub async fn tunnel(
     })
 }
 
-/// Carries bytes between two connections until both ways have ended.
-pub async fn pump(client: Stream, server: Stream, open: OpenConnection, idle: impl Fn() -> Duration) {
-    let told = |moved: tcp::Moved| open.moved(moved.forth, moved.back);
-    if let Err(error) = tcp::copy(client, server, idle, told).await {
-        tracing::debug!(%error, "a connection broke");
-    }
+/// Carries bytes between two connections until both ways have ended, or nothing moves for as long as `idle` says.
+pub fn pump(
+    client: Stream,
+    server: Stream,
+    open: OpenConnection,
+    flight: Option<InFlight>,
+    idle: impl Fn() -> Duration + Unpin + 'static,
+) -> LastStage {
+    let mut copying = tcp::copy(client, server, idle, counting(open));
+    Box::pin(async move {
+        if let Err(error) = (&mut copying).await {
+            tracing::debug!(%error, "a connection broke");
+        }
+        drop(flight);
+    })
+}
+
+fn counting(open: OpenConnection) -> impl FnMut(tcp::Moved) {
+    move |moved| open.moved(moved.forth, moved.back)
 }

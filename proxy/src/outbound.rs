@@ -187,7 +187,7 @@ async fn pass_through(worker: &Worker, mut client: Peeked, destination: SocketAd
         worker.observer.tls_opened(hello.server_name.as_deref());
     }
     let open = worker.observer.connection_opened(&flow, spoken, Security::Plaintext);
-    Box::pin(forward::pump(client.into(), server.into(), open, || tcp::IDLE))
+    forward::pump(client.into(), server.into(), open, None, || tcp::IDLE)
 }
 
 /// Refuses a connection to no one, in the words of what is spoken where that has some, else by a reset.
