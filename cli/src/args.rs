@@ -69,6 +69,8 @@ pub(crate) struct TargetOptions {
 pub(crate) enum Command {
     Demo(demo::Arguments),
     Run(run::Arguments),
+    Inject(commands::inject::InjectArguments),
+    Uninject(commands::inject::UninjectArguments),
     Apply(commands::apply::Arguments),
     Get(commands::get::Arguments),
     Delete(commands::delete::Arguments),

@@ -10,6 +10,7 @@ pub(crate) mod explain;
 pub(crate) mod get;
 pub(crate) mod history;
 pub(crate) mod identity;
+pub(crate) mod inject;
 pub(crate) mod rollback;
 pub(crate) mod status;
 pub(crate) mod token;

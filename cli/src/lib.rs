@@ -67,6 +67,8 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Proxy(_) | Command::ControlPlane(_) => {
             bail!("proxy and control-plane come before any option")
         }
+        Command::Inject(arguments) => commands::inject::inject(&arguments),
+        Command::Uninject(arguments) => commands::inject::uninject(&arguments),
         Command::Check(arguments) => commands::check::execute(&common, &arguments),
         Command::Dashboard(_) => commands::dashboard::execute(&common),
         Command::Completions(arguments) => commands::completions::execute(&arguments),

@@ -14,6 +14,7 @@ pub mod detect;
 pub mod explain;
 pub mod fault;
 pub mod host;
+pub mod inject;
 pub mod limits;
 pub mod manifest;
 pub mod model;

@@ -26,6 +26,7 @@ mod grpc_routes;
 mod hostile_input;
 mod http;
 mod http2;
+mod inject;
 mod join;
 mod keep_alive;
 mod mirrors;

@@ -10,6 +10,8 @@ const COMMANDS: &[&str] = &[
     "",
     "demo",
     "run",
+    "inject",
+    "uninject",
     "apply",
     "get",
     "delete",

@@ -148,7 +148,7 @@ impl From<v1::ApplyResponse> for Applied {
     }
 }
 
-fn read_all(files: &[PathBuf]) -> anyhow::Result<Vec<v1::SourceFile>> {
+pub(super) fn read_all(files: &[PathBuf]) -> anyhow::Result<Vec<v1::SourceFile>> {
     let mut read = Vec::new();
     for file in files {
         if file.as_os_str() == "-" {

@@ -20,14 +20,14 @@ const DURATION: &str = "write a duration such as 250ms, 10s or 1h30m";
 const MAX_PROBLEMS: usize = 1000;
 
 /// Where a file's mistakes and notes go.
-pub(super) struct Sink<'f> {
+pub(crate) struct Sink<'f> {
     file: &'f str,
     problems: RefCell<Vec<Problem>>,
     notes: RefCell<Vec<Note>>,
 }
 
 impl<'f> Sink<'f> {
-    pub(super) fn new(file: &'f str) -> Self {
+    pub(crate) fn new(file: &'f str) -> Self {
         Self { file, problems: RefCell::default(), notes: RefCell::default() }
     }
 
@@ -35,7 +35,7 @@ impl<'f> Sink<'f> {
         self.file
     }
 
-    pub(super) fn mistake(&self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
+    pub(crate) fn mistake(&self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
         let mut problems = self.problems.borrow_mut();
         if problems.len() < MAX_PROBLEMS {
             let Place { line, column } = place;
@@ -50,7 +50,7 @@ impl<'f> Sink<'f> {
     }
 
     /// What was reported, in the order of the file.
-    pub(super) fn into_parts(self) -> (Vec<Problem>, Vec<Note>) {
+    pub(crate) fn into_parts(self) -> (Vec<Problem>, Vec<Note>) {
         let mut problems = self.problems.into_inner();
         problems.sort_by_key(|problem| (problem.line, problem.column));
         (problems, self.notes.into_inner())

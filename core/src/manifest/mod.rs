@@ -43,8 +43,9 @@ pub use value::{ValueError, is_label_key, is_label_value, parse_duration};
 pub use write::to_yaml;
 
 use crate::model::Name;
-use decode::Sink;
-use node::Node;
+pub(crate) use decode::Sink;
+pub(crate) use node::{Entry, Node, Value};
+pub(crate) use yaml::{Dialect, documents, split};
 
 /// A text to read, and its name for messages: a path, or `-`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +98,7 @@ pub fn read(files: &[SourceFile<'_>], default_namespace: &Name) -> Reading {
     let mut reading = Reading::default();
     for file in files {
         let sink = Sink::new(file.name);
-        for node in yaml::documents(file.text, &sink) {
+        for node in documents(file.text, Dialect::Ours, &sink) {
             document::read(&node, default_namespace, &sink, &mut reading.resources);
         }
         let (problems, notes) = sink.into_parts();
@@ -106,6 +107,14 @@ pub fn read(files: &[SourceFile<'_>], default_namespace: &Name) -> Reading {
     }
     reading.problems.extend(duplicates(&reading.resources));
     reading
+}
+
+/// The documents of a file that need not be ours, as they are.
+pub fn objects(file: SourceFile<'_>) -> Result<Vec<serde_json::Value>, Vec<Problem>> {
+    let sink = Sink::new(file.name);
+    let objects = documents(file.text, Dialect::Foreign, &sink).iter().map(Node::to_json).collect();
+    let (problems, _) = sink.into_parts();
+    if problems.is_empty() { Ok(objects) } else { Err(problems) }
 }
 
 /// Reads a document that was read and stored before, from `origin`.

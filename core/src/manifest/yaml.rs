@@ -17,8 +17,17 @@ pub(super) const MAX_DEPTH: usize = 64;
 /// How much a file may hold with its aliases expanded: a value counts one, a text also its bytes.
 pub(super) const MAX_WEIGHT: usize = 2 * MAX_BYTES;
 
+/// Whose documents are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// Our own language: nothing in it may have a meaning that is not carried out.
+    Ours,
+    /// Somebody's manifests: merge keys stay keys, tags say nothing.
+    Foreign,
+}
+
 /// Every document of the text that could be read; what could not is told to the sink.
-pub(super) fn documents(text: &str, sink: &Sink<'_>) -> Vec<Node> {
+pub(crate) fn documents(text: &str, dialect: Dialect, sink: &Sink<'_>) -> Vec<Node> {
     let mut documents = Vec::new();
     if text.len() > MAX_BYTES {
         let message = format!("the file has {} bytes, and {MAX_BYTES} is the most that is read", text.len());
@@ -28,7 +37,7 @@ pub(super) fn documents(text: &str, sink: &Sink<'_>) -> Vec<Node> {
     let mut weight = 0;
     for (text, lines_before) in split(text) {
         let parser = Parser::new_from_str(text);
-        let mut loader = Loader { parser, sink, lines_before, anchors: HashMap::new(), weight };
+        let mut loader = Loader { parser, dialect, sink, lines_before, anchors: HashMap::new(), weight };
         if let Err(Stop { place, message, hint }) = loader.load(&mut documents) {
             sink.mistake(place, message, hint);
         }
@@ -41,7 +50,7 @@ pub(super) fn documents(text: &str, sink: &Sink<'_>) -> Vec<Node> {
 ///
 /// `---` and `...` at a line's beginning are markers wherever they stand (YAML 1.2.2, 9.1.2), also within
 /// quotes or brackets that were never closed.
-fn split(text: &str) -> Vec<(&str, u32)> {
+pub(crate) fn split(text: &str) -> Vec<(&str, u32)> {
     let mut pieces = Vec::new();
     let (mut rest, mut lines_before) = (text, 0_u32);
     // How far the piece reaches, in bytes and lines, and whether only directives and comments are in it.
@@ -91,6 +100,7 @@ struct Stop {
 
 struct Loader<'t, 's> {
     parser: Parser<'t, StrInput<'t>>,
+    dialect: Dialect,
     sink: &'s Sink<'s>,
     lines_before: u32,
     anchors: HashMap<usize, Node>,
@@ -208,7 +218,7 @@ impl<'t> Loader<'t, '_> {
     }
 
     fn key(&self, text: &str, style: ScalarStyle, place: Place) -> Option<String> {
-        if style == ScalarStyle::Plain {
+        if style == ScalarStyle::Plain && self.dialect == Dialect::Ours {
             if text == "<<" {
                 self.sink.mistake(place, "merge keys (<<) are not read", "write the fields out");
                 return None;
@@ -252,11 +262,7 @@ impl<'t> Loader<'t, '_> {
             _ => None,
         };
         typed.unwrap_or_else(|| {
-            self.sink.mistake(
-                place,
-                format!("the tag {} cannot be read here", spelt(tag)),
-                "leave the tag out",
-            );
+            self.refuse_tag(tag, place);
             Value::Text(text.to_owned())
         })
     }
@@ -266,11 +272,14 @@ impl<'t> Loader<'t, '_> {
         let plain = tag.handle == "!" && tag.suffix.is_empty();
         let known = tag.is_yaml_core_schema() && tag.suffix == expected;
         if !plain && !known {
-            self.sink.mistake(
-                place,
-                format!("the tag {} cannot be read here", spelt(tag)),
-                "leave the tag out",
-            );
+            self.refuse_tag(tag, place);
+        }
+    }
+
+    fn refuse_tag(&self, tag: &Tag, place: Place) {
+        if self.dialect == Dialect::Ours {
+            let message = format!("the tag {} cannot be read here", spelt(tag));
+            self.sink.mistake(place, message, "leave the tag out");
         }
     }
 
@@ -364,7 +373,7 @@ mod tests {
 
     fn read(text: &str) -> (Vec<serde_json::Value>, Vec<String>) {
         let sink = Sink::new("f");
-        let documents = documents(text, &sink).iter().map(Node::to_json).collect();
+        let documents = documents(text, Dialect::Ours, &sink).iter().map(Node::to_json).collect();
         let (problems, _) = sink.into_parts();
         (documents, problems.iter().map(ToString::to_string).collect())
     }

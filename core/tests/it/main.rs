@@ -14,6 +14,8 @@ mod documents;
 #[cfg(test)]
 mod explain;
 #[cfg(test)]
+mod inject;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod mistakes;
