@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use super::{Candidate, Group, Member, Rotation, RoundRobin, Side, consistent, two_choices};
+use super::{
+    Candidate, Group, Member, Rotation, RoundRobin, Side, consistent, two_choices, two_choices_by_measure,
+};
 use crate::model::{Balancing, BalancingPolicy};
 
 /// Chooses among endpoints; made anew whenever one of them comes, goes, or is thought of otherwise.
@@ -57,7 +59,9 @@ impl Balancer {
         };
         let weights = group.weights();
         let index = match &self.policy {
-            BalancingPolicy::PeakEwma => two_choices(weights, rng, |index| known(index, load.cost)),
+            BalancingPolicy::PeakEwma => {
+                two_choices_by_measure(weights, rng, |index| known(index, load.cost))
+            }
             BalancingPolicy::LeastRequest => two_choices(weights, rng, |index| {
                 let share = group.shares().get(index).copied().unwrap_or(1).max(1);
                 // Idle ones cost the same, so that weights alone decide among them.

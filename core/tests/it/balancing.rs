@@ -30,6 +30,8 @@ struct Simulation {
     now: Instant,
     in_flight: Vec<(Instant, usize, Duration)>,
     most: Vec<u32>,
+    /// Whether all requests have the same key.
+    same_key: bool,
 }
 
 impl Simulation {
@@ -43,7 +45,7 @@ impl Simulation {
         let members: Vec<_> = endpoints.iter().map(|endpoint| endpoint.member).collect();
         let balancer = Balancer::new(&members, &settings, now, &mut rng);
         let most = vec![0; endpoints.len()];
-        Self { endpoints, settings, balancer, rng, now, in_flight: Vec::new(), most }
+        Self { endpoints, settings, balancer, rng, now, in_flight: Vec::new(), most, same_key: false }
     }
 
     fn rebalance(&mut self) {
@@ -75,6 +77,7 @@ impl Simulation {
                 id: &|index| hash(format!("orders-{index}").as_bytes()),
                 avoid: &|_| false,
             };
+            let number = if self.same_key { 0 } else { number };
             let key = Some(hash(&number.to_be_bytes()));
             let chosen = self.balancer.choose(key, load, &mut self.rng).expect("an endpoint");
             let took = self.endpoints[chosen].takes.mul_f64(0.8 + 0.4 * self.rng.f64());
@@ -89,6 +92,11 @@ impl Simulation {
             .zip(before.iter().chain(std::iter::repeat(&0)))
             .map(|(e, b)| e.served - b)
             .collect()
+    }
+
+    fn finish_all(&mut self) {
+        self.now += Duration::from_secs(1);
+        self.finish();
     }
 
     fn finish(&mut self) {
@@ -190,6 +198,65 @@ fn a_newcomer_is_started_slowly_where_that_is_said() {
         assert!((70..=190).contains(&middle), "of 1,000 about its 15th second: {middle}");
         assert!((1_850..=2_150).contains(&last), "of 10,000 when it has grown: {last}");
     }
+}
+
+/// One request after another, for so long; how many each endpoint got.
+fn one_after_another(seed: u64, takes_ms: &[u32], within: Duration) -> Vec<usize> {
+    let mut simulation = Simulation::new(seed, Balancing::default(), takes_ms);
+    let until = simulation.now + within;
+    while simulation.now < until {
+        simulation.run(1, Duration::from_micros(1));
+        let (end, ..) = simulation.in_flight[0];
+        simulation.now = end;
+        simulation.finish();
+    }
+    simulation.endpoints.iter().map(|endpoint| endpoint.served).collect()
+}
+
+#[test]
+fn a_caller_that_sends_one_request_after_another_does_not_stay_with_one_endpoint() {
+    for seed in 0..5 {
+        // Two seconds are about 200 requests.
+        let served = one_after_another(seed, &[10; 2], Duration::from_secs(2));
+        assert!(served.iter().all(|count| *count > 50), "seed {seed}: {served:?}");
+        let served = one_after_another(seed, &[10; 4], Duration::from_secs(60));
+        let all: usize = served.iter().sum();
+        assert!(
+            served.iter().all(|count| (all / 5..=all * 3 / 10).contains(count)),
+            "seed {seed}: {served:?}"
+        );
+        let slow = one_after_another(seed, &[10, 10, 40], Duration::from_secs(60));
+        assert!(slow[2] > 0 && slow[2] * 20 < slow[0], "seed {seed}: {slow:?}");
+    }
+}
+
+#[test]
+fn below_the_panic_threshold_all_are_called_and_above_it_only_who_works() {
+    let settings = Balancing { panic_threshold: Some(Ratio::percent(50)), ..Balancing::default() };
+    let mut simulation = Simulation::new(6, settings, &[10; 10]);
+    for endpoint in &mut simulation.endpoints[..5] {
+        endpoint.member.available = false;
+    }
+    simulation.rebalance();
+    let served = simulation.run(10_000, MS);
+    assert_eq!(served[..5].iter().sum::<usize>(), 0, "{served:?}");
+    simulation.endpoints[5].member.available = false;
+    simulation.rebalance();
+    let served = simulation.run(10_000, MS);
+    assert!(served.iter().all(|count| (850..=1_150).contains(count)), "{served:?}");
+}
+
+#[test]
+fn a_key_that_all_ask_for_is_shared_by_who_has_room() {
+    let mut simulation = Simulation::new(7, by(BalancingPolicy::ConsistentHash(HashKey::SourceIp)), &[10; 5]);
+    simulation.same_key = true;
+    let served = simulation.run(10_000, MS / 5);
+    // Fifty are in flight: a quarter more than its share is what one may have.
+    assert!(simulation.most.iter().all(|most| *most <= 17), "{:?}", simulation.most);
+    assert!(served.iter().filter(|count| **count > 1_000).count() >= 4, "{served:?}");
+    simulation.finish_all();
+    let calm = simulation.run(200, 20 * MS);
+    assert_eq!(calm.iter().filter(|count| **count > 0).count(), 1, "one after another: {calm:?}");
 }
 
 #[test]
