@@ -58,8 +58,40 @@ impl Standing {
     }
 }
 
-/// A request that was sent to an endpoint. What came of it is told once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How an endpoint stands, in a word; the worse is greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// It is sent anything.
+    Closed,
+    /// It is being tried, or will be with the next request.
+    HalfOpen,
+    /// It is left alone.
+    Open,
+}
+
+impl Phase {
+    /// As `weft_circuit_state` has it.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Closed => 0,
+            Self::HalfOpen => 1,
+            Self::Open => 2,
+        }
+    }
+
+    /// As people read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half-open",
+            Self::Open => "open",
+        }
+    }
+}
+
+/// A request that was sent to an endpoint. What came of it is told once. The default is one to an endpoint that is
+/// closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sent {
     /// Where it is a trial: after which opening.
     trial: Option<u32>,
@@ -102,6 +134,29 @@ impl Breaker {
                     Standing::Open { since, until: None }
                 }
             }
+        }
+    }
+
+    /// How the endpoint stands at `now`.
+    pub fn phase(&self, now: Instant) -> Phase {
+        match self.state {
+            State::Closed => Phase::Closed,
+            State::Open { until, .. } if now < until => Phase::Open,
+            State::Open { .. } | State::HalfOpen { .. } => Phase::HalfOpen,
+        }
+    }
+
+    /// Whether there is nothing against the endpoint: that a request worked tells nothing new of it, and may be told of
+    /// later together with others.
+    pub fn is_quiet(&self) -> bool {
+        self.state == State::Closed && self.consecutive == 0 && self.window.sum().1 == 0
+    }
+
+    /// So many requests worked that were sent while it was closed.
+    pub fn worked(&mut self, count: u32, settings: &CircuitBreaker, now: Instant) {
+        if count > 0 && self.state == State::Closed {
+            self.consecutive = 0;
+            self.window.count(count, 0, settings.window, now);
         }
     }
 
@@ -153,7 +208,7 @@ impl Breaker {
             Verdict::Worked => self.consecutive = 0,
             Verdict::Failed => self.consecutive = self.consecutive.saturating_add(1),
         }
-        self.window.count(verdict == Verdict::Failed, settings.window, now);
+        self.window.count(1, u32::from(verdict == Verdict::Failed), settings.window, now);
     }
 
     fn trips(&mut self, settings: &CircuitBreaker, now: Instant) -> bool {
@@ -205,7 +260,7 @@ struct Window {
 }
 
 impl Window {
-    fn count(&mut self, failed: bool, whole: Duration, now: Instant) {
+    fn count(&mut self, more: u32, failed: u32, whole: Duration, now: Instant) {
         let part = (whole / PARTS).max(Duration::from_millis(1));
         let (mut began, mut at) = self.newest.unwrap_or((now, 0));
         if now.saturating_duration_since(began) > whole {
@@ -221,8 +276,8 @@ impl Window {
         }
         self.newest = Some((began, at));
         if let Some((requests, failures)) = self.parts.get_mut(at) {
-            *requests = requests.saturating_add(1);
-            *failures = failures.saturating_add(u32::from(failed));
+            *requests = requests.saturating_add(more);
+            *failures = failures.saturating_add(failed);
         }
     }
 

@@ -11,8 +11,8 @@ use crate::manifest::{
     AuthorizationPolicySpec, DocumentedPort, RateLimitSpec, ServiceSpec, Spec, TargetPort,
 };
 use crate::model::{
-    AccessPolicy, Address, Endpoint, InboundPort, Mesh, PolicyTarget, PortMap, Propagation, Protocol,
-    QualifiedName, RateLimit, Resource, ResourceName, Service, ServicePort, SpiffeId, Workload,
+    AccessPolicy, Address, AppCheck, Endpoint, InboundPort, Mesh, PolicyTarget, PortMap, Propagation,
+    Protocol, QualifiedName, RateLimit, Resource, ResourceName, Service, ServicePort, SpiffeId, Workload,
 };
 use crate::world::{Holder, Member, Registration, World};
 
@@ -81,7 +81,8 @@ pub fn service(world: &World, name: &QualifiedName) -> Option<Service> {
     let addresses = world.service_addresses(name).to_vec();
     let ports = service_ports(world, name);
     let routes = attachment::routes(world, name, &ports);
-    Some(Service { name: name.clone(), addresses, ports, traffic: world.traffic(name), routes })
+    let traffic = Box::new(world.traffic(name));
+    Some(Service { name: name.clone(), addresses, ports, traffic, routes })
 }
 
 /// The endpoints of a service: its members that are ready and have an app's port behind one of its ports. Where a service
@@ -106,7 +107,11 @@ pub fn endpoints(world: &World, service: &QualifiedName) -> Option<Vec<Endpoint>
         };
         let ports: Vec<_> = ports.iter().filter_map(target).collect();
         if takes_traffic && (!ports.is_empty() || portless) {
-            endpoints.push(Endpoint { ports, ..endpoint(world, &name, member) });
+            let healthy = match member {
+                Member::Registered(registration) => !registration.unhealthy.contains(service),
+                Member::Documented(..) => true,
+            };
+            endpoints.push(Endpoint { ports, healthy, ..endpoint(world, &name, member) });
         }
     }
     Some(endpoints)
@@ -149,7 +154,11 @@ pub fn workload(world: &World, name: &QualifiedName) -> Option<Workload> {
             _ => {}
         }
     }
-    Some(Workload { name: name.clone(), service_account, ports, policies, limits })
+    // Where a service has no ports, every port is its.
+    let portless = services(world, name).into_iter().find(|service| service_ports(world, service).is_empty());
+    let concurrency = world.concurrency(name, portless.as_ref());
+    let checks = checks(world, name);
+    Some(Workload { name: name.clone(), service_account, ports, policies, limits, concurrency, checks })
 }
 
 /// The ports of a workload that a policy is about, where it is about the workload; none: all of them.
@@ -279,6 +288,7 @@ fn endpoint(world: &World, name: &QualifiedName, member: Member<'_>) -> Endpoint
             zone: registration.zone.clone(),
             weight: 1,
             ports: Vec::new(),
+            healthy: true,
         },
         Member::Documented(_, spec) => {
             let account = spec.service_account.as_ref().filter(|_| spec.mtls);
@@ -292,19 +302,41 @@ fn endpoint(world: &World, name: &QualifiedName, member: Member<'_>) -> Endpoint
                 zone: spec.zone.clone(),
                 weight: spec.weight,
                 ports: Vec::new(),
+                healthy: true,
             }
         }
     }
 }
 
+/// How a workload's app is asked whether it works, for each service that says so and has a port to ask at.
+fn checks(world: &World, name: &QualifiedName) -> Vec<AppCheck> {
+    let Some(registration) = world.registration(name) else { return Vec::new() };
+    let check = |service: QualifiedName| {
+        let settings = world.health_check(name, &service)?;
+        let ports = service_ports(world, &service);
+        let asked = settings.port.or_else(|| ports.first().map(|port| port.port))?;
+        let document = world.documented_service(&service);
+        let behind = target_port(&service, document, Member::Registered(registration), asked);
+        // A service without ports has every one of the app's.
+        let port = behind.or_else(|| ports.is_empty().then_some(asked))?;
+        let declared = ports.iter().find(|declared| declared.port == asked);
+        let protocol = declared.map(|declared| declared.protocol).unwrap_or_default();
+        Some(AppCheck { service, port, protocol, settings })
+    };
+    services(world, name).into_iter().filter_map(check).collect()
+}
+
+/// The services that a workload is behind.
+fn services(world: &World, workload: &QualifiedName) -> BTreeSet<QualifiedName> {
+    let offers = world.registration(workload).map(|registration| registration.offers.as_slice());
+    let offered = offers.into_iter().flatten().map(|offer| offer.service.clone());
+    world.selecting(workload).into_iter().chain(offered).collect()
+}
+
 /// The app's ports that serve something, by number and service.
 fn inbound_ports(world: &World, name: &QualifiedName, member: Member<'_>) -> Vec<InboundPort> {
-    let mut services = world.selecting(name);
-    if let Member::Registered(registration) = member {
-        services.extend(registration.offers.iter().map(|offer| offer.service.clone()));
-    }
     let mut ports: BTreeMap<(u16, QualifiedName), Protocol> = BTreeMap::new();
-    for service in services {
+    for service in services(world, name) {
         let document = world.documented_service(&service);
         for port in service_ports(world, &service) {
             let Some(target) = target_port(&service, document, member, port.port) else { continue };
@@ -322,7 +354,10 @@ fn inbound_ports(world: &World, name: &QualifiedName, member: Member<'_>) -> Vec
             ports.entry((target, service.clone())).or_insert(protocol);
         }
     }
-    let port = |((port, service), protocol)| InboundPort { port, protocol, service };
+    let port = |((port, service), protocol)| {
+        let concurrency = world.concurrency(name, Some(&service));
+        InboundPort { port, protocol, service, concurrency }
+    };
     ports.into_iter().map(port).collect()
 }
 

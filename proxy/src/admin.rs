@@ -1,7 +1,7 @@
 //! The admin port: probes and metrics for everyone, the rest for the pod itself.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
@@ -9,6 +9,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
+use weft_core::health::Found;
 use weft_core::model::{Endpoint, Service, ServicePort, Traffic};
 use weft_runtime::http::{Peer, text, typed};
 use weft_runtime::logs::LogLevel;
@@ -16,7 +17,9 @@ use weft_runtime::metrics::{Format, Registry};
 use weft_runtime::task;
 
 use crate::credentials::CredentialStore;
+use crate::health::{Subject, Thoughts};
 use crate::state::{Discovery, Known, KnownService};
+use crate::upstream::{Listed, Site};
 
 /// What the admin port asks the process to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +45,10 @@ pub struct Admin {
     pub level: Option<LogLevel>,
     /// Where orders go.
     pub orders: mpsc::Sender<Order>,
+    /// What keeps calls from an endpoint, and requests from the app.
+    pub site: Site,
+    /// What is thought of the apps that are asked how they are.
+    pub health: watch::Receiver<Thoughts>,
 }
 
 type Page = Response<Full<Bytes>>;
@@ -80,7 +87,7 @@ impl Admin {
             }
             "/config" => page_of(&self.configuration()),
             "/identity" => page_of(&self.identity()),
-            "/stats" => page_of(&stats()),
+            "/stats" => page_of(&self.stats()),
             "/log-level" => match &self.level {
                 Some(level) => text(StatusCode::OK, format!("{level}\n")),
                 None => not_found(),
@@ -135,6 +142,36 @@ impl Admin {
         })
     }
 
+    fn stats(&self) -> Value {
+        let tasks = task::counts().into_iter().map(|count| {
+            (
+                count.name.to_owned(),
+                json!({ "started": count.started, "live": count.live, "panics": count.panics }),
+            )
+        });
+        let circuit = |listed: Listed| {
+            json!({
+                "service": listed.destination.to_string(),
+                "port": listed.port,
+                "endpoint": listed.endpoint.map(|endpoint| endpoint.to_string()),
+                "state": listed.phase.as_str(),
+            })
+        };
+        let circuits = self.site.breakers.list(Instant::now()).into_iter().map(circuit);
+        let limits =
+            self.site.limiters.list().into_iter().map(
+                |(port, limit, in_flight)| json!({ "port": port, "limit": limit, "in_flight": in_flight }),
+            );
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "tasks": tasks.collect::<serde_json::Map<_, _>>(),
+            "circuits": circuits.collect::<Vec<_>>(),
+            "concurrency": limits.collect::<Vec<_>>(),
+            "health": self.health.borrow().iter().map(health).collect::<Vec<_>>(),
+        })
+    }
+
     fn configuration(&self) -> Value {
         let snapshot = self.discovery.snapshot();
         let mut services: Vec<_> = snapshot.services.values().collect();
@@ -161,9 +198,11 @@ impl Admin {
                     "port": port.port,
                     "protocol": format!("{:?}", port.protocol),
                     "service": port.service.to_string(),
+                    "concurrency": format!("{:?}", port.concurrency),
                 })).collect::<Vec<_>>(),
                 "policies": workload.policies.iter().map(|it| it.name.to_string()).collect::<Vec<_>>(),
                 "limits": workload.limits.iter().map(|it| it.name.to_string()).collect::<Vec<_>>(),
+                "checks": workload.checks.iter().map(|check| format!("{check:?}")).collect::<Vec<_>>(),
             })),
             "services": services.into_iter().map(|known| service(known)).collect::<Vec<_>>(),
             "absent_services": absent,
@@ -174,13 +213,21 @@ impl Admin {
     }
 }
 
+fn health((subject, thought): (&Subject, &Found)) -> Value {
+    let (service, workload) = match subject {
+        Subject::Own(service) => (service, None),
+        Subject::Other { service, workload } => (service, Some(workload.to_string())),
+    };
+    json!({ "service": service.to_string(), "workload": workload, "healthy": *thought == Found::Working })
+}
+
 fn service(known: &KnownService) -> Value {
     let Service { name, addresses, ports, traffic, routes } = &known.service;
     json!({
         "name": name.to_string(),
         "addresses": addresses,
         "ports": ports.iter().map(port).collect::<Vec<_>>(),
-        "traffic": (*traffic != Traffic::default()).then(|| format!("{traffic:?}")),
+        "traffic": (**traffic != Traffic::default()).then(|| format!("{traffic:?}")),
         "routes": routes.iter().map(|route| route.name.to_string()).collect::<Vec<_>>(),
         "endpoints": known.endpoints.iter().map(|known| endpoint(known)).collect::<Vec<_>>(),
     })
@@ -198,6 +245,7 @@ fn endpoint(endpoint: &Endpoint) -> Value {
         "inbound_port": endpoint.inbound_port,
         "zone": endpoint.zone,
         "weight": endpoint.weight,
+        "healthy": endpoint.healthy,
         "ports": endpoint.ports.iter().map(|map| (map.port.to_string(), json!(map.target_port)))
             .collect::<serde_json::Map<_, _>>(),
     })
@@ -212,20 +260,6 @@ fn known(known: &Known) -> Value {
         }),
         Known::Absent => json!(null),
     }
-}
-
-fn stats() -> Value {
-    let tasks = task::counts().into_iter().map(|count| {
-        (
-            count.name.to_owned(),
-            json!({ "started": count.started, "live": count.live, "panics": count.panics }),
-        )
-    });
-    json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "pid": std::process::id(),
-        "tasks": tasks.collect::<serde_json::Map<_, _>>(),
-    })
 }
 
 fn time(time: SystemTime) -> Option<String> {
@@ -267,6 +301,8 @@ mod tests {
             ready: watch,
             level: None,
             orders: sender,
+            site: Site::default(),
+            health: watch::channel(Thoughts::new()).1,
         };
         Harness { admin: Arc::new(admin), ready, orders }
     }

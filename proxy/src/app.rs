@@ -6,12 +6,13 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tonic::transport::Channel;
 use weft_pods::intercept::{self, Source};
 use weft_runtime::drain::{self, Drain};
 use weft_runtime::http::Limits;
@@ -25,10 +26,11 @@ use crate::config::{Settings, own_addresses, reachable_addresses};
 use crate::control::Control;
 use crate::credentials::CredentialStore;
 use crate::dns::{Forwarder, Resolver};
-use crate::observe::Observe;
+use crate::health::{HealthLoop, Thoughts};
 use crate::observe::export::Exporter;
+use crate::observe::{Observe, RecordQueue};
 use crate::state::{self, Discovery};
-use crate::upstream::{Site, may_dial_as_others};
+use crate::upstream::{Dialer, Listed, Site, may_dial_as_others};
 use crate::worker::{self, Workers};
 
 /// What admin clients may take: a few probes and a scraper.
@@ -85,6 +87,8 @@ impl Sidecar {
         let (discovery, publisher, asked) = state::channel(own);
         let credentials = CredentialStore::default();
         declare_metrics(&registry, &discovery, &credentials);
+        let site = site(&settings, &registry);
+        let health = watch_health(&settings, &discovery, &addresses);
         let (ready, readiness) = watch::channel(false);
         let (order, orders) = mpsc::channel(4);
 
@@ -93,7 +97,7 @@ impl Sidecar {
             discovery: discovery.clone(),
             credentials: credentials.clone(),
             observe: observe.clone(),
-            site: Site { zone: settings.zone.as_str().into(), ..Site::default() },
+            site: site.clone(),
         };
         let workers = worker::start(&worker_settings(&settings), &shared, &watch).context("cannot listen")?;
         drop(watch);
@@ -107,6 +111,8 @@ impl Sidecar {
             ready: readiness.clone(),
             level,
             orders: order,
+            site,
+            health: health.clone(),
         };
         let admin = serve_admin(&settings, &Arc::new(admin))?;
         serve_names(&settings, names).await?;
@@ -117,18 +123,11 @@ impl Sidecar {
             publisher,
             asked,
             ready: readiness,
+            health,
             observe,
         };
         let collector = control.start();
-        let exporter = Exporter {
-            queue: records,
-            collector,
-            discovery: discovery.clone(),
-            workload: settings.workload.clone(),
-            log: tokio::io::stdout(),
-        };
-        let (finish_export, finish) = oneshot::channel();
-        let exporter = task::spawn("export", exporter.run(finish));
+        let (exporter, finish_export) = export(&settings, &discovery, records, collector);
         tracing::info!(
             workload = %settings.workload,
             outbound = %workers.outbound(),
@@ -201,6 +200,36 @@ impl Sidecar {
         let _ = self.finish_export.send(());
         let _ = self.exporter.await;
     }
+}
+
+/// Starts exporting what is recorded, until told to finish.
+fn export(
+    settings: &Settings,
+    discovery: &Discovery,
+    queue: RecordQueue,
+    collector: watch::Receiver<Option<Channel>>,
+) -> (JoinHandle<()>, oneshot::Sender<()>) {
+    let exporter = Exporter {
+        queue,
+        collector,
+        discovery: discovery.clone(),
+        workload: settings.workload.clone(),
+        log: tokio::io::stdout(),
+    };
+    let (finish_export, finish) = oneshot::channel();
+    (task::spawn("export", exporter.run(finish)), finish_export)
+}
+
+/// Starts asking apps how they are, where a policy says so.
+fn watch_health(
+    settings: &Settings,
+    discovery: &Discovery,
+    addresses: &[IpAddr],
+) -> watch::Receiver<Thoughts> {
+    let dialer = Dialer::new(settings.mark);
+    let (health, thoughts) = HealthLoop::new(discovery.clone(), addresses.to_vec(), dialer);
+    task::spawn("health", health.run());
+    thoughts
 }
 
 /// The admin pages answer as long as what is returned lives.
@@ -317,6 +346,35 @@ fn declare_metrics(registry: &Registry, discovery: &Discovery, credentials: &Cre
             vec![([], left)]
         },
     );
+}
+
+/// From where we call, and the metrics of what keeps calls from an endpoint, and requests from the app.
+fn site(settings: &Settings, registry: &Registry) -> Site {
+    let site = Site { zone: settings.zone.as_str().into(), ..Site::default() };
+    let breakers = site.breakers.clone();
+    registry.gauge_from(
+        "weft_circuit_state",
+        "Circuit breakers: 0 closed, 1 half-open, 2 open; without an endpoint the service as a whole.",
+        ["service", "port", "endpoint"],
+        move || {
+            let sample = |listed: Listed| {
+                let endpoint = listed.endpoint.map(|endpoint| endpoint.to_string()).unwrap_or_default();
+                let labels = [listed.destination.to_string(), listed.port.to_string(), endpoint];
+                (labels, f64::from(listed.phase.number()))
+            };
+            breakers.list(Instant::now()).into_iter().map(sample).collect()
+        },
+    );
+    let limiters = site.limiters.clone();
+    registry.gauge_from(
+        "weft_concurrency_limit",
+        "Requests that a port of the app is given at once, as found out.",
+        ["port"],
+        move || {
+            limiters.list().iter().map(|(port, limit, _)| ([port.to_string()], f64::from(*limit))).collect()
+        },
+    );
+    site
 }
 
 /// A listener; one on every IPv6 address takes IPv4 too, whatever the system's default is.

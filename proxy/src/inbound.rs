@@ -6,12 +6,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::HeaderName;
+use http::header::USER_AGENT;
 use tokio::time::timeout;
 use weft_certs::sni;
 use weft_core::authorize::{Asked, Call, Denial, Peer, Permit, authorize};
 use weft_core::detect::{ClientHello, Sniffed};
+use weft_core::health;
 use weft_core::host::Host;
-use weft_core::model::QualifiedName;
+use weft_core::model::{AppCheck, Probe, QualifiedName};
 use weft_core::path::Path;
 use weft_pods::intercept;
 
@@ -32,6 +34,9 @@ use crate::worker::Worker;
 
 /// How long a peer that connects to the inbound port itself may take to begin its handshake.
 const FIRST_WORD: Duration = Duration::from_secs(10);
+
+/// How a kubelet's agent begins.
+const KUBELET: &[u8] = b"kube-probe/";
 
 /// A connection to the pod: from another sidecar, or redirected here on its way to the app.
 pub async fn connection(worker: Rc<Worker>, accepted: Accepted) {
@@ -257,6 +262,17 @@ impl Requests {
         }
     }
 
+    /// Whether a request asks after the app's health. Whoever says by its agent that it does is believed where it has no
+    /// certificate, as kubelets have none.
+    pub fn asks_health(&self, worker: &Worker, head: &impl Head) -> bool {
+        let agent = || head.fields().first(&USER_AGENT);
+        let snapshot = worker.discovery.snapshot();
+        let checks = snapshot.workload.iter().flat_map(|workload| &workload.checks);
+        health::asks_health(head.path())
+            || checks.filter(|check| check.port == self.app.port()).any(|check| is_of(check, head.path()))
+            || (self.peer == Peer::Anonymous && agent().is_some_and(|agent| agent.starts_with(KUBELET)))
+    }
+
     /// Says whether a request may reach the app. The permit is spent on the way there.
     pub fn rule(
         &self,
@@ -305,6 +321,14 @@ impl<H: Head> Asked for Seen<'_, H> {
         if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
             self.head.fields().all(&name).for_each(see);
         }
+    }
+}
+
+/// Whether a check asks for this path.
+fn is_of(check: &AppCheck, path: &str) -> bool {
+    match &check.settings.probe {
+        Probe::Http { path: asked } => asked.split('?').next() == Some(path),
+        Probe::Grpc { .. } | Probe::Tcp => false,
     }
 }
 

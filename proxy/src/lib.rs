@@ -1,6 +1,7 @@
 //! The sidecar. Modules are the stages of a request, and what feeds them.
 
 pub mod admin;
+pub mod affinity;
 mod app;
 mod buffer;
 mod client;
@@ -10,6 +11,7 @@ pub mod credentials;
 pub mod dns;
 pub mod failure;
 pub mod forward;
+pub mod health;
 pub mod http;
 pub mod http1;
 pub mod http2;

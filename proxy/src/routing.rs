@@ -18,6 +18,7 @@ use weft_core::route::{
     Called, Hit, Preflight, Request, Requests, Routes, Rule, Split, Table, edit_path, location,
 };
 
+use crate::affinity::{Staying, backend_id};
 use crate::failure::ErrorCode;
 use crate::http::Exchange;
 use crate::http::head::{Fields, Head, Value};
@@ -196,10 +197,14 @@ pub fn request(
         exchange.routed(routed(None));
         return Err(redirected(redirect, &called, &hit));
     }
-    let drawn = draw(worker, &rule.split);
+    let staying = Staying::of(&rule, head.fields());
+    let drawn = draw_again(worker, &rule.split, staying.as_ref());
     exchange.routed(routed(drawn.as_ref().ok().map(|(index, _)| *index)));
     let (index, to) = drawn?;
     let backend = rule.split.backends().get(index);
+    if let (Some(staying), Some(backend)) = (staying, backend) {
+        exchange.stays(staying.goes_to(backend_id(&backend.target)));
+    }
     let filters = [Some(&rule.filters), backend.map(|backend| &backend.filters)];
     for filters in filters.into_iter().flatten() {
         routing.edit(&filters.request, head.fields_mut());
@@ -302,6 +307,20 @@ fn redirected(redirect: &Redirect, called: &Called<'_>, hit: &Hit<'_>) -> Answer
     *response.status_mut() = StatusCode::from_u16(redirect.status.code()).unwrap_or(StatusCode::FOUND);
     response.headers_mut().insert(LOCATION, location);
     Answer::Plain(Box::new(response))
+}
+
+/// The backend that a session is with, where that is still one of them; else draws one.
+fn draw_again(
+    worker: &Worker,
+    split: &Split,
+    staying: Option<&Staying>,
+) -> Result<(usize, Rc<Cluster>), ErrorCode> {
+    let kept = staying.and_then(Staying::backend).and_then(|id| {
+        let index = split.backends().iter().position(|backend| backend_id(&backend.target) == id)?;
+        let backend = split.backends().get(index)?;
+        Some((index, target(worker, &worker.discovery.snapshot(), &backend.target).ok()?))
+    });
+    kept.map_or_else(|| draw(worker, split), Ok)
 }
 
 /// Draws a backend; fails where no one has a share, or where there is nothing at what was drawn.

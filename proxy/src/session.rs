@@ -113,6 +113,7 @@ impl Session {
             parent: span.parent,
             key: None,
             delay: None,
+            is_vital: false,
         };
         // Told of is what was asked, not what a route makes of it.
         let mut exchange = Exchange::begin(&worker.observer, head, facts);
@@ -121,9 +122,18 @@ impl Session {
             Purpose::Outbound(requests) => requests.rule(worker, head, &mut exchange),
             Purpose::Nowhere(code) => Err(Answer::Error(*code)),
         });
-        if let (Purpose::Outbound(_), Ok(cluster)) = (&self.purpose, &verdict) {
-            exchange.keyed(cluster.key(head.fields(), self.client.ip()));
-            exchange.limited(cluster.limits(exchange.route().map(|routed| &routed.rule().policy)));
+        match (&self.purpose, &verdict) {
+            (Purpose::Outbound(_), Ok(cluster)) => {
+                let key = cluster.key(head.fields(), self.client.ip(), &mut worker.rng.borrow_mut());
+                exchange.keyed(key);
+                exchange.limited(cluster.limits(exchange.route().map(|routed| &routed.rule().policy)));
+            }
+            (Purpose::Inbound(requests), Ok(cluster))
+                if cluster.may_shed() && requests.asks_health(worker, head) =>
+            {
+                exchange.asks_health();
+            }
+            _ => {}
         }
         Ruling { verdict, exchange, grpc }
     }

@@ -13,10 +13,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::tls::TlsStream;
+use crate::upstream::Berth;
 
 /// A connection.
 #[derive(Debug)]
-pub struct Stream(Transport);
+pub struct Stream {
+    transport: Transport,
+    /// Its place among those to a service, where these are limited.
+    berth: Option<Box<Berth>>,
+}
 
 #[derive(Debug)]
 enum Transport {
@@ -39,26 +44,26 @@ impl From<TcpStream> for Peeked {
 
 impl From<TcpStream> for Stream {
     fn from(tcp: TcpStream) -> Self {
-        Self(Transport::Tcp(tcp.into()))
+        Peeked::from(tcp).into()
     }
 }
 
 impl From<Peeked> for Stream {
     fn from(peeked: Peeked) -> Self {
-        Self(Transport::Tcp(peeked))
+        Self { transport: Transport::Tcp(peeked), berth: None }
     }
 }
 
 impl From<TlsStream> for Stream {
     fn from(tls: TlsStream) -> Self {
-        Self(Transport::Tls(Box::new(tls)))
+        Self { transport: Transport::Tls(Box::new(tls)), berth: None }
     }
 }
 
 impl Stream {
     /// The TCP connection underneath.
     pub fn tcp(&self) -> &TcpStream {
-        match &self.0 {
+        match &self.transport {
             Transport::Tcp(peeked) => &peeked.tcp,
             Transport::Tls(tls) => tls.tcp(),
         }
@@ -69,6 +74,16 @@ impl Stream {
     pub fn begin_last(&self) {
         // Without it nothing is lost but that packet.
         drop(SockRef::from(self.tcp()).set_tcp_cork(true));
+    }
+
+    /// The same, counted among the connections to its service for as long as it lives.
+    pub fn in_berth(self, berth: Berth) -> Self {
+        Self { berth: Some(Box::new(berth)), ..self }
+    }
+
+    /// Whether someone waits for it to be closed.
+    pub fn is_wanted(&self) -> bool {
+        self.berth.as_ref().is_some_and(|berth| berth.is_wanted())
     }
 }
 
@@ -141,7 +156,7 @@ impl AsyncWrite for Peeked {
 /// Calls the same method of whichever transport it is.
 macro_rules! delegate {
     ($stream:expr, $method:ident ( $($argument:expr),* )) => {
-        match &mut $stream.get_mut().0 {
+        match &mut $stream.get_mut().transport {
             Transport::Tcp(io) => Pin::new(io).$method($($argument),*),
             Transport::Tls(io) => Pin::new(&mut **io).$method($($argument),*),
         }

@@ -395,10 +395,16 @@ async fn follow(worker: Rc<Worker>) {
 /// Closes what has been idle for long, and forgets destinations that nobody calls any more.
 async fn sweep(worker: Rc<Worker>) {
     let mut closing = worker.leaving.closing.clone();
+    let mut wanted = worker.site.bulkheads.wanted();
+    let mut next = Instant::now() + SWEEP;
     loop {
-        let rest = tokio::time::sleep(SWEEP);
         tokio::select! {
-            () = rest => {}
+            () = tokio::time::sleep_until(next.into()) => next = Instant::now() + SWEEP,
+            // The sender is ours.
+            Ok(()) = wanted.changed() => {
+                worker.clusters.borrow().values().for_each(|cluster| cluster.let_go());
+                continue;
+            }
             () = closing.draining() => return,
         }
         let_memory_go();

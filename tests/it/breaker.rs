@@ -83,3 +83,27 @@ fn a_pod_that_cannot_be_reached_counts_as_failing() {
         assert_eq!(codes, expected.map(|code| Some(code.to_owned())));
     });
 }
+
+#[test]
+fn workers_agree_on_who_is_left_alone_and_metrics_and_pages_say_it() {
+    in_pods!(workers_agree_on_who_is_left_alone_and_metrics_and_pages_say_it, || {
+        let mesh = Mesh::start(weft(), Options::default());
+        let one = bare_server(&mesh, "one", "");
+        let (_app, sent) = scripted(&one, |_| BROKEN);
+        let token = mesh.weft_ok(&["token", "create", "--service-account", "client"]);
+        let client = mesh.pod_with_token("client", "", &token, &[("WEFT_WORKERS", "4")]);
+        let orders = orders(&mesh, &client);
+        policy(&mesh, "circuitBreaker: {consecutiveFailures: 5, openFor: 1h}");
+        heard(&client, "CircuitBreaker");
+        // Each connection is another worker's, as the kernel deals them out.
+        let statuses: Vec<_> = (0..40).map(|_| get(&client, orders, "").status).collect();
+        assert_eq!((sent.count(), statuses.iter().filter(|status| **status == 500).count()), (5, 5));
+        let state = |endpoint: &str| {
+            let endpoint = format!("endpoint=\"{endpoint}\"");
+            client.metric("weft_circuit_state", &["service=\"default/orders\",port=\"8080\"", &endpoint])
+        };
+        assert_eq!((state("default/one-1"), state("")), (2.0, 2.0));
+        let (_, stats) = client.admin("/stats").expect("a page");
+        assert!(stats.contains("\"state\": \"open\""), "{stats}");
+    });
+}

@@ -99,7 +99,7 @@ impl AdminService {
 
 fn service_status(known: &World, service: &QualifiedName) -> Map<String, Value> {
     let addresses: Vec<_> = known.service_addresses(service).iter().map(ToString::to_string).collect();
-    let ready = compile::endpoints(known, service).map_or(0, |found| found.len());
+    let ready = compile::endpoints(known, service).map_or(0, |all| all.iter().filter(|e| e.healthy).count());
     Map::from_iter([
         ("addresses".into(), json!(addresses)),
         ("endpoints".into(), json!(known.members(service).len())),

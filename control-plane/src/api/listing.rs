@@ -53,7 +53,7 @@ impl AdminService {
             workload: registration.workload,
             service_account: account.map(|(_, account)| account.to_string()).unwrap_or_default(),
             connected,
-            ready: registration.ready,
+            ready: registration.ready && registration.unhealthy.is_empty(),
             revision: sync.revision,
             in_sync: sync.in_sync,
             rejected: sync.rejected.into_iter().map(rejection).collect(),
@@ -78,7 +78,10 @@ impl AdminService {
                     addresses: service.addresses.iter().map(ToString::to_string).collect(),
                     ports: service.ports.iter().map(port).collect(),
                     endpoints: count(known.members(&name).len()),
-                    ready: count(compile::endpoints(known, &name).map_or(0, |found| found.len())),
+                    ready: count(
+                        compile::endpoints(known, &name)
+                            .map_or(0, |all| all.iter().filter(|e| e.healthy).count()),
+                    ),
                 })
             };
             known.service_names().into_iter().filter_map(summary).collect()

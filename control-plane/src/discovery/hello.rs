@@ -95,6 +95,7 @@ fn registration(
         zone: hello.zone,
         version: hello.version,
         ready: false,
+        unhealthy: BTreeSet::new(),
     })
 }
 

@@ -1,5 +1,6 @@
 //! A registered sidecar's stream: tells it what it lacks, hears what it made of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,9 @@ use crate::source::registry::Lease;
 
 /// For a push to be answered.
 const ACK: Duration = Duration::from_secs(30);
+
+/// Services that one workload may be behind, as far as its health is told.
+const MOST_SERVICES: usize = 1024;
 
 /// How a stream ended.
 pub(super) enum Ended {
@@ -147,12 +151,24 @@ impl Stream<'_> {
                 self.readiness = Some(ready);
                 self.lease.set_ready(ready);
             }
+            Some(Message::Health(health)) => self.lease.set_unhealthy(unhealthy(&health)?),
             Some(Message::Hello(_)) => return Err(Status::invalid_argument("a second Hello")),
             // A later version may say more; it is told nothing wrong by our silence.
             None => {}
         }
         Ok(())
     }
+}
+
+/// The services that a sidecar names.
+fn unhealthy(health: &v1::Health) -> Result<BTreeSet<QualifiedName>, Status> {
+    if health.unhealthy.len() > MOST_SERVICES {
+        return Err(Status::invalid_argument(format!("more than {MOST_SERVICES} services")));
+    }
+    let name = |text: &String| {
+        text.parse().map_err(|error| Status::invalid_argument(format!("a service's name: {error}")))
+    };
+    health.unhealthy.iter().map(name).collect()
 }
 
 async fn until(deadline: Option<tokio::time::Instant>) {

@@ -360,6 +360,8 @@ mod tests {
             ports: Vec::new(),
             policies: Vec::new(),
             limits: Vec::new(),
+            concurrency: Default::default(),
+            checks: Vec::new(),
         };
         (ResourceName::Workload(q(name)), Some(Resource::Workload(workload)))
     }
@@ -373,6 +375,7 @@ mod tests {
             zone: String::new(),
             weight: 1,
             ports: Vec::new(),
+            healthy: true,
         };
         let behind = Resource::Endpoints(workloads.iter().map(endpoint).collect());
         let orders = Service {

@@ -171,6 +171,7 @@ mod tests {
             zone: String::new(),
             weight: *weight,
             ports: Vec::new(),
+            healthy: true,
         };
         [(name(), Some(Resource::Endpoints(workloads.iter().map(endpoint).collect())))]
     }

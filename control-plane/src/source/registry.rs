@@ -140,6 +140,7 @@ impl Registry {
                 former = std::mem::take(&mut entry.former);
                 if before.instance == registration.instance {
                     registration.ready = before.ready;
+                    registration.unhealthy.clone_from(&before.unhealthy);
                 } else {
                     former.push_back(before.instance.clone());
                     if former.len() > FORMER {
@@ -280,6 +281,18 @@ impl Lease {
         }
     }
 
+    /// Notes as one behind which services its app does not work.
+    pub(crate) fn set_unhealthy(&self, services: BTreeSet<QualifiedName>) {
+        let mut state = self.registry.lock();
+        let Some(entry) = self.entry(&mut state) else { return };
+        let names: BTreeSet<_> = services.iter().map(ToString::to_string).collect();
+        if entry.registration.unhealthy != names {
+            entry.registration.unhealthy = names;
+            let change = Change::Health { workload: self.workload.clone(), unhealthy: services };
+            self.registry.note(&mut state, &self.workload, change);
+        }
+    }
+
     /// The sidecar said that it ends: its workload is gone at once.
     pub(crate) fn end(self) {
         let mut state = self.registry.lock();
@@ -334,6 +347,7 @@ fn known(record: &Registration) -> Option<world::Registration> {
         labels: record.labels.clone(),
         zone: record.zone.clone(),
         ready: record.ready,
+        unhealthy: record.unhealthy.iter().map(|name| name.parse().ok()).collect::<Option<_>>()?,
     })
 }
 
@@ -366,6 +380,7 @@ mod tests {
             zone: String::new(),
             version: String::new(),
             ready: false,
+            unhealthy: BTreeSet::new(),
         }
     }
 

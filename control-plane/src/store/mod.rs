@@ -213,6 +213,9 @@ pub(crate) struct Registration {
     pub version: String,
     /// Takes traffic.
     pub ready: bool,
+    /// The services (`namespace/name`) as one behind which its app does not work.
+    #[serde(default)]
+    pub unhealthy: BTreeSet<String>,
 }
 
 /// The virtual addresses that a service keeps.

@@ -373,7 +373,8 @@ impl Explanation {
     /// Who may get it. False: nobody.
     fn choose(&mut self, world: &World, service: &QualifiedName, port: u16) -> bool {
         let endpoints = compile::endpoints(world, service).unwrap_or_default();
-        let candidates = endpoints.iter().filter_map(|endpoint| {
+        let working = endpoints.iter().filter(|endpoint| endpoint.healthy);
+        let candidates = working.filter_map(|endpoint| {
             let target = endpoint.target_port(port)?;
             let address = endpoint.addresses.first()?;
             Some(Candidate {

@@ -8,6 +8,7 @@ mod decode;
 mod diff;
 mod document;
 mod fault_injection;
+mod health_check;
 mod kind;
 mod layers;
 mod mesh_config;

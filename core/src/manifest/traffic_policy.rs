@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use super::decode::{Field, Object};
 use super::document::Places;
+use super::health_check::{self, HealthCheckLayer};
 use super::layers::layers;
+use super::node::Value;
 use super::target::{self, TargetKind};
 use crate::model::{
-    Balancing, BalancingPolicy, Bulkhead, CircuitBreaker, HashKey, Locality, Name, PolicyTarget, Ratio,
-    Timeouts, Traffic,
+    Balancing, BalancingPolicy, Bulkhead, CircuitBreaker, ConcurrencyMode, HashCookie, HashKey, Locality,
+    Name, PolicyTarget, Ratio, Timeouts, Traffic,
 };
 
-const TARGETS: [TargetKind; 3] = [TargetKind::Service, TargetKind::Namespace, TargetKind::Mesh];
+const TARGETS: [TargetKind; 4] =
+    [TargetKind::Service, TargetKind::Workload, TargetKind::Namespace, TargetKind::Mesh];
 
 const FIELDS: [&str; 9] = [
     "targetRef",
@@ -31,7 +34,7 @@ pub struct TrafficPolicySpec {
     /// Whose callers it is for.
     pub target: PolicyTarget,
     /// What it says; what it leaves open, less specific policies say.
-    pub layer: TrafficLayer,
+    pub layer: Box<TrafficLayer>,
 }
 
 /// What policies say of a service, one over another.
@@ -45,6 +48,10 @@ pub struct TrafficLayer {
     pub circuit_breaker: Option<CircuitBreakerLayer>,
     /// How much is sent at once.
     pub bulkhead: Option<BulkheadLayer>,
+    /// Whether it is found out how many requests an app is given at once.
+    pub concurrency: Option<ConcurrencyMode>,
+    /// How an app is asked whether it works.
+    pub health_check: Option<HealthCheckLayer>,
 }
 
 layers! {
@@ -96,6 +103,8 @@ layers! {
 layers! {
     /// What policies say of how much is sent at once.
     pub struct BulkheadLayer {
+        /// Connections that are open.
+        pub max_connections: u32,
         /// Requests that are under way.
         pub max_concurrent_requests: u32,
         /// Requests that wait for others to end.
@@ -115,17 +124,28 @@ impl TrafficLayer {
             (Some(above), Some(below)) => Some(above.over(below)),
             (above, below) => above.or_else(|| below.clone()),
         };
+        let health_check = match (self.health_check, &below.health_check) {
+            (Some(above), Some(below)) => Some(above.over(below)),
+            (above, below) => above.or_else(|| below.clone()),
+        };
         Self {
             balancing: self.balancing.over(&below.balancing),
             timeouts: self.timeouts.over(&below.timeouts),
             circuit_breaker: breaker,
             bulkhead,
+            concurrency: self.concurrency.or(below.concurrency),
+            health_check,
         }
+    }
+
+    /// Whether it says something of the apps behind a service, and not of its callers alone.
+    pub fn is_about_apps(&self) -> bool {
+        self.concurrency.is_some() || self.health_check.is_some()
     }
 
     /// What holds, with the defaults of what nobody has said.
     pub fn resolve(self) -> Traffic {
-        let Self { balancing, timeouts, circuit_breaker, bulkhead } = self;
+        let Self { balancing, timeouts, circuit_breaker, bulkhead, concurrency: _, health_check } = self;
         Traffic {
             balancing: Balancing {
                 policy: balancing.policy.unwrap_or_default(),
@@ -136,6 +156,7 @@ impl TrafficLayer {
             timeouts: Timeouts { connect: timeouts.connect, request: timeouts.request, idle: timeouts.idle },
             circuit_breaker: circuit_breaker.map(CircuitBreakerLayer::resolve),
             bulkhead: bulkhead.map(BulkheadLayer::resolve),
+            health_check: health_check.and_then(HealthCheckLayer::resolve),
             faults: Vec::new(),
         }
     }
@@ -158,6 +179,8 @@ impl TrafficLayer {
             self.timeouts != TimeoutsLayer::default(),
             self.circuit_breaker.is_some(),
             self.bulkhead.is_some(),
+            self.concurrency.is_some(),
+            self.health_check.is_some(),
         ]
     }
 }
@@ -181,6 +204,7 @@ impl BulkheadLayer {
     fn resolve(self) -> Bulkhead {
         let default = Bulkhead::default();
         Bulkhead {
+            max_connections: self.max_connections.unwrap_or(default.max_connections),
             max_concurrent_requests: self.max_concurrent_requests.unwrap_or(default.max_concurrent_requests),
             max_pending_requests: self.max_pending_requests.unwrap_or(default.max_pending_requests),
         }
@@ -188,7 +212,11 @@ impl BulkheadLayer {
 }
 
 /// The sections that are enforced.
-const SECTIONS: [&str; 4] = ["loadBalancing", "timeouts", "circuitBreaker", "bulkhead"];
+const SECTIONS: [&str; 6] =
+    ["loadBalancing", "timeouts", "circuitBreaker", "bulkhead", "concurrency", "healthCheck"];
+
+/// Those that are about an app, and may be said of one workload.
+const OF_APPS: [&str; 2] = ["concurrency", "healthCheck"];
 
 /// The most that a number of requests may be.
 const MAX_REQUESTS: u32 = 1_000_000;
@@ -208,18 +236,25 @@ pub(super) fn read(
     places: &mut Places,
 ) -> Option<TrafficPolicySpec> {
     let spec = spec.object(&FIELDS)?;
-    spec.refuse_unenforced(&["retries", "hedging", "concurrency", "healthCheck"]);
+    spec.refuse_unenforced(&["retries", "hedging"]);
     let target = target::read(&spec, namespace, &TARGETS, places);
     let layer = TrafficLayer {
         balancing: spec.field("loadBalancing").and_then(|field| balancing(&field)).unwrap_or_default(),
         timeouts: spec.field("timeouts").and_then(|field| timeouts(&field)).unwrap_or_default(),
         circuit_breaker: spec.field("circuitBreaker").and_then(|field| circuit_breaker(&field)),
         bulkhead: spec.field("bulkhead").and_then(|field| bulkhead(&field)),
+        concurrency: spec.field("concurrency").and_then(|field| concurrency(&field)),
+        health_check: spec.field("healthCheck").and_then(|field| health_check::read(&field)),
     };
+    if let Some(PolicyTarget::Workload(_)) = &target {
+        for field in SECTIONS.iter().filter(|key| !OF_APPS.contains(key)).filter_map(|key| spec.field(key)) {
+            field.mistake("is about calls of a service, not about one workload", "say it of the Service");
+        }
+    }
     for section in SECTIONS {
         places.extend(spec.field(section).map(|field| (format!("spec.{section}"), field.place())));
     }
-    Some(TrafficPolicySpec { target: target?, layer })
+    Some(TrafficPolicySpec { target: target?, layer: Box::new(layer) })
 }
 
 fn balancing(field: &Field<'_>) -> Option<BalancingLayer> {
@@ -268,10 +303,9 @@ fn balancing_policy(object: &Object<'_>) -> Option<BalancingPolicy> {
 
 fn hash_key(field: &Field<'_>) -> Option<HashKey> {
     let object = field.object(&["header", "cookie", "sourceIp"])?;
-    object.refuse_unenforced(&["cookie"]);
     match (object.field("header"), object.field("cookie"), object.field("sourceIp")) {
         (Some(header), None, None) => token(&header).map(|name| HashKey::Header(name.to_ascii_lowercase())),
-        (None, Some(cookie), None) => token(&cookie).map(HashKey::Cookie),
+        (None, Some(field), None) => cookie(&field).map(HashKey::Cookie),
         (None, None, Some(source)) => {
             let says = source.bool()?;
             if !says {
@@ -285,6 +319,31 @@ fn hash_key(field: &Field<'_>) -> Option<HashKey> {
             None
         }
     }
+}
+
+/// A cookie: its name alone, or with where and how long it is kept.
+fn cookie(field: &Field<'_>) -> Option<HashCookie> {
+    if !matches!(field.node().value, Value::Map(_)) {
+        return Some(HashCookie { name: token(field)?, path: "/".to_owned(), ttl: None });
+    }
+    let object = field.object(&["name", "path", "ttl"])?;
+    let path = match object.field("path") {
+        None => "/".to_owned(),
+        Some(field) => cookie_path(&field)?,
+    };
+    let ttl = object.field("ttl").and_then(|field| field.duration());
+    Some(HashCookie { name: token(&object.required("name", "write the cookie's name")?)?, path, ttl })
+}
+
+/// RFC 6265 section 4.1.1: a path has no control characters and no semicolon.
+fn cookie_path(field: &Field<'_>) -> Option<String> {
+    let path = field.text()?;
+    if path.starts_with('/') && path.len() <= 1024 && path.bytes().all(|b| b.is_ascii_graphic() && b != b';')
+    {
+        return Some(path.to_owned());
+    }
+    field.mistake(format!("{path:?} is no path of a cookie"), "write a path such as /");
+    None
 }
 
 /// A token, as names of headers and cookies are (RFC 9110 section 5.6.2).
@@ -326,15 +385,19 @@ fn circuit_breaker(field: &Field<'_>) -> Option<CircuitBreakerLayer> {
 
 fn bulkhead(field: &Field<'_>) -> Option<BulkheadLayer> {
     let object = field.object(&["maxConnections", "maxConcurrentRequests", "maxPendingRequests"])?;
-    object.refuse_unenforced(&["maxConnections"]);
+    let most = |name: &str| object.field(name).and_then(|field| field.integer(1..=MAX_REQUESTS));
     Some(BulkheadLayer {
-        max_concurrent_requests: object
-            .field("maxConcurrentRequests")
-            .and_then(|field| field.integer(1..=MAX_REQUESTS)),
+        max_connections: most("maxConnections"),
+        max_concurrent_requests: most("maxConcurrentRequests"),
         max_pending_requests: object
             .field("maxPendingRequests")
             .and_then(|field| field.integer(0..=MAX_REQUESTS)),
     })
+}
+
+fn concurrency(field: &Field<'_>) -> Option<ConcurrencyMode> {
+    let modes = [("Off", ConcurrencyMode::Off), ("Adaptive", ConcurrencyMode::Adaptive)];
+    field.object(&["mode"])?.required("mode", "write mode: Adaptive")?.choice(&modes)
 }
 
 fn locality(field: &Field<'_>) -> Option<Locality> {

@@ -5,6 +5,7 @@ mod cidr;
 mod identity;
 mod mesh;
 mod name;
+mod protection;
 mod rate;
 mod ratio;
 mod resource;
@@ -23,6 +24,7 @@ pub use mesh::{
     AccessLog, AuthorizationDefault, Mesh, MtlsMode, OutboundMode, Propagation, TraceExport, Tracing,
 };
 pub use name::{Name, NameError, QualifiedName};
+pub use protection::{AppCheck, ConcurrencyMode, HealthCheck, Probe};
 pub(crate) use rate::is_token;
 pub use rate::{KeyPart, KeyPartError, Limit, RateLimit};
 pub use ratio::{Ratio, RatioError};
@@ -37,5 +39,6 @@ pub use route::{
 pub use service::{Address, Endpoint, InboundPort, PortMap, Protocol, Service, ServicePort, Workload};
 pub use target::PolicyTarget;
 pub use traffic::{
-    Abort, Balancing, BalancingPolicy, Bulkhead, CircuitBreaker, Fault, HashKey, Locality, Timeouts, Traffic,
+    Abort, Balancing, BalancingPolicy, Bulkhead, CircuitBreaker, Fault, HashCookie, HashKey, Locality,
+    Timeouts, Traffic,
 };

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::{AccessPolicy, Name, QualifiedName, RateLimit, Route, SpiffeId, Traffic};
+use super::{
+    AccessPolicy, AppCheck, ConcurrencyMode, Name, QualifiedName, RateLimit, Route, SpiffeId, Traffic,
+};
 
 /// What is spoken on a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
@@ -32,7 +34,7 @@ pub struct Service {
     /// The ports callers use, by number; none: every port, and what is spoken is found out.
     pub ports: Vec<ServicePort>,
     /// How it is to be called.
-    pub traffic: Traffic,
+    pub traffic: Box<Traffic>,
     /// The routes that it is called by, the oldest first.
     pub routes: Vec<Route>,
 }
@@ -65,6 +67,8 @@ pub struct Endpoint {
     pub weight: u32,
     /// Which of its app's ports serves which service port; none are said: each serves its own number.
     pub ports: Vec<PortMap>,
+    /// Whether its app works, by the checks of its health.
+    pub healthy: bool,
 }
 
 /// A service port and the app's port behind it.
@@ -84,6 +88,14 @@ impl Service {
 }
 
 impl Endpoint {
+    /// Whether another is reached as this one is, and may be taken for it.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        let Self { workload, addresses, identity, inbound_port, zone, weight, ports, healthy: _ } = self;
+        let own = (workload, addresses, identity, inbound_port, zone, weight, ports);
+        let Self { workload, addresses, identity, inbound_port, zone, weight, ports, healthy: _ } = other;
+        own == (workload, addresses, identity, inbound_port, zone, weight, ports)
+    }
+
     /// The app's port behind a service port.
     pub fn target_port(&self, port: u16) -> Option<u16> {
         if self.ports.is_empty() {
@@ -122,6 +134,10 @@ pub struct Workload {
     pub policies: Vec<AccessPolicy>,
     /// How often who may call.
     pub limits: Vec<RateLimit>,
+    /// What holds of the app's other ports.
+    pub concurrency: ConcurrencyMode,
+    /// How its app is asked whether it works.
+    pub checks: Vec<AppCheck>,
 }
 
 /// A port of the app that serves something.
@@ -133,4 +149,21 @@ pub struct InboundPort {
     pub protocol: Protocol,
     /// The service it serves.
     pub service: QualifiedName,
+    /// Whether it is found out how many requests it is given at once.
+    pub concurrency: ConcurrencyMode,
+}
+
+impl Workload {
+    /// Whether it is found out how many requests a port of the app is given at once. One that serves several services is
+    /// protected where one of them says so.
+    pub fn concurrency(&self, port: u16) -> ConcurrencyMode {
+        let mut declared = self.ports.iter().filter(|declared| declared.port == port).peekable();
+        if declared.peek().is_none() {
+            return self.concurrency;
+        }
+        match declared.any(|declared| declared.concurrency == ConcurrencyMode::Adaptive) {
+            true => ConcurrencyMode::Adaptive,
+            false => ConcurrencyMode::Off,
+        }
+    }
 }

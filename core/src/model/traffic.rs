@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Ratio;
+use super::{HealthCheck, Ratio};
 
 /// How a service is to be called.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -15,6 +15,8 @@ pub struct Traffic {
     pub circuit_breaker: Option<CircuitBreaker>,
     /// How much it is sent at once; none: as much as callers have.
     pub bulkhead: Option<Bulkhead>,
+    /// How its endpoints are asked whether they work. Those that have a sidecar are asked by that.
+    pub health_check: Option<HealthCheck>,
     /// What its callers are to be tried with.
     pub faults: Vec<Fault>,
 }
@@ -54,9 +56,20 @@ pub enum HashKey {
     /// The value of this header.
     Header(String),
     /// The value of this cookie.
-    Cookie(String),
+    Cookie(HashCookie),
     /// The address of the app that calls.
     SourceIp,
+}
+
+/// A cookie that requests are told from others by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HashCookie {
+    /// Its name.
+    pub name: String,
+    /// For which paths.
+    pub path: String,
+    /// How long it is kept; none: as long as the browser runs.
+    pub ttl: Option<Duration>,
 }
 
 /// The caller's own zone goes first.
@@ -113,6 +126,8 @@ impl Default for CircuitBreaker {
 /// How much a service is sent at once, by each sidecar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bulkhead {
+    /// Connections that are open.
+    pub max_connections: u32,
     /// Requests that are under way.
     pub max_concurrent_requests: u32,
     /// Requests that wait for others to end.
@@ -121,7 +136,7 @@ pub struct Bulkhead {
 
 impl Default for Bulkhead {
     fn default() -> Self {
-        Self { max_concurrent_requests: 1024, max_pending_requests: 1024 }
+        Self { max_connections: 1024, max_concurrent_requests: 1024, max_pending_requests: 1024 }
     }
 }
 

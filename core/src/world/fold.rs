@@ -52,6 +52,14 @@ impl World {
                     }
                 })
             }
+            Change::Health { workload, unhealthy } => {
+                let subject = Subject::Workload(workload.clone());
+                self.alter(&subject, |world| {
+                    if let Some(registration) = world.registrations.get_mut(&workload) {
+                        registration.unhealthy = unhealthy;
+                    }
+                })
+            }
             Change::Anchors(anchors) => {
                 self.anchors = anchors;
                 let affected = [ResourceName::Trust(self.defaults.trust_domain.clone())].into();
@@ -100,7 +108,7 @@ impl World {
             }
         });
         let governed = governed.into_iter().chain(self.governed(&changed));
-        effects.affected.extend(governed.map(ResourceName::Service));
+        effects.affected.extend(governed);
         if changed.iter().any(|key| key.kind == Kind::MeshConfig) {
             effects.affected.insert(ResourceName::Mesh);
         }

@@ -50,6 +50,8 @@ pub struct Registration {
     pub zone: String,
     /// Whether it takes traffic.
     pub ready: bool,
+    /// The services whose checks found that its app does not work.
+    pub unhealthy: BTreeSet<QualifiedName>,
 }
 
 /// What a workload serves of a service.
@@ -92,6 +94,13 @@ pub enum Change {
         workload: QualifiedName,
         /// Whether it takes traffic.
         ready: bool,
+    },
+    /// Its sidecar has asked a workload's app whether it works.
+    Health {
+        /// Which one.
+        workload: QualifiedName,
+        /// The services as one behind which it does not.
+        unhealthy: BTreeSet<QualifiedName>,
     },
     /// The trust anchors are now these (DER certificates).
     Anchors(Vec<Vec<u8>>),

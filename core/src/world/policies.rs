@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::World;
 use crate::manifest::{Problem, Resource, ResourceKey, Spec, TrafficLayer, TrafficPolicySpec};
-use crate::model::{PolicyTarget, QualifiedName, Traffic};
+use crate::model::{ConcurrencyMode, HealthCheck, PolicyTarget, QualifiedName, ResourceName, Traffic};
 
 /// The policies in force, by what they are for.
 #[derive(Debug, Clone, Default)]
@@ -32,12 +32,29 @@ impl Policies {
 
     /// The policies for a service: its own, its namespace's, the mesh's; within each in the order of their names.
     fn of(&self, service: &QualifiedName) -> impl Iterator<Item = &Resource> {
-        let scopes = [
-            PolicyTarget::Service(service.clone()),
-            PolicyTarget::Namespace(service.namespace.clone()),
-            PolicyTarget::Mesh,
-        ];
-        let policies = scopes.into_iter().filter_map(|scope| self.by_scope.get(&scope));
+        self.within([
+            Some(PolicyTarget::Service(service.clone())),
+            Some(PolicyTarget::Namespace(service.namespace.clone())),
+            Some(PolicyTarget::Mesh),
+        ])
+    }
+
+    /// The policies for a workload as one behind a service: its own, the service's, its namespace's, the mesh's.
+    fn of_workload(
+        &self,
+        workload: &QualifiedName,
+        service: Option<&QualifiedName>,
+    ) -> impl Iterator<Item = &Resource> {
+        self.within([
+            Some(PolicyTarget::Workload(workload.clone())),
+            service.map(|service| PolicyTarget::Service(service.clone())),
+            Some(PolicyTarget::Namespace(workload.namespace.clone())),
+            Some(PolicyTarget::Mesh),
+        ])
+    }
+
+    fn within<const N: usize>(&self, scopes: [Option<PolicyTarget>; N]) -> impl Iterator<Item = &Resource> {
+        let policies = scopes.into_iter().flatten().filter_map(|scope| self.by_scope.get(&scope));
         policies.flat_map(BTreeMap::values).map(AsRef::as_ref)
     }
 }
@@ -59,23 +76,46 @@ impl World {
         Traffic { faults: faults.collect(), ..said.resolve() }
     }
 
-    /// The services that policies among these resources are for.
-    pub(super) fn governed(&self, keys: &[ResourceKey]) -> BTreeSet<QualifiedName> {
-        let mut services = BTreeSet::new();
-        for scope in keys.iter().filter_map(|key| self.policies.scopes.get(key)) {
-            match scope {
-                PolicyTarget::Service(name) => {
-                    services.insert(name.clone());
-                }
-                PolicyTarget::Namespace(namespace) => {
-                    let of = |name: &QualifiedName| name.namespace == *namespace;
-                    services.extend(self.service_names().into_iter().filter(of));
-                }
-                PolicyTarget::Mesh => return self.service_names(),
-                PolicyTarget::Workload(_) | PolicyTarget::HttpRoute(_) | PolicyTarget::GrpcRoute(_) => {}
+    /// Whether it is found out how many requests a workload is given at once, as one behind a service.
+    pub fn concurrency(&self, workload: &QualifiedName, service: Option<&QualifiedName>) -> ConcurrencyMode {
+        let policies = self.policies.of_workload(workload, service).filter_map(traffic_policy);
+        policies.filter_map(|policy| policy.layer.concurrency).next().unwrap_or_default()
+    }
+
+    /// How a workload is asked whether it works, as one behind a service.
+    pub fn health_check(&self, workload: &QualifiedName, service: &QualifiedName) -> Option<HealthCheck> {
+        let policies = self.policies.of_workload(workload, Some(service)).filter_map(traffic_policy);
+        let said = policies.fold(TrafficLayer::default(), |above, policy| above.over(&policy.layer));
+        said.resolve().health_check
+    }
+
+    /// What follows from policies among these resources: what is said of the services that they are for, and, where they
+    /// say something of apps, what sidecars are told of their own.
+    pub(super) fn governed(&self, keys: &[ResourceKey]) -> BTreeSet<ResourceName> {
+        let mut governed = BTreeSet::new();
+        for key in keys {
+            let Some(scope) = self.policies.scopes.get(key) else { continue };
+            governed.extend(self.services_within(scope).into_iter().map(ResourceName::Service));
+            let policy = self.policies.by_scope.get(scope).and_then(|policies| policies.get(key));
+            if policy.and_then(|policy| traffic_policy(policy)).is_some_and(|it| it.layer.is_about_apps()) {
+                governed.extend(self.targeted(scope).into_iter().map(ResourceName::Workload));
             }
         }
-        services
+        governed
+    }
+
+    fn services_within(&self, scope: &PolicyTarget) -> BTreeSet<QualifiedName> {
+        match scope {
+            PolicyTarget::Service(name) => [name.clone()].into(),
+            PolicyTarget::Namespace(namespace) => {
+                let of = |name: &QualifiedName| name.namespace == *namespace;
+                self.service_names().into_iter().filter(of).collect()
+            }
+            PolicyTarget::Mesh => self.service_names(),
+            PolicyTarget::Workload(_) | PolicyTarget::HttpRoute(_) | PolicyTarget::GrpcRoute(_) => {
+                BTreeSet::new()
+            }
+        }
     }
 }
 

@@ -10,6 +10,8 @@ mod breaker;
 #[cfg(test)]
 mod compile;
 #[cfg(test)]
+mod concurrency;
+#[cfg(test)]
 mod documents;
 #[cfg(test)]
 mod explain;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use weft_core::compile::compile_one;
 use weft_core::model::{
-    Abort, Balancing, BalancingPolicy, Bulkhead, CircuitBreaker, Fault, HashKey, Ratio, Resource,
-    ResourceName, Timeouts, Traffic,
+    Abort, Balancing, BalancingPolicy, Bulkhead, CircuitBreaker, ConcurrencyMode, Fault, HashCookie, HashKey,
+    Ratio, Resource, ResourceName, Timeouts, Traffic, Workload,
 };
 use weft_core::world::{Change, World};
 
@@ -29,7 +29,7 @@ fn refused(spec: &str, expected: &[&str]) {
 
 fn traffic(world: &World, service: &str) -> Traffic {
     match compile_one(world, &ResourceName::Service(name(service))) {
-        Some(Resource::Service(service)) => service.traffic,
+        Some(Resource::Service(service)) => *service.traffic,
         other => panic!("{other:?}"),
     }
 }
@@ -63,7 +63,7 @@ fn a_policy_is_read_as_the_contract_spells_it() {
     panicThreshold: 50%
   timeouts: {connect: 1s, request: 15s, idle: 1h}
   circuitBreaker: {consecutiveFailures: 5, failureRatio: 50%, minRequests: 10, window: 10s, openFor: 30s, halfOpenRequests: 1, maxEjected: 50%}
-  bulkhead: {maxConcurrentRequests: 1024, maxPendingRequests: 1024}",
+  bulkhead: {maxConnections: 1024, maxConcurrentRequests: 1024, maxPendingRequests: 1024}",
     );
     let traffic = traffic(&with_services(&text), "default/orders");
     let Balancing { policy, locality, slow_start, panic_threshold } = traffic.balancing;
@@ -105,9 +105,15 @@ fn what_is_hashed_is_a_header_a_cookie_or_the_source() {
         assert_eq!(said, BalancingPolicy::ConsistentHash(expected));
     };
     check("{header: X-User}", HashKey::Header("x-user".into()));
+    let cookie = |path: &str, ttl: Option<u64>| {
+        let (name, path) = ("user".to_owned(), path.to_owned());
+        HashKey::Cookie(HashCookie { name, path, ttl: ttl.map(Duration::from_secs) })
+    };
+    check("{cookie: user}", cookie("/", None));
+    check("{cookie: {name: user, path: /shop, ttl: 1h}}", cookie("/shop", Some(3600)));
     refused(
-        "loadBalancing: {policy: ConsistentHash, consistentHash: {cookie: x}}",
-        &["6:68: spec.loadBalancing.consistentHash.cookie: is not enforced by this version yet"],
+        "loadBalancing: {policy: ConsistentHash, consistentHash: {cookie: {name: x, path: '/;a'}}}",
+        &["6:84: spec.loadBalancing.consistentHash.cookie.path: \"/;a\" is no path of a cookie"],
     );
     check("{sourceIp: true}", HashKey::SourceIp);
     refused(
@@ -241,6 +247,8 @@ fn what_is_wrong_is_refused_with_its_line() {
         "loadBalancing: {panicThreshold: 150%}",
         &["6:35: spec.loadBalancing.panicThreshold: \"150%\" is no ratio"],
     );
+    refused("concurrency: {}", &["6:16: \"spec.concurrency.mode\" is missing; write mode: Adaptive"]);
+    refused("bulkhead: {maxConnections: 0}", &["6:30: spec.bulkhead.maxConnections: 0 is not a whole"]);
     refused(
         "hedging: {after: p95}",
         &["6:12: spec.hedging: is not enforced by this version yet; take it out"],
@@ -253,20 +261,70 @@ fn a_target_is_something_that_is_enforced() {
         let problems = read_text(&policy("a", target, "timeouts: {connect: 1s}")).problems;
         let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
         assert!(
-            problems.len() == 1 && problems[0].starts_with(&format!("f.yaml:5:{expected}")),
+            problems.len() == 1
+                && (problems[0].starts_with(&format!("f.yaml:5:{expected}"))
+                    || problems[0].starts_with(&format!("f.yaml:{expected}"))),
             "{problems:?}"
         );
     };
     check(
-        "{kind: Workload, name: a}",
-        "21: spec.targetRef.kind: a policy for a Workload is not enforced by this version yet",
+        "{kind: HTTPRoute, name: a}",
+        "21: spec.targetRef.kind: a policy for a HTTPRoute is not enforced by this version yet",
     );
     check("{kind: Pod, name: a}", "21: spec.targetRef.kind: \"Pod\" is not one of Service, Namespace, Mesh");
+    check("{kind: Workload, name: a}", "6:13: spec.timeouts: is about calls of a service, not about one");
     check("{kind: Service}", "14: \"spec.targetRef.name\" is missing");
     check("{kind: Namespace, name: shop}", "38: spec.targetRef.name: shop is not the policy's own namespace");
     check("{name: a}", "14: \"spec.targetRef.kind\" is missing");
     let text = "apiVersion: weft.mesh/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: a}\nspec: {}";
     assert!(read_text(text).problems[0].to_string().contains("\"spec.targetRef\" is missing"));
+}
+
+fn workload(world: &World, of: &str) -> Workload {
+    match compile_one(world, &ResourceName::Workload(name(of))) {
+        Some(Resource::Workload(workload)) => workload,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_said_of_apps_reaches_their_own_sidecars_the_workload_s_own_policy_first() {
+    let text = [
+        policy("a", "{kind: Service, name: orders}", "concurrency: {mode: Adaptive}"),
+        policy("b", "{kind: Namespace, name: default}", "concurrency: {mode: Off}"),
+        policy("c", "{kind: Mesh}", "concurrency: {mode: Adaptive}"),
+    ];
+    let modes = |text: &str| {
+        let world = with_services(text);
+        ["default/orders", "default/web", "shop/web"].map(|of| workload(&world, of).concurrency(80))
+    };
+    let (on, off) = (ConcurrencyMode::Adaptive, ConcurrencyMode::Off);
+    assert_eq!(modes(""), [off; 3]);
+    assert_eq!(modes(&text.concat()), [on, off, on]);
+    let own = policy("d", "{kind: Workload, name: orders}", "concurrency: {mode: Off}");
+    assert_eq!(modes(&[text.concat(), own].concat()), [off, off, on]);
+    // Where a port serves nothing that is known, what is said of the workload itself holds.
+    let world =
+        with_services(&policy("d", "{kind: Workload, name: orders}", "concurrency: {mode: Adaptive}"));
+    assert_eq!(workload(&world, "default/orders").concurrency(81), on);
+    assert_eq!(workload(&world, "default/web").concurrency(81), off);
+}
+
+#[test]
+fn a_policy_about_apps_touches_the_workloads_it_is_for() {
+    let mut world = with_services("");
+    for (target, services, workloads) in [
+        ("{kind: Service, name: orders}", &["default/orders"][..], &["default/orders"][..]),
+        ("{kind: Workload, name: web}", &[], &["default/web"]),
+        ("{kind: Namespace}", &["default/orders", "default/web"], &["default/orders", "default/web"]),
+    ] {
+        let services = services.iter().map(|service| ResourceName::Service(name(service)));
+        let workloads = workloads.iter().map(|workload| ResourceName::Workload(name(workload)));
+        let expected = services.chain(workloads).collect();
+        for text in [policy("a", target, "concurrency: {mode: Adaptive}"), String::new()] {
+            assert_eq!(world.apply(documents("files", &text)).affected, expected, "{target}");
+        }
+    }
 }
 
 fn faults(spec: &str) -> String {

@@ -53,6 +53,7 @@ pub(crate) fn registration(workload: &str, address: &str, offers: &[&str]) -> Re
         labels: BTreeMap::new(),
         zone: String::new(),
         ready: true,
+        unhealthy: BTreeSet::new(),
         name: workload,
     }
 }

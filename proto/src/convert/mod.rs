@@ -4,6 +4,7 @@
 
 mod access;
 mod filter;
+mod health;
 mod mesh;
 mod rate;
 mod route;

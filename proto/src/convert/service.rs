@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use weft_core::model;
+use weft_core::model::ConcurrencyMode;
 
 use super::{
     ConvertError, address_from_wire, address_to_wire, optional_qualified, port_from_wire, protocol_from_wire,
@@ -20,7 +21,7 @@ impl TryFrom<v1::Service> for model::Service {
             name: model::QualifiedName::new(namespace, name),
             addresses: addresses(&wire.addresses)?,
             ports: wire.ports.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
-            traffic: wire.traffic.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+            traffic: wire.traffic.map(TryInto::try_into).transpose()?.map(Box::new).unwrap_or_default(),
             routes: wire.routes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         })
     }
@@ -59,6 +60,7 @@ impl TryFrom<v1::Endpoint> for model::Endpoint {
             zone: wire.zone,
             weight: wire.weight,
             ports: wire.ports.iter().map(port_map).collect::<Result<_, ConvertError>>()?,
+            healthy: !wire.unhealthy,
         })
     }
 }
@@ -93,6 +95,7 @@ impl TryFrom<v1::Workload> for model::Workload {
                 port: port_from_wire("port", port.port)?,
                 protocol: protocol_from_wire(port.protocol)?,
                 service: qualified("service", &port.service)?,
+                concurrency: concurrency_from_wire(port.concurrency)?,
             })
         };
         Ok(Self {
@@ -104,6 +107,8 @@ impl TryFrom<v1::Workload> for model::Workload {
             ports: wire.ports.into_iter().map(port).collect::<Result<_, ConvertError>>()?,
             policies: wire.policies.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             limits: wire.limits.iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            concurrency: concurrency_from_wire(wire.concurrency)?,
+            checks: wire.checks.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -115,7 +120,7 @@ impl From<&model::Service> for v1::Service {
             name: service.name.name.to_string(),
             addresses: service.addresses.iter().map(address_to_wire).collect(),
             ports: service.ports.iter().map(Into::into).collect(),
-            traffic: (service.traffic != model::Traffic::default()).then(|| (&service.traffic).into()),
+            traffic: (*service.traffic != model::Traffic::default()).then(|| (&*service.traffic).into()),
             routes: service.routes.iter().map(Into::into).collect(),
         }
     }
@@ -143,6 +148,7 @@ impl From<&model::Endpoint> for v1::Endpoint {
             zone: endpoint.zone.clone(),
             weight: endpoint.weight,
             ports: endpoint.ports.iter().map(port_map).collect(),
+            unhealthy: !endpoint.healthy,
         }
     }
 }
@@ -169,6 +175,7 @@ impl From<&model::Workload> for v1::Workload {
             port: port.port.into(),
             protocol: protocol_to_wire(port.protocol).into(),
             service: port.service.to_string(),
+            concurrency: concurrency_to_wire(port.concurrency).into(),
         };
         Self {
             namespace: workload.name.namespace.to_string(),
@@ -177,7 +184,24 @@ impl From<&model::Workload> for v1::Workload {
             ports: workload.ports.iter().map(port).collect(),
             policies: workload.policies.iter().map(Into::into).collect(),
             limits: workload.limits.iter().map(Into::into).collect(),
+            concurrency: concurrency_to_wire(workload.concurrency).into(),
+            checks: workload.checks.iter().map(Into::into).collect(),
         }
+    }
+}
+
+fn concurrency_from_wire(wire: i32) -> Result<ConcurrencyMode, ConvertError> {
+    match v1::Concurrency::try_from(wire) {
+        Ok(v1::Concurrency::Unlimited) => Ok(ConcurrencyMode::Off),
+        Ok(v1::Concurrency::Adaptive) => Ok(ConcurrencyMode::Adaptive),
+        Err(_) => Err(ConvertError::Unknown("concurrency", wire)),
+    }
+}
+
+fn concurrency_to_wire(mode: ConcurrencyMode) -> v1::Concurrency {
+    match mode {
+        ConcurrencyMode::Off => v1::Concurrency::Unlimited,
+        ConcurrencyMode::Adaptive => v1::Concurrency::Adaptive,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use weft_core::model;
-use weft_core::model::{BalancingPolicy, HashKey, Locality, Ratio};
+use weft_core::model::{BalancingPolicy, HashCookie, HashKey, Locality, Ratio};
 
 use super::ConvertError;
 use crate::v1;
@@ -19,6 +19,7 @@ impl TryFrom<v1::Traffic> for model::Traffic {
             timeouts: wire.timeouts.map(TryInto::try_into).transpose()?.unwrap_or_default(),
             circuit_breaker: wire.circuit_breaker.map(TryInto::try_into).transpose()?,
             bulkhead: wire.bulkhead.map(TryInto::try_into).transpose()?,
+            health_check: wire.health_check.map(TryInto::try_into).transpose()?,
             faults: wire.faults.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         })
     }
@@ -26,12 +27,13 @@ impl TryFrom<v1::Traffic> for model::Traffic {
 
 impl From<&model::Traffic> for v1::Traffic {
     fn from(traffic: &model::Traffic) -> Self {
-        let model::Traffic { balancing, timeouts, circuit_breaker, bulkhead, faults } = traffic;
+        let model::Traffic { balancing, timeouts, circuit_breaker, bulkhead, health_check, faults } = traffic;
         Self {
             balancing: Some(balancing.into()),
             timeouts: Some(timeouts.into()),
             circuit_breaker: circuit_breaker.as_ref().map(Into::into),
             bulkhead: bulkhead.as_ref().map(Into::into),
+            health_check: health_check.as_ref().map(Into::into),
             faults: faults.iter().map(Into::into).collect(),
         }
     }
@@ -49,7 +51,11 @@ impl TryFrom<v1::Balancing> for model::Balancing {
             Some(Policy::ConsistentHash(key)) => {
                 BalancingPolicy::ConsistentHash(match key.of.ok_or(ConvertError::Missing("hash key"))? {
                     Of::Header(name) => HashKey::Header(name),
-                    Of::Cookie(name) => HashKey::Cookie(name),
+                    Of::Cookie(cookie) => HashKey::Cookie(HashCookie {
+                        name: cookie.name,
+                        path: cookie.path,
+                        ttl: cookie.ttl_ms.map(Duration::from_millis),
+                    }),
                     Of::SourceIp(_) => HashKey::SourceIp,
                 })
             }
@@ -80,7 +86,11 @@ impl From<&model::Balancing> for v1::Balancing {
             BalancingPolicy::ConsistentHash(key) => {
                 let of = match key {
                     HashKey::Header(name) => Of::Header(name.clone()),
-                    HashKey::Cookie(name) => Of::Cookie(name.clone()),
+                    HashKey::Cookie(HashCookie { name, path, ttl }) => Of::Cookie(v1::HashCookie {
+                        name: name.clone(),
+                        path: path.clone(),
+                        ttl_ms: ttl.map(milliseconds),
+                    }),
                     HashKey::SourceIp => Of::SourceIp(v1::Nothing {}),
                 };
                 Some(Policy::ConsistentHash(v1::HashKey { of: Some(of) }))
@@ -158,6 +168,7 @@ impl TryFrom<v1::Bulkhead> for model::Bulkhead {
 
     fn try_from(wire: v1::Bulkhead) -> Result<Self, ConvertError> {
         Ok(Self {
+            max_connections: positive("max_connections", wire.max_connections)?,
             max_concurrent_requests: positive("max_concurrent_requests", wire.max_concurrent_requests)?,
             max_pending_requests: wire.max_pending_requests,
         })
@@ -167,6 +178,7 @@ impl TryFrom<v1::Bulkhead> for model::Bulkhead {
 impl From<&model::Bulkhead> for v1::Bulkhead {
     fn from(bulkhead: &model::Bulkhead) -> Self {
         Self {
+            max_connections: bulkhead.max_connections,
             max_concurrent_requests: bulkhead.max_concurrent_requests,
             max_pending_requests: bulkhead.max_pending_requests,
         }
@@ -212,7 +224,7 @@ impl From<&model::Fault> for v1::Fault {
     }
 }
 
-fn positive(field: &'static str, count: u32) -> Result<u32, ConvertError> {
+pub(super) fn positive(field: &'static str, count: u32) -> Result<u32, ConvertError> {
     if count == 0 { Err(ConvertError::Range(field, 0)) } else { Ok(count) }
 }
 
@@ -226,14 +238,14 @@ fn ratio(field: &'static str, per_million: u32) -> Result<Ratio, ConvertError> {
 }
 
 /// A time that something may take: longer than nothing.
-fn duration(field: &'static str, milliseconds: u64) -> Result<Duration, ConvertError> {
+pub(super) fn duration(field: &'static str, milliseconds: u64) -> Result<Duration, ConvertError> {
     if milliseconds == 0 {
         return Err(ConvertError::Range(field, 0));
     }
     Ok(Duration::from_millis(milliseconds))
 }
 
-fn milliseconds(duration: Duration) -> u64 {
+pub(super) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -255,7 +267,11 @@ mod tests {
             BalancingPolicy::RoundRobin,
             BalancingPolicy::Random,
             BalancingPolicy::ConsistentHash(HashKey::Header("x-user".into())),
-            BalancingPolicy::ConsistentHash(HashKey::Cookie("user".into())),
+            BalancingPolicy::ConsistentHash(HashKey::Cookie(HashCookie {
+                name: "user".into(),
+                path: "/".into(),
+                ttl: Some(Duration::from_secs(60)),
+            })),
             BalancingPolicy::ConsistentHash(HashKey::SourceIp),
         ];
         for policy in policies {
@@ -277,7 +293,12 @@ mod tests {
                     consecutive_failures: None,
                     ..Default::default()
                 }),
-                bulkhead: Some(model::Bulkhead { max_concurrent_requests: 3, max_pending_requests: 0 }),
+                bulkhead: Some(model::Bulkhead {
+                    max_connections: 5,
+                    max_concurrent_requests: 3,
+                    max_pending_requests: 0,
+                }),
+                health_check: Some(model::HealthCheck::new(model::Probe::Tcp)),
                 faults: vec![model::Fault {
                     headers: vec![("x-chaos".into(), "1".into())],
                     delay: Some((Duration::from_secs(2), Ratio::percent(10))),

@@ -18,6 +18,7 @@ use weft_runtime::task;
 
 use crate::config::Settings;
 use crate::credentials::CredentialStore;
+use crate::health::Thoughts;
 use crate::observe::Observe;
 use crate::state::{Publisher, Wanted};
 use cache::Cache;
@@ -26,6 +27,7 @@ use sync::SyncLoop;
 use table::Table;
 
 pub(crate) use connect::tcp_socket;
+pub(crate) use table::with_causes;
 
 /// What the control loops work on.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub struct Control {
     pub asked: mpsc::Receiver<Wanted>,
     /// Whether traffic may come.
     pub ready: watch::Receiver<bool>,
+    /// What is thought of the apps that are asked how they are.
+    pub health: watch::Receiver<Thoughts>,
     /// What the configuration's access log setting acts on.
     pub observe: Observe,
 }
@@ -74,6 +78,8 @@ impl Control {
             publisher: self.publisher,
             asked: self.asked,
             ready: self.ready,
+            health: self.health,
+            was_ready: false,
             anchors,
             collector,
             observe: self.observe,

@@ -12,7 +12,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
 use weft_certs::{Credentials, alpn};
-use weft_core::model::Protocol;
+use weft_core::health::Found;
+use weft_core::model::{AppCheck, Protocol, QualifiedName};
 use weft_proto::convert;
 use weft_proto::v1::discovery_client::DiscoveryClient;
 use weft_proto::v1::{self, sidecar_message::Message};
@@ -23,6 +24,7 @@ use super::connect::{ConnectError, connect, control_plane_identity};
 use super::table::{Table, with_causes};
 use crate::config::Settings;
 use crate::credentials::CredentialStore;
+use crate::health::{Subject, Thoughts};
 use crate::observe::Observe;
 use crate::state::{Publisher, Wanted};
 
@@ -46,6 +48,9 @@ pub(super) struct SyncLoop {
     pub(super) publisher: Publisher,
     pub(super) asked: mpsc::Receiver<Wanted>,
     pub(super) ready: watch::Receiver<bool>,
+    pub(super) health: watch::Receiver<Thoughts>,
+    /// Whether we have said before that traffic may come.
+    pub(super) was_ready: bool,
     pub(super) anchors: watch::Sender<Vec<Vec<u8>>>,
     pub(super) collector: watch::Sender<Option<Channel>>,
     pub(super) observe: Observe,
@@ -124,7 +129,8 @@ impl SyncLoop {
         let channel = connect(target, tls, self.settings.mark).await?;
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let say = |message| v1::SidecarMessage { message: Some(message) };
-        let greeting = [Message::Hello(self.hello()), Message::Readiness(self.readiness())];
+        let hello = Message::Hello(self.hello());
+        let greeting = [hello, Message::Health(self.own_health()), Message::Readiness(self.readiness())];
         for message in greeting {
             outbox.send(say(message)).await.map_err(|_| SyncError::Ended)?;
         }
@@ -164,6 +170,13 @@ impl SyncLoop {
                 }
                 Some(wanted) = self.asked.recv() => self.table.want(&wanted).map(Message::Subscribe),
                 Ok(()) = self.ready.changed() => Some(Message::Readiness(self.readiness())),
+                Ok(()) = self.health.changed() => {
+                    self.heed_health();
+                    let health = v1::SidecarMessage { message: Some(Message::Health(self.own_health())) };
+                    outbox.send(health).await.map_err(|_| SyncError::Ended)?;
+                    // A newcomer whose first checks are done may be called.
+                    (!self.was_ready).then(|| Message::Readiness(self.readiness()))
+                }
                 () = sleep_until(save_at) => {
                     save_at = None;
                     self.save().await;
@@ -223,13 +236,42 @@ impl SyncLoop {
     /// Waits; what is asked meanwhile goes into the next greeting.
     async fn pause(&mut self, wait: Duration) {
         let until = Instant::now() + wait;
-        while let Ok(Some(wanted)) = tokio::time::timeout_at(until, self.asked.recv()).await {
-            self.table.want(&wanted);
+        loop {
+            tokio::select! {
+                Some(wanted) = self.asked.recv() => drop(self.table.want(&wanted)),
+                Ok(()) = self.health.changed() => self.heed_health(),
+                () = tokio::time::sleep_until(until) => return,
+            }
         }
     }
 
+    /// Whether traffic may come. To an app that is asked how it is none comes before it has been asked once.
     fn readiness(&mut self) -> v1::Readiness {
-        v1::Readiness { ready: *self.ready.borrow_and_update() }
+        let thoughts = self.health.borrow();
+        let asked = |check: &AppCheck| thoughts.contains_key(&Subject::Own(check.service.clone()));
+        let is_known = self.was_ready || self.table.checks().iter().all(asked);
+        drop(thoughts);
+        let ready = *self.ready.borrow_and_update() && is_known;
+        self.was_ready |= ready;
+        v1::Readiness { ready }
+    }
+
+    /// What our own checks have found of our own app.
+    fn own_health(&self) -> v1::Health {
+        let thoughts = self.health.borrow();
+        let failing = thoughts.iter().filter_map(|(subject, thought)| match (subject, thought) {
+            (Subject::Own(service), Found::Failing) => Some(service.to_string()),
+            (Subject::Own(_) | Subject::Other { .. }, _) => None,
+        });
+        v1::Health { unhealthy: failing.collect() }
+    }
+
+    /// Takes over what our own checks have found of others.
+    fn heed_health(&mut self) {
+        let failing = self.health.borrow_and_update().iter().filter_map(failing_other).collect();
+        if self.table.find_failing(failing) {
+            self.publish();
+        }
     }
 
     fn hello(&self) -> v1::Hello {
@@ -251,6 +293,13 @@ impl SyncLoop {
             zone: settings.zone.clone(),
             held: self.table.held(),
         }
+    }
+}
+
+fn failing_other((subject, thought): (&Subject, &Found)) -> Option<(QualifiedName, QualifiedName)> {
+    match (subject, thought) {
+        (Subject::Other { service, workload }, Found::Failing) => Some((service.clone(), workload.clone())),
+        (Subject::Own(_) | Subject::Other { .. }, _) => None,
     }
 }
 

@@ -2,10 +2,10 @@
 //!
 //! A push is applied whole. A resource in it that cannot be read is refused by name and its last good value stays.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use weft_core::model::{Address, Endpoint, Name, QualifiedName, Resource, ResourceName};
+use weft_core::model::{Address, AppCheck, Endpoint, Name, QualifiedName, Resource, ResourceName};
 use weft_proto::{convert, v1};
 
 use crate::rates::Rates;
@@ -23,6 +23,8 @@ pub(super) struct Table {
     unanswered: VecDeque<ResourceName>,
     generation: u64,
     changed: HashSet<QualifiedName>,
+    /// Workloads without a sidecar that do not work as one behind a service, as we found ourselves.
+    failing: BTreeSet<(QualifiedName, QualifiedName)>,
 }
 
 #[derive(Debug)]
@@ -63,6 +65,25 @@ impl Table {
             Held::Absent | Held::Asked => 0,
         };
         self.held.iter().map(|(name, held)| v1::Held { name: Some(name.into()), hash: hash(held) }).collect()
+    }
+
+    /// The checks that our own app is to be asked by.
+    pub(super) fn checks(&self) -> &[AppCheck] {
+        let workload = self.held.values().find_map(|held| match held.resource() {
+            Some(Resource::Workload(workload)) => Some(workload),
+            _ => None,
+        });
+        workload.map_or(&[], |workload| &workload.checks)
+    }
+
+    /// Takes over which workloads do not work as one behind a service; whether anything is another now.
+    pub(super) fn find_failing(&mut self, failing: BTreeSet<(QualifiedName, QualifiedName)>) -> bool {
+        let differ = self.failing.symmetric_difference(&failing);
+        let services: Vec<_> = differ.map(|(service, _)| service.clone()).collect();
+        let any = !services.is_empty();
+        self.changed.extend(services);
+        self.failing = failing;
+        any
     }
 
     /// Applies a push; what was refused is returned.
@@ -292,7 +313,14 @@ impl Table {
             .flat_map(|known| known.endpoints.iter())
             .map(|endpoint| (&endpoint.workload, endpoint))
             .collect();
-        endpoints.iter().map(|endpoint| shared(earlier.get(&endpoint.workload).copied(), endpoint)).collect()
+        let one = |endpoint: &Endpoint| {
+            let before = earlier.get(&endpoint.workload).copied();
+            if self.failing.contains(&(service.clone(), endpoint.workload.clone())) {
+                return shared(before, &Endpoint { healthy: false, ..endpoint.clone() });
+            }
+            shared(before, endpoint)
+        };
+        endpoints.iter().map(one).collect()
     }
 
     /// Remembers a name that has no positive answer; returns the subscriptions that had to go for it.
@@ -339,7 +367,7 @@ fn known_at(address: &Address, before: Option<&Known>) -> Known {
 }
 
 /// An error with its causes, on one line.
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -374,6 +402,7 @@ mod tests {
             zone: String::new(),
             weight,
             ports: Vec::new(),
+            healthy: true,
         }
     }
 

@@ -230,6 +230,7 @@ fn loops(port: u16, dir: &Path) -> Loops {
         publisher,
         asked,
         ready: readiness,
+        health: watch::channel(Default::default()).1,
         observe,
     };
     control.start();
@@ -274,6 +275,7 @@ async fn a_sidecar_joins_greets_applies_asks_and_acks() {
     assert_eq!((hello.workload.as_str(), hello.inbound_port), ("web-1", 4143));
     assert_eq!((hello.offers[0].port, hello.offers[0].target_port), (80, 8080));
     assert_eq!(hello.addresses, [vec![10, 0, 0, 2]]);
+    assert_eq!(harness.said().await, Message::Health(v1::Health::default()));
     assert_eq!(harness.said().await, Message::Readiness(v1::Readiness { ready: false }));
     push(&pushes, first_push()).await;
     assert_eq!(harness.said().await, Message::Ack(v1::Ack { epoch: 1, rejected: Vec::new() }));

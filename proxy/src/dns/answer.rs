@@ -192,10 +192,17 @@ impl Asked<'_> {
         if !self.service.service.addresses.is_empty() {
             return self.service.service.addresses.clone();
         }
-        let endpoints = self.service.endpoints.iter();
-        let mut addresses: Vec<_> = endpoints.flat_map(|endpoint| &endpoint.addresses).copied().collect();
+        let mut addresses: Vec<_> =
+            self.callable().flat_map(|endpoint| &endpoint.addresses).copied().collect();
         fastrand::shuffle(&mut addresses);
         addresses
+    }
+
+    /// The workloads whose apps work; all, where none does.
+    fn callable(&self) -> impl Iterator<Item = &Endpoint> {
+        let endpoints = &self.service.endpoints;
+        let any = endpoints.iter().any(|endpoint| endpoint.healthy);
+        endpoints.iter().map(AsRef::as_ref).filter(move |endpoint: &&Endpoint| endpoint.healthy || !any)
     }
 
     fn add_addresses(&self, reply: &mut Reply, addresses: &[IpAddr]) {
@@ -212,7 +219,7 @@ impl Asked<'_> {
         let name = &self.service.service.name;
         let mut hosts = Vec::new();
         if self.service.service.addresses.is_empty() {
-            let mut endpoints: Vec<&Endpoint> = self.service.endpoints.iter().map(AsRef::as_ref).collect();
+            let mut endpoints: Vec<&Endpoint> = self.callable().collect();
             fastrand::shuffle(&mut endpoints);
             for endpoint in endpoints {
                 let Some(host) = name_of_workload(&endpoint.workload, name) else { continue };

@@ -14,6 +14,7 @@ use weft_core::rate::Usage;
 use weft_core::trace::{SpanId, TraceContext};
 
 use super::head::{Fields, Head};
+use crate::affinity::{Affinity, Key, Staying};
 use crate::failure::ErrorCode;
 use crate::observe::{Flow, Observer, RequestEnded, Requested, Security, Spoken};
 use crate::rates;
@@ -41,6 +42,8 @@ pub struct Facts {
     pub key: Option<u64>,
     /// How long it is held up on purpose.
     pub delay: Option<Duration>,
+    /// Whether it asks after the app's health.
+    pub is_vital: bool,
 }
 
 /// A request under way. Shared by the two bodies; what happened is told when the last of them is gone.
@@ -62,6 +65,10 @@ pub struct Exchange {
     sends: Cell<u32>,
     /// Where a circuit breaker waits for what becomes of it.
     ticket: RefCell<Option<Ticket>>,
+    /// What keeps it with one endpoint.
+    affinity: Option<Box<Affinity>>,
+    /// Which endpoint it was sent to last.
+    endpoint: Cell<u64>,
     /// The rule it falls under; none: its service has no routes.
     routed: Option<Box<Routed>>,
     /// How long it may take, where anything says so.
@@ -105,6 +112,8 @@ impl Exchange {
             upstream: Cell::default(),
             sends: Cell::default(),
             ticket: RefCell::default(),
+            affinity: None,
+            endpoint: Cell::default(),
             routed: None,
             limits: None,
             usage: None,
@@ -131,14 +140,38 @@ impl Exchange {
         self.facts.delay
     }
 
+    /// Whether it asks after the app's health, and is never refused because the app has enough to do.
+    pub fn is_vital(&self) -> bool {
+        self.facts.is_vital
+    }
+
+    /// It asks after the app's health.
+    pub fn asks_health(&mut self) {
+        self.facts.is_vital = true;
+    }
+
     /// It is held up so long on purpose before it is sent.
     pub fn held_up(&mut self, delay: Option<Duration>) {
         self.facts.delay = delay;
     }
 
     /// Where equal requests go to the same endpoint: what decides on it.
-    pub fn keyed(&mut self, key: Option<u64>) {
-        self.facts.key = key;
+    pub fn keyed(&mut self, key: Option<Key>) {
+        let Some(Key { hash, told }) = key else { return };
+        self.facts.key = Some(hash);
+        if let Some(told) = told {
+            self.affinity.get_or_insert_default().tells(told);
+        }
+    }
+
+    /// It falls under a rule that keeps sessions.
+    pub fn stays(&mut self, staying: Staying) {
+        self.affinity.get_or_insert_default().stays(staying);
+    }
+
+    /// The endpoint that it is to stay with.
+    pub fn stays_with(&self) -> Option<u64> {
+        self.affinity.as_ref()?.endpoint()
     }
 
     /// It falls under a route's rule.
@@ -180,6 +213,9 @@ impl Exchange {
         if let Some(usage) = &self.usage {
             rates::tell(fields, usage);
         }
+        if let Some(affinity) = &self.affinity {
+            affinity.amend_response(self.endpoint.get(), fields);
+        }
     }
 
     /// The mesh itself answers, and nothing is wrong.
@@ -190,6 +226,7 @@ impl Exchange {
 
     /// It is sent, perhaps not for the first time.
     pub fn sent(&self, flight: &mut InFlight) {
+        self.endpoint.set(flight.endpoint_id());
         if let Some(to) = flight.address() {
             self.upstream.set(Some(to));
             self.sends.set(self.sends.get() + 1);

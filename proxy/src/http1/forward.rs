@@ -52,7 +52,7 @@ pub(super) struct Tunnel {
     server: Stream,
     greeting: Buffer,
     exchange: Exchange,
-    _flight: InFlight,
+    _flight: Box<InFlight>,
 }
 
 /// Does with a request what is ruled of it.
@@ -101,7 +101,7 @@ async fn answer(
 
 enum Passed {
     On(After),
-    Into(Stream, Buffer, InFlight),
+    Into(Stream, Buffer, Box<InFlight>),
 }
 
 /// Sends a request until an endpoint has answered it, or none will.
@@ -149,7 +149,9 @@ async fn attempt(
         };
         let end = match transit.run().await {
             Outcome::Unanswered(end) => end,
-            Outcome::Switched(greeting) => return Ok(Passed::Into(server.stream, greeting, flight)),
+            Outcome::Switched(greeting) => {
+                return Ok(Passed::Into(server.stream, greeting, Box::new(flight)));
+            }
             Outcome::Failed(code) => {
                 server.stream.reset();
                 return Err(code);

@@ -340,6 +340,7 @@ impl Transit<'_> {
             Answer::Switch if !self.upload.way.decoder.has_ended() => return Err(NONSENSE),
             Answer::Switch => {
                 self.exchange.responded(head.status, &head.fields);
+                self.flight.becomes_something_else();
                 Stage::Switching
             }
             Answer::Final { framing, encoding, persists, server_persists } => {

@@ -55,12 +55,22 @@ pub struct Attempts {
     delay: Option<Duration>,
     /// The request's place among the service's, while no endpoint has it.
     slot: Option<Slot>,
+    /// The endpoint that it is to stay with.
+    stays_with: Option<u64>,
+    /// Whether it may be refused because the app has enough to do.
+    may_be_shed: bool,
 }
 
 impl Attempts {
     /// For a request.
     pub fn of(exchange: &Exchange) -> Self {
-        Self { key: exchange.key(), delay: exchange.delay(), ..Self::default() }
+        Self {
+            key: exchange.key(),
+            delay: exchange.delay(),
+            stays_with: exchange.stays_with(),
+            may_be_shed: !exchange.is_vital(),
+            ..Self::default()
+        }
     }
 
     /// The next endpoint to try; waits where the service has as many requests as it may.
@@ -78,8 +88,12 @@ impl Attempts {
             };
             self.slot = Some(slot);
         }
-        let mut flight = cluster.pick(&mut worker.rng.borrow_mut(), self.last.as_ref(), self.key)?;
+        let limiter = if self.may_be_shed { cluster.limiter() } else { None };
+        let admission = limiter.map(|limiter| limiter.try_enter()).transpose()?;
+        let mut flight =
+            cluster.pick(&mut worker.rng.borrow_mut(), self.last.as_ref(), self.key, self.stays_with)?;
         flight.slot = self.slot.take();
+        flight.admission = admission;
         Ok(flight)
     }
 
@@ -91,6 +105,10 @@ impl Attempts {
 
     /// An endpoint could not be reached; the error where there were enough of those.
     pub fn failed(&mut self, mut flight: InFlight, code: ErrorCode) -> Result<(), ErrorCode> {
+        if code == ErrorCode::QueueFull {
+            // It was not asked, and no other could be.
+            return Err(code);
+        }
         flight.unreachable();
         self.failed += 1;
         self.slot = flight.slot.take();

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,11 +14,15 @@ use weft_core::breaker::{self, Ejection, Standing};
 use weft_core::fault::{self, Injected};
 use weft_core::limits::Limits;
 use weft_core::model::{
-    BalancingPolicy, Endpoint, Fault, HashKey, Protocol, QualifiedName, RoutePolicy, Service, Traffic,
+    BalancingPolicy, ConcurrencyMode, Endpoint, Fault, HashKey, Protocol, QualifiedName, RoutePolicy,
+    Service, Traffic,
 };
 
 use super::bulkhead::{Bulkheads, Room};
+use super::limiter::{Limiter, Limiters};
+use super::watch::Breakers;
 use super::{InFlight, Upstream};
+use crate::affinity::{self, Key};
 use crate::failure::ErrorCode;
 use crate::http::head::Fields;
 use crate::observe::Security;
@@ -42,6 +47,10 @@ pub struct Site {
     pub zone: Arc<str>,
     /// The bulkheads of all workers.
     pub bulkheads: Bulkheads,
+    /// The circuit breakers of all workers.
+    pub breakers: Breakers,
+    /// The limits of the app's ports.
+    pub limiters: Limiters,
 }
 
 /// The endpoints behind one destination.
@@ -64,13 +73,15 @@ struct State {
     /// The header that equal requests are told by, where the policy says so.
     hashed: Option<HeaderName>,
     room: Option<Arc<Room>>,
+    /// Where it is found out how many requests the app is given at once.
+    limiter: Option<Arc<Limiter>>,
     /// The routes of the service; none: it has none.
     routing: Option<Routing>,
     upstreams: Vec<Rc<Upstream>>,
     /// Who takes part; none: to be found out with the next choice.
     choice: Option<Choice>,
-    /// Set by breakers: an endpoint's standing is another.
-    changed: Rc<Cell<bool>>,
+    /// Counts what breakers change, in all workers; none: there are no breakers.
+    changes: Option<Arc<AtomicU64>>,
 }
 
 /// Who takes part.
@@ -80,6 +91,10 @@ struct Choice {
     balancer: Option<Balancer>,
     /// When a breaker's standing is another by itself.
     until: Option<Instant>,
+    /// How many changes of breakers it takes into account.
+    changes: u64,
+    /// Who is not to be called, whoever asks for it.
+    barred: Vec<usize>,
 }
 
 impl Cluster {
@@ -96,10 +111,11 @@ impl Cluster {
                 traffic: Traffic::default(),
                 hashed: None,
                 room: None,
+                limiter: None,
                 routing: None,
                 upstreams: Vec::new(),
                 choice: None,
-                changed: Rc::default(),
+                changes: None,
             }),
         };
         if let Source::App(address, caller) = &cluster.source {
@@ -149,6 +165,11 @@ impl Cluster {
                 let ports = snapshot.workload.as_deref().map_or(&[][..], |workload| &workload.ports);
                 let declared = ports.iter().find(|declared| declared.port == address.port());
                 self.protocol.set(declared.map_or(Protocol::Detect, |declared| declared.protocol));
+                let mode = snapshot.workload.as_ref().map(|workload| workload.concurrency(address.port()));
+                state.limiter = match mode {
+                    Some(ConcurrencyMode::Adaptive) => Some(self.site.limiters.of_port(address.port())),
+                    Some(ConcurrencyMode::Off) | None => None,
+                };
             }
             Source::Service(name, port) => {
                 let Some(known) = snapshot.services.get(name) else {
@@ -165,7 +186,7 @@ impl Cluster {
                 self.protocol.set(declared.map_or(Protocol::Detect, |declared| declared.protocol));
                 let places = known.endpoints.iter().filter_map(|e| Some((e, e.target_port(*port)?)));
                 state.adopt(&known.service, &self.site);
-                state.rebuild(places);
+                state.rebuild(&self.source, &self.site, places);
             }
             Source::Workload(address, port) => {
                 let Some(Known::Workload(known)) = snapshot.addresses.get(address) else {
@@ -178,7 +199,8 @@ impl Cluster {
                 if let Some(known) = service {
                     state.adopt(&known.service, &self.site);
                 }
-                state.rebuild([(&called_at(&known.endpoint, *address), *port)].into_iter());
+                let called = called_at(&known.endpoint, *address);
+                state.rebuild(&self.source, &self.site, [(&called, *port)].into_iter());
             }
         }
     }
@@ -188,18 +210,29 @@ impl Cluster {
         self.state.borrow().room.clone()
     }
 
+    /// Finds out how many requests the app is given at once, where that is so.
+    pub(super) fn limiter(&self) -> Option<Arc<Limiter>> {
+        self.state.borrow().limiter.clone()
+    }
+
+    /// Whether requests may be refused because the app has enough of them.
+    pub fn may_shed(&self) -> bool {
+        self.state.borrow().limiter.is_some()
+    }
+
     /// What tells a request from others, where equal ones are to go to the same endpoint.
-    pub fn key(&self, fields: &impl Fields, client: IpAddr) -> Option<u64> {
+    pub fn key(&self, fields: &impl Fields, client: IpAddr, rng: &mut fastrand::Rng) -> Option<Key> {
         let state = self.state.borrow();
         let BalancingPolicy::ConsistentHash(key) = &state.traffic.balancing.policy else { return None };
-        match key {
-            HashKey::Header(_) => fields.first(state.hashed.as_ref()?).map(balance::hash),
-            HashKey::Cookie(_) => None,
-            HashKey::SourceIp => Some(match client.to_canonical() {
+        let hash = match key {
+            HashKey::Header(_) => fields.first(state.hashed.as_ref()?).map(balance::hash)?,
+            HashKey::Cookie(cookie) => return Some(affinity::by_cookie(cookie, fields, rng)),
+            HashKey::SourceIp => match client.to_canonical() {
                 IpAddr::V4(v4) => balance::hash(&v4.octets()),
                 IpAddr::V6(v6) => balance::hash(&v6.octets()),
-            }),
-        }
+            },
+        };
+        Some(Key { hash, told: None })
     }
 
     /// What a request is to be tried with. Where a route led it here, `called` is whom it was for; what holds of both, such
@@ -236,14 +269,17 @@ impl Cluster {
         rng: &mut fastrand::Rng,
         avoid: Option<&Rc<Upstream>>,
         key: Option<u64>,
+        stays_with: Option<u64>,
     ) -> Result<InFlight, ErrorCode> {
         let state = &mut *self.state.borrow_mut();
         let now = Instant::now();
-        if state.changed.take() || state.choice.as_ref().is_none_or(|choice| choice.is_stale(now)) {
-            state.choice = Some(state.rebalance(&self.site.zone, now, rng));
+        let changes = state.changes.as_ref().map_or(0, |changes| changes.load(Ordering::Acquire));
+        if state.choice.as_ref().is_none_or(|choice| choice.changes != changes || choice.is_stale(now)) {
+            state.choice = Some(state.rebalance(&self.site.zone, changes, now, rng));
         }
-        let balancer = state.choice.as_mut().and_then(|choice| choice.balancer.as_mut());
-        let balancer = balancer.ok_or(ErrorCode::CircuitOpen)?;
+        let choice =
+            state.choice.as_mut().and_then(|choice| Some((choice.balancer.as_mut()?, &choice.barred)));
+        let (balancer, barred) = choice.ok_or(ErrorCode::CircuitOpen)?;
         let upstreams = &state.upstreams;
         let load = Load {
             cost: &|index| upstreams.get(index).map_or(f64::INFINITY, |upstream| upstream.cost(now)),
@@ -253,8 +289,23 @@ impl Cluster {
                 avoid.is_some_and(|avoid| upstreams.get(index).is_some_and(|it| Rc::ptr_eq(avoid, it)))
             },
         };
-        let chosen = balancer.choose(key, load, rng).and_then(|index| upstreams.get(index));
+        let stays = stays_with.and_then(|id| upstreams.iter().position(|upstream| upstream.id == id));
+        let stays = stays.filter(|index| !barred.contains(index) && !(load.avoid)(*index));
+        let chosen = stays.or_else(|| balancer.choose(key, load, rng)).and_then(|index| upstreams.get(index));
         Ok(InFlight::begin(Rc::clone(chosen.ok_or(ErrorCode::NoEndpoints)?), now))
+    }
+
+    /// Closes idle connections for which there are others who wait.
+    pub fn let_go(&self) {
+        let state = self.state.borrow();
+        if !state.room.as_ref().is_some_and(|room| room.wants_connections()) {
+            return;
+        }
+        for upstream in &state.upstreams {
+            if upstream.http1.let_go() || upstream.http2.let_go() {
+                return;
+            }
+        }
     }
 
     /// Closes connections that have been idle for too long.
@@ -277,7 +328,12 @@ fn called_at(endpoint: &Arc<Endpoint>, address: IpAddr) -> Arc<Endpoint> {
 }
 
 impl State {
-    fn rebuild<'a>(&mut self, places: impl Iterator<Item = (&'a Arc<Endpoint>, u16)>) {
+    fn rebuild<'a>(
+        &mut self,
+        source: &Source,
+        site: &Site,
+        places: impl Iterator<Item = (&'a Arc<Endpoint>, u16)>,
+    ) {
         let now = Instant::now();
         let typical = PeakEwma::typical(
             self.upstreams.iter().map(|u| u.load.borrow().clone()).collect::<Vec<_>>().iter(),
@@ -291,13 +347,25 @@ impl State {
         // Among the first that are heard of nobody is a newcomer.
         let since = (!before.is_empty()).then_some(now);
         let upstreams = places.map(|(endpoint, port)| match before.remove(&endpoint.workload) {
-            Some(kept) if kept.endpoint.as_ref() == Some(endpoint) => kept,
-            _ => Rc::new(Upstream { since, ..Upstream::of_endpoint(endpoint, port, typical, now) }),
+            Some(kept) if kept.endpoint.as_ref().is_some_and(|of| of.is_same_place(endpoint)) => {
+                kept.heed_health(endpoint, now);
+                kept
+            }
+            _ => {
+                let new = Upstream::of_endpoint(endpoint, port, typical, now);
+                new.since.set(since);
+                Rc::new(new)
+            }
         });
         let upstreams: Vec<_> = upstreams.collect();
+        self.changes = None;
         for upstream in &upstreams {
             upstream.connect_limit.set(self.traffic.timeouts.connect);
-            upstream.watched.set(self.traffic.circuit_breaker, &self.changed);
+            upstream.room.borrow_mut().clone_from(&self.room);
+            let joint = self.traffic.circuit_breaker.zip(upstream.endpoint.as_ref());
+            let joint = joint.map(|(settings, endpoint)| (settings, site.breakers.joint(source, endpoint)));
+            self.changes = joint.as_ref().map(|(_, joint)| Arc::clone(&joint.changes));
+            upstream.watched.set(joint);
         }
         self.replace(upstreams);
     }
@@ -309,7 +377,7 @@ impl State {
 
     /// Takes over what is said of how the service is to be called.
     fn adopt(&mut self, service: &Service, site: &Site) {
-        let traffic = &service.traffic;
+        let traffic = &*service.traffic;
         if self.traffic == *traffic && self.room.is_some() == traffic.bulkhead.is_some() {
             return;
         }
@@ -321,27 +389,32 @@ impl State {
         self.traffic.clone_from(traffic);
     }
 
-    fn rebalance(&self, zone: &str, now: Instant, rng: &mut fastrand::Rng) -> Choice {
+    fn rebalance(&self, zone: &str, changes: u64, now: Instant, rng: &mut fastrand::Rng) -> Choice {
         let mut out = Vec::new();
         let mut until = None;
         if let Some(settings) = &self.traffic.circuit_breaker {
-            let standings: Vec<_> =
-                self.upstreams.iter().map(|upstream| upstream.watched.standing(settings, now)).collect();
-            until = standings.iter().filter_map(Standing::until).min();
+            let standing = |upstream: &Rc<Upstream>| upstream.watched.standing(settings, now);
+            let told: Vec<_> = self.upstreams.iter().map(standing).collect();
+            // What cannot be said just now is asked for with the next choice.
+            let unsaid = told.contains(&None).then_some(now);
+            let standings: Vec<_> = told.into_iter().map(|told| told.unwrap_or(Standing::Closed)).collect();
+            until = standings.iter().filter_map(Standing::until).chain(unsaid).min();
             match breaker::eject(&standings, settings) {
-                Ejection::All => return Choice { balancer: None, until },
+                Ejection::All => return Choice { balancer: None, until, changes, barred: out },
                 Ejection::Some(ejected) => out = ejected,
             }
         }
         let member = |(index, upstream): (usize, &Rc<Upstream>)| Member {
             weight: upstream.weight,
             near: upstream.is_in(zone),
-            available: !out.contains(&index),
-            since: upstream.since,
+            available: !out.contains(&index) && upstream.healthy.get(),
+            since: upstream.since.get(),
         };
         let members: Vec<_> = self.upstreams.iter().enumerate().map(member).collect();
         let balancer = Balancer::new(&members, &self.traffic.balancing, now, rng);
-        Choice { balancer: Some(balancer), until }
+        let barred = members.iter().enumerate().filter(|(_, member)| !member.available);
+        let barred = barred.map(|(index, _)| index).collect();
+        Choice { balancer: Some(balancer), until, changes, barred }
     }
 }
 

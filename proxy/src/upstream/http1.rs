@@ -99,7 +99,7 @@ impl Idle {
     /// Keeps a connection whose exchange is over.
     pub fn park(&self, connection: Connection) {
         let mut parked = self.parked.borrow_mut();
-        if parked.len() < MAX_IDLE {
+        if parked.len() < MAX_IDLE && !connection.stream.is_wanted() {
             parked.push(Parked { connection, since: Instant::now(), sweeps: 0 });
         }
     }
@@ -122,6 +122,16 @@ impl Idle {
         if let Some(parked) = connection.parked {
             self.closed_after(sent.saturating_duration_since(parked));
         }
+    }
+
+    /// Closes the one that has been idle for longest; false where there is none.
+    pub(super) fn let_go(&self) -> bool {
+        let mut parked = self.parked.borrow_mut();
+        let has_any = !parked.is_empty();
+        if has_any {
+            parked.remove(0);
+        }
+        has_any
     }
 
     /// Lets go of what has ended or been idle for too long.

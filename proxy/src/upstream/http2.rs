@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use http::Request;
 use tokio::sync::{Mutex, Notify};
 use tokio::time::timeout;
 
-use super::{Attempts, Cluster, InFlight, Upstream};
+use super::{Attempts, Cluster, InFlight, Room, Upstream};
 use crate::failure::ErrorCode;
 use crate::http::Cork;
 use crate::http::Exchange;
@@ -68,6 +69,8 @@ struct Shared {
     /// Whether it is known, or given up to know, what the peer takes.
     is_settled: Cell<bool>,
     settled: Notify,
+    /// Where connections are limited: who hears when it is idle.
+    room: Option<Arc<Room>>,
 }
 
 /// A request's place on a connection, until dropped.
@@ -107,6 +110,13 @@ impl Pool {
             open.swap_remove(index);
         }
         stuck
+    }
+
+    /// Closes one that carries nothing; false where there is none.
+    pub(super) fn let_go(&self) -> bool {
+        let mut open = self.open.borrow_mut();
+        let idle = open.iter().position(|shared| shared.streams.get() == 0);
+        idle.map(|index| open.swap_remove(index)).is_some()
     }
 
     /// Lets go of what has been idle for too long.
@@ -210,6 +220,7 @@ async fn connect(worker: &Worker, upstream: &Upstream) -> Result<Rc<Shared>, Err
         guard,
         is_settled: Cell::new(is_settled),
         settled: Notify::new(),
+        room: upstream.room.borrow().clone(),
     });
     let watching = Rc::downgrade(&shared);
     let (guard, mut has_settings) = (Rc::clone(&shared.guard), false);
@@ -373,6 +384,9 @@ impl Drop for Seat {
         shared.streams.set(shared.streams.get().saturating_sub(1));
         if shared.streams.get() == 0 {
             shared.used.set(Instant::now());
+            if let Some(room) = &shared.room {
+                room.announce_idle();
+            }
         }
     }
 }

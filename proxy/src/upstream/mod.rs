@@ -6,6 +6,7 @@ mod cluster;
 mod dial;
 pub mod http1;
 pub mod http2;
+mod limiter;
 mod watch;
 
 use std::cell::{Cell, RefCell};
@@ -23,16 +24,19 @@ use weft_core::breaker::Verdict;
 use weft_core::model::{Endpoint, SpiffeId};
 
 pub use attempt::{Attempts, Opened, open};
-pub use bulkhead::{Bulkheads, Slot};
+pub use bulkhead::{Berth, Bulkheads, Slot};
 pub use cluster::{Cluster, Site, Source};
 pub use dial::{Dialer, may_dial_as_others};
-pub use watch::Ticket;
+pub use limiter::Limiters;
+pub use watch::{Breakers, Listed, Ticket};
 
 use crate::failure::ErrorCode;
 use crate::observe::Security;
 use crate::stream::Stream;
 use crate::tls::Carries;
 use crate::worker::Worker;
+use bulkhead::Room;
+use limiter::Admission;
 use watch::Watched;
 
 /// What an endpoint that cannot be reached is taken to cost.
@@ -49,10 +53,14 @@ pub struct Upstream {
     weight: u32,
     /// What tells it from others of the same service, the same in all sidecars.
     id: u64,
-    /// When it came; none: it was there before we were.
-    since: Option<Instant>,
+    /// When it came or came back; none: it was there before we were.
+    since: Cell<Option<Instant>>,
+    /// Whether its app works, by the checks of its health.
+    healthy: Cell<bool>,
     /// How long making a connection may take, where a policy says so.
     connect_limit: Cell<Option<Duration>>,
+    /// The room for connections to its service, where these are limited.
+    room: RefCell<Option<Arc<Room>>>,
     load: RefCell<PeakEwma>,
     watched: Rc<Watched>,
     /// Its idle connections of HTTP/1.
@@ -84,8 +92,10 @@ impl Upstream {
             secure,
             weight: endpoint.weight,
             id: balance::hash(endpoint.workload.to_string().as_bytes()),
-            since: None,
+            since: Cell::default(),
+            healthy: Cell::new(endpoint.healthy),
             connect_limit: Cell::default(),
+            room: RefCell::default(),
             load: RefCell::new(PeakEwma::new(typical, now)),
             watched: Rc::default(),
             http1: http1::Idle::default(),
@@ -102,8 +112,10 @@ impl Upstream {
             secure: None,
             weight: 1,
             id: 0,
-            since: None,
+            since: Cell::default(),
+            healthy: Cell::new(true),
             connect_limit: Cell::default(),
+            room: RefCell::default(),
             load: RefCell::new(PeakEwma::new(Duration::ZERO, now)),
             watched: Rc::default(),
             http1: http1::Idle::default(),
@@ -122,6 +134,13 @@ impl Upstream {
         Some(if self.secure.is_some() { Security::Mutual } else { Security::Plaintext })
     }
 
+    /// What its checks say now. One that works again came back just now.
+    fn heed_health(&self, endpoint: &Endpoint, now: Instant) {
+        if !self.healthy.replace(endpoint.healthy) && endpoint.healthy {
+            self.since.set(Some(now));
+        }
+    }
+
     fn is_in(&self, zone: &str) -> bool {
         !zone.is_empty() && self.endpoint.as_ref().is_some_and(|endpoint| endpoint.zone == zone)
     }
@@ -136,6 +155,13 @@ impl Upstream {
 
     /// Opens a connection to it that carries `carries`.
     async fn connect(&self, worker: &Worker, carries: Carries) -> Result<Stream, ErrorCode> {
+        let room = self.room.borrow().clone();
+        let Some(room) = room else { return self.connect_freely(worker, carries).await };
+        let berth = room.berth().await?;
+        Ok(self.connect_freely(worker, carries).await?.in_berth(berth))
+    }
+
+    async fn connect_freely(&self, worker: &Worker, carries: Carries) -> Result<Stream, ErrorCode> {
         if let (Some(caller), Some(app)) = (self.caller, self.address()) {
             return worker.dialer.dial_as(caller, app).await.map(Stream::from);
         }
@@ -178,6 +204,8 @@ pub struct InFlight {
     ticket: Option<Ticket>,
     /// Its place among the service's requests, where they are limited.
     slot: Option<Slot>,
+    /// Its place among those that the app works on, where it is found out how many these may be.
+    admission: Option<Admission>,
 }
 
 /// What is known of how fast an upstream is.
@@ -193,7 +221,7 @@ impl InFlight {
     fn begin(upstream: Rc<Upstream>, now: Instant) -> Self {
         upstream.load.borrow_mut().start();
         let ticket = upstream.watched.send(now);
-        Self { upstream, begun: now, took: None, is_first: false, ticket, slot: None }
+        Self { upstream, begun: now, took: None, is_first: false, ticket, slot: None, admission: None }
     }
 
     /// How the hop to it is protected; the way to our own app is no hop.
@@ -204,6 +232,11 @@ impl InFlight {
     /// Where it is dialled first.
     pub fn address(&self) -> Option<SocketAddr> {
         self.upstream.address()
+    }
+
+    /// What tells its endpoint from others of the same service, the same in all sidecars.
+    pub fn endpoint_id(&self) -> u64 {
+        self.upstream.id
     }
 
     /// Hands over the duty to say what became of it.
@@ -230,6 +263,14 @@ impl InFlight {
     /// It was answered, in a way that says how fast the upstream is.
     pub fn answered(&mut self) {
         self.took = Some(Took::Answered(self.begun.elapsed()));
+        if let Some(admission) = self.admission.take() {
+            admission.answered();
+        }
+    }
+
+    /// It is no request any more, and may last: nothing that the app works on.
+    pub fn becomes_something_else(&mut self) {
+        self.admission = None;
     }
 
     /// It could not be reached.

@@ -2,6 +2,8 @@
 
 // Marked so that clippy knows the helpers for tests as well.
 #[cfg(test)]
+mod circuits;
+#[cfg(test)]
 mod failures;
 #[cfg(test)]
 mod hostile;

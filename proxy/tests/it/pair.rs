@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use weft_certs::{Authority, Credentials, IssueParams, KeyPair};
 use weft_core::model::{
-    AuthorizationDefault, Endpoint, InboundPort, Mesh, MtlsMode, PortMap, Protocol, QualifiedName, Service,
-    ServicePort, SpiffeId, Traffic, TrustDomain, Workload,
+    AuthorizationDefault, ConcurrencyMode, Endpoint, InboundPort, Mesh, MtlsMode, PortMap, Protocol,
+    QualifiedName, Service, ServicePort, SpiffeId, Traffic, TrustDomain, Workload,
 };
 use weft_proxy::credentials::CredentialStore;
 use weft_proxy::observe::{Observe, Record, RecordQueue};
@@ -88,9 +88,16 @@ pub(crate) fn workload() -> Workload {
     Workload {
         name: "default/orders-1".parse().unwrap(),
         service_account: "orders".parse().unwrap(),
-        ports: vec![InboundPort { port: PORT, protocol: Protocol::Detect, service: orders() }],
+        ports: vec![InboundPort {
+            port: PORT,
+            protocol: Protocol::Detect,
+            service: orders(),
+            concurrency: ConcurrencyMode::Off,
+        }],
         policies: Vec::new(),
         limits: Vec::new(),
+        concurrency: ConcurrencyMode::Off,
+        checks: Vec::new(),
     }
 }
 
@@ -104,6 +111,7 @@ pub(crate) fn endpoint(inbound: SocketAddr, target_port: u16) -> Endpoint {
         zone: String::new(),
         weight: 1,
         ports: vec![PortMap { port: PORT, target_port }],
+        healthy: true,
     }
 }
 
@@ -187,7 +195,7 @@ impl Pair {
             name: orders(),
             addresses: Vec::new(),
             ports: vec![ServicePort { port: PORT, name: String::new(), protocol }],
-            traffic: self.traffic.clone(),
+            traffic: Box::new(self.traffic.clone()),
             routes: Vec::new(),
         };
         let endpoints = endpoints.into_iter().map(Arc::new).collect();

@@ -8,6 +8,7 @@ use weft_core::deadline;
 use weft_core::detect::{Disguise, Progress, Sniffed, detect as first_word, disguise};
 use weft_core::host::{Host, same_host};
 use weft_core::path::Path;
+use weft_core::session::{Session, cookie};
 use weft_core::target::Target;
 use weft_core::trace::w3c;
 
@@ -153,6 +154,19 @@ pub fn tracestate(bytes: &[u8]) {
 
 pub fn tracestates() -> Vec<Vec<u8>> {
     texts(&["a=1,b@c=2\nd=3", "a= ,", "0@a*b/c_d-e=x y", "A=1"])
+}
+
+/// A session is read where its text is one, whatever cookies stand beside it.
+pub fn session(bytes: &[u8]) {
+    let brought = cookie(std::iter::once(bytes), "s");
+    for text in brought.into_iter().chain([bytes]) {
+        assert!(Session::read(text).is_none() || text.len() == 48);
+    }
+}
+
+pub fn sessions() -> Vec<Vec<u8>> {
+    let session = "00000000000000070000000000000009000f4240000f4240";
+    texts(&[session, &format!("a=1; s={session}; b"), &format!("s=\"{session}\""), "s=", "s", "; ;=", "s=\""])
 }
 
 /// No status but those there are.

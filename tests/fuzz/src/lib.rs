@@ -31,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "tracestate", run: http::tracestate, seeds: http::tracestates },
     Target { name: "grpc-status", run: http::grpc_status, seeds: http::grpc_statuses },
     Target { name: "grpc-timeout", run: http::grpc_timeout, seeds: http::grpc_timeouts },
+    Target { name: "session", run: http::session, seeds: http::sessions },
     Target { name: "http2-frames", run: http::frames, seeds: http::frame_seeds },
     Target { name: "http1-request", run: http1::request, seeds: http1::requests },
     Target { name: "http1-response", run: http1::response, seeds: http1::responses },

@@ -12,7 +12,7 @@ use crate::model::{
 const CODES: usize = 64;
 
 /// What is read and carried, but not carried out by this version: nothing is accepted only to be ignored.
-const NOT_YET: [&str; 2] = ["retry", "sessionPersistence"];
+const NOT_YET: [&str; 1] = ["retry"];
 
 pub(super) fn read(rule: &Object<'_>) -> RoutePolicy {
     for field in NOT_YET.iter().filter_map(|key| rule.field(key)) {

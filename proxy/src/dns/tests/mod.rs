@@ -308,6 +308,7 @@ fn endpoint(workload: &str, addresses: &[&str], target_port: u16) -> Endpoint {
         zone: String::new(),
         weight: 1,
         ports: vec![PortMap { port: 80, target_port }],
+        healthy: true,
     }
 }
 
