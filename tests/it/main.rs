@@ -15,6 +15,7 @@ mod demo;
 mod dns;
 mod draining;
 mod encryption;
+mod examples;
 mod explain;
 mod extended_connect;
 mod faithful;

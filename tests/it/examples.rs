@@ -1,0 +1,44 @@
+//! The examples do what their READMEs say.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use weft_tests::{Process, program};
+
+use crate::weft_for_everyone;
+
+/// Runs an example's script; what it printed. None, loudly, where what it needs is not installed.
+fn run(name: &str) -> Option<String> {
+    program(&["python3"])?;
+    program(&["curl"])?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name).join("run.sh");
+    let folder = tempfile::Builder::new().prefix("weft-example-").tempdir().expect("a folder");
+    let mut command = Command::new(script);
+    command.env("WEFT", weft_for_everyone()).env("XDG_RUNTIME_DIR", folder.path()).env("HOME", folder.path());
+    command.env_remove("WEFT_CONTROL_PLANE").current_dir(folder.path()).stdin(Stdio::null());
+    let mut process = Process::start(command, &folder.path().join("output"), Command::spawn);
+    let status = process.wait(Duration::from_secs(90));
+    let said = process.output();
+    assert!(status.success(), "{name}: {status}\n{said}");
+    Some(said)
+}
+
+#[test]
+fn circuit_breaker() {
+    let Some(said) = run("circuit-breaker") else { return };
+    for line in ["without: ", "with: 37 x 200", "with: 3 x 500", "endpoint=\"\"} 0"] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+}
+
+#[test]
+fn failover() {
+    let Some(said) = run("failover") else { return };
+    assert!(said.contains("one is sick: 20 x two"), "{said}");
+    for (when, who) in
+        [("both work", "one"), ("both work", "two"), ("well again", "one"), ("well again", "two")]
+    {
+        assert!(said.lines().any(|line| line.contains(when) && line.ends_with(who)), "{when}, {who}: {said}");
+    }
+}
