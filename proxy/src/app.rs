@@ -286,8 +286,7 @@ fn worker_settings(settings: &Settings) -> worker::Settings {
         outbound: settings.outbound,
         inbound: settings.inbound,
         upstreams: settings.upstreams.iter().map(explicit).collect(),
-        mark: settings.mark,
-        source: settings.source,
+        conduct: worker::Conduct { mark: settings.mark, source: settings.source, ..Default::default() },
     }
 }
 

@@ -1,6 +1,6 @@
 //! To the app: accept, detect, prove who calls, authorise, forward.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
@@ -182,7 +182,7 @@ fn decide(worker: &Worker, call: &Call<'_>) -> Result<Permit, Denial> {
 
 /// The app behind the port that a permit opens, for who calls from `from`.
 fn app_cluster(worker: &Worker, permit: &Permit, address: IpAddr, from: SocketAddr) -> Rc<Cluster> {
-    let caller = match worker.source {
+    let caller = match worker.conduct.source {
         intercept::Source::Sidecar => None,
         intercept::Source::Caller => Some(from.ip()),
     };
@@ -239,7 +239,9 @@ fn serve(
     let fields = ClientFields::new(client, identity);
     let flow = flow(&worker, &peer, app.port());
     let purpose = Purpose::Inbound(Requests { peer, client, fields, app });
-    Box::pin(Session { worker, version, flow, client, security, purpose }.serve(stream))
+    Box::pin(
+        Session { worker, version, flow, client, security, purpose, requests: Cell::default() }.serve(stream),
+    )
 }
 
 /// Requests of one peer for the app.

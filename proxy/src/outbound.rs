@@ -1,5 +1,6 @@
 //! From the app: accept, find out who is called, detect, balance, forward.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -101,7 +102,15 @@ async fn connection(
         Ok(Heard::Http(version)) if cluster.protocol() != Protocol::Tls => {
             let security = cluster.security();
             let purpose = Purpose::Outbound(Requests { cluster, destination, scope });
-            let session = Session { worker, version, flow, client: accepted.client, security, purpose };
+            let session = Session {
+                worker,
+                version,
+                flow,
+                client: accepted.client,
+                security,
+                purpose,
+                requests: Cell::default(),
+            };
             Box::pin(session.serve(client.into()))
         }
         Ok(Heard::Tls(server_name, greeted)) => {
@@ -203,7 +212,8 @@ async fn turn_away(
             let flow = worker.observer.flow(Direction::Outbound, own, Party::Unknown);
             tracing::info!(%destination, "refused: no one of the mesh is there");
             let (security, purpose) = (Security::Plaintext, Purpose::Nowhere(ErrorCode::NoRoute));
-            let session = Session { worker, version, flow, client: from, security, purpose };
+            let session =
+                Session { worker, version, flow, client: from, security, purpose, requests: Cell::default() };
             Box::pin(session.serve(client.into()))
         }
         Ok(Heard::Tls(server_name, _)) => {

@@ -1,5 +1,6 @@
 //! A connection that carries HTTP, and what is ruled of each of its requests, whichever version they came in.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -30,6 +31,8 @@ pub struct Session {
     pub security: Security,
     /// What is done with its requests.
     pub purpose: Purpose,
+    /// Requests that have begun on it.
+    pub requests: Cell<u64>,
 }
 
 /// What a connection is for.
@@ -91,6 +94,16 @@ impl Session {
             Version::Http1 => http1::serve(session, stream).await,
             Version::Http2 => http2::serve(session, stream).await,
         }
+    }
+
+    /// A request has begun.
+    pub fn count_request(&self) {
+        self.requests.set(self.requests.get() + 1);
+    }
+
+    /// Whether it has had as many requests as a connection may have: the client is to open another one.
+    pub fn is_spent(&self) -> bool {
+        self.requests.get() >= self.worker.conduct.requests
     }
 
     /// Rules on a request, and changes in its head what the mesh changes.

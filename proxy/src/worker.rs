@@ -29,7 +29,10 @@ use crate::upstream::{Cluster, Dialer, Site, Source};
 use crate::{inbound, outbound};
 
 /// Connections from apps and peers that a worker has open at once; further ones wait in the kernel.
-pub const MAX_CONNECTIONS: usize = 32 * 1024;
+const MAX_CONNECTIONS: usize = 32 * 1024;
+
+/// Requests of one connection; then its client is told to open another, which may be better balanced.
+const MAX_REQUESTS: u64 = 100_000;
 
 /// How long no connection is taken after the machine had no room for one.
 const NO_ROOM: Duration = Duration::from_millis(50);
@@ -57,10 +60,8 @@ pub struct Settings {
     pub inbound: SocketAddr,
     /// Explicit listeners, each for one service's port.
     pub upstreams: Vec<Explicit>,
-    /// Set on every socket that is opened (`SO_MARK`).
-    pub mark: Option<u32>,
-    /// As whom the app is called.
-    pub source: intercept::Source,
+    /// What each of them may do.
+    pub conduct: Conduct,
 }
 
 /// A listener for one service's port, for use without interception.
@@ -76,18 +77,23 @@ pub struct Explicit {
     pub port: u16,
 }
 
-/// How a worker dials.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Dialling {
-    /// Set on every socket that is opened.
+/// How a worker dials, and how much it takes on.
+#[derive(Debug, Clone, Copy)]
+pub struct Conduct {
+    /// Set on every socket that is opened (`SO_MARK`).
     pub mark: Option<u32>,
     /// As whom the app is called.
     pub source: intercept::Source,
+    /// Connections from apps and peers that are open at once.
+    pub connections: usize,
+    /// Requests of one of them.
+    pub requests: u64,
 }
 
-impl Dialling {
-    fn of(settings: &Settings) -> Self {
-        Self { mark: settings.mark, source: settings.source }
+impl Default for Conduct {
+    fn default() -> Self {
+        let source = intercept::Source::default();
+        Self { mark: None, source, connections: MAX_CONNECTIONS, requests: MAX_REQUESTS }
     }
 }
 
@@ -136,7 +142,7 @@ pub fn start(settings: &Settings, shared: &Shared, drain: &DrainWatch) -> io::Re
     }
     let mut workers = Workers { threads: Vec::new(), ended: Vec::new(), outbound, inbound };
     for (number, listeners) in listeners.into_iter().enumerate() {
-        let (shared, drain, dialling) = (shared.clone(), drain.clone(), Dialling::of(settings));
+        let (shared, drain, conduct) = (shared.clone(), drain.clone(), settings.conduct);
         let (end, ended) = oneshot::channel();
         let thread = std::thread::Builder::new().name(format!("worker-{number}"));
         let mut runtime = Builder::new_current_thread();
@@ -144,7 +150,7 @@ pub fn start(settings: &Settings, shared: &Shared, drain: &DrainWatch) -> io::Re
         let run = move || {
             let served = runtime
                 .build_local(LocalOptions::default())
-                .and_then(|runtime| runtime.block_on(run(listeners, shared, dialling, drain)));
+                .and_then(|runtime| runtime.block_on(run(listeners, shared, conduct, drain)));
             if let Err(error) = served {
                 tracing::error!(%error, "a worker could not start");
             }
@@ -195,13 +201,13 @@ impl Listeners {
 async fn run(
     listeners: Listeners,
     shared: Shared,
-    dialling: Dialling,
+    conduct: Conduct,
     mut drain: DrainWatch,
 ) -> io::Result<()> {
     let own_ports = [listeners.outbound.local_addr()?.port(), listeners.inbound.local_addr()?.port()];
     let (close, closing) = drain::channel();
     let worker =
-        Rc::new(Worker::new(shared, dialling, own_ports, Leaving { announced: drain.clone(), closing }));
+        Rc::new(Worker::new(shared, conduct, own_ports, Leaving { announced: drain.clone(), closing }));
     worker.accept(Listener::new(listeners.outbound)?, outbound::redirected);
     worker.accept(Listener::new(listeners.inbound)?, inbound::connection);
     for (listener, explicit) in listeners.explicit {
@@ -244,8 +250,8 @@ pub struct Worker {
     pub observer: Observer,
     /// Opens connections.
     pub dialer: Dialer,
-    /// As whom the app is called.
-    pub source: intercept::Source,
+    /// How it dials and how much it takes on.
+    pub conduct: Conduct,
     /// TLS towards other sidecars.
     pub tls_client: TlsClient,
     /// TLS from other sidecars.
@@ -266,7 +272,7 @@ pub struct Worker {
 
 impl Worker {
     /// A worker for the thread that calls.
-    pub fn new(shared: Shared, dialling: Dialling, own_ports: [u16; 2], leaving: Leaving) -> Self {
+    pub fn new(shared: Shared, conduct: Conduct, own_ports: [u16; 2], leaving: Leaving) -> Self {
         Self {
             observer: shared.observe.observer(),
             tls_client: TlsClient::new(shared.credentials.clone()),
@@ -274,14 +280,14 @@ impl Worker {
             credentials: shared.credentials,
             site: shared.site,
             discovery: shared.discovery,
-            dialer: Dialer::new(dialling.mark),
-            source: dialling.source,
+            dialer: Dialer::new(conduct.mark),
+            conduct,
             rng: RefCell::new(fastrand::Rng::new()),
             own_ports,
             leaving,
             copies: Copies::default(),
             clusters: RefCell::default(),
-            open: Rc::default(),
+            open: Rc::new(Open { count: Cell::new(0), limit: conduct.connections, fewer: Notify::new() }),
         }
     }
 
@@ -419,9 +425,10 @@ async fn sweep(worker: Rc<Worker>) {
 }
 
 /// Connections that are open, and who waits for there to be fewer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Open {
     count: Cell<usize>,
+    limit: usize,
     fewer: Notify,
 }
 
@@ -437,7 +444,7 @@ impl Open {
 
     /// Waits until one more may be opened.
     async fn room(&self) {
-        while self.count.get() >= MAX_CONNECTIONS {
+        while self.count.get() >= self.limit {
             self.fewer.notified().await;
         }
     }
@@ -455,7 +462,7 @@ impl Drop for OpenGuard {
         let left = self.0.count.get().saturating_sub(1);
         self.0.count.set(left);
         // Only between these is anyone waiting.
-        if left == 0 || left + 1 >= MAX_CONNECTIONS {
+        if left == 0 || left + 1 >= self.0.limit {
             self.0.fewer.notify_waiters();
         }
     }

@@ -90,6 +90,7 @@ async fn turn(session: &Session, caller: &mut Caller) -> After {
         Err(Unheard::Gone) => return After::Broken,
         Err(Unheard::Malformed(malformed)) => return turn_away(session, caller, malformed).await,
     };
+    session.count_request();
     match receive(session, caller, length, waited) {
         Ok((request, ruling)) => forward::forward(session, caller, request, ruling).await,
         Err(malformed) => turn_away(session, caller, malformed).await,

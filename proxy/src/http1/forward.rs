@@ -242,7 +242,10 @@ async fn conclude(
 /// Whether the caller's connection is to be used again, as far as the request and we say.
 fn may_persist(session: &Session, terms: &Terms) -> bool {
     let leaving = &session.worker.leaving;
-    terms.persists && !leaving.announced.is_draining() && !leaving.closing.is_draining()
+    terms.persists
+        && !session.is_spent()
+        && !leaving.announced.is_draining()
+        && !leaving.closing.is_draining()
 }
 
 /// Whether the client said that this request is its last, and has kept to it.

@@ -25,9 +25,6 @@ pub const MAX_HEAD: usize = 64 * 1024;
 /// Fields of a head, at most.
 pub const MAX_FIELDS: usize = 256;
 
-/// Bytes of a request's target, at most.
-pub const MAX_TARGET: usize = 16 * 1024;
-
 /// A request's head. It refers to the received bytes.
 #[derive(Debug)]
 pub struct RequestHead<'b> {

@@ -23,9 +23,7 @@ mod way;
 pub use connection::serve;
 pub use fields::FieldList;
 pub use framing::{Decoder, Framing, MAX_TRAILERS, Piece};
-pub use head::{
-    MAX_FIELDS, MAX_HEAD, MAX_TARGET, RequestHead, ResponseHead, Terms, Wish, end_of_lines, parse_trailers,
-};
+pub use head::{MAX_FIELDS, MAX_HEAD, RequestHead, ResponseHead, Terms, Wish, end_of_lines, parse_trailers};
 pub use replica::Replica;
 
 use crate::failure::ErrorCode;

@@ -2,9 +2,9 @@
 //! agree with `Host`, is for [`settle`](crate::http::target::settle) to say.
 
 use http::Method;
+use weft_core::path::MAX_TARGET;
 
 use super::Malformed;
-use super::head::MAX_TARGET;
 
 /// What a request is for, as it was written.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! The codec against tables, against chance, and against hyper.
 
 use proptest::prelude::*;
+use weft_core::path::MAX_TARGET;
 
 use super::*;
 use crate::http::head::{Fields as _, Head as _, Value};

@@ -158,6 +158,11 @@ impl<F: Future<Output = Event>> Server<F> {
             match self.connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok(request))) => {
                     self.start(Task::Request(Rc::clone(&self.session), Box::new(request)));
+                    self.session.count_request();
+                    if self.session.is_spent() {
+                        // Which ones it still takes is said in a GOAWAY (RFC 9113 section 6.8); others go elsewhere.
+                        self.connection.graceful_shutdown();
+                    }
                     progress = Progress::GoesOn;
                 }
                 Poll::Ready(Some(Err(error))) => {

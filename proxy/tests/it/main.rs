@@ -18,11 +18,15 @@ mod http1_races;
 #[cfg(test)]
 mod http2;
 #[cfg(test)]
+mod http2_cancel;
+#[cfg(test)]
 mod http2_ends;
 #[cfg(test)]
 mod http2_floods;
 #[cfg(test)]
 mod http2_flow;
+#[cfg(test)]
+mod limits;
 #[cfg(test)]
 mod pair;
 #[cfg(test)]

@@ -15,7 +15,7 @@ use weft_core::model::{
 use weft_proxy::credentials::CredentialStore;
 use weft_proxy::observe::{Observe, Record, RecordQueue};
 use weft_proxy::state::{self, Discovery, KnownService, Publisher, Snapshot};
-use weft_proxy::worker::{self, Explicit, Settings, Shared, Workers};
+use weft_proxy::worker::{self, Conduct, Explicit, Settings, Shared, Workers};
 use weft_runtime::drain::{self, Drain};
 use weft_runtime::metrics::Registry;
 
@@ -115,7 +115,7 @@ pub(crate) fn endpoint(inbound: SocketAddr, target_port: u16) -> Endpoint {
     }
 }
 
-fn sidecar(authority: &Authority, account: &str) -> Sidecar {
+fn sidecar(authority: &Authority, account: &str, conduct: Conduct) -> Sidecar {
     let (discovery, publisher, _asked) = state::channel(vec![LOCALHOST]);
     let store = CredentialStore::default();
     store.replace(credentials(authority, account));
@@ -133,8 +133,7 @@ fn sidecar(authority: &Authority, account: &str) -> Sidecar {
             namespace: Some(orders().namespace),
             port: PORT,
         }],
-        mark: None,
-        source: Default::default(),
+        conduct,
     };
     let shared = Shared {
         discovery: discovery.clone(),
@@ -167,8 +166,13 @@ impl Pair {
 
     /// The same, where the service's port is declared to speak `protocol`.
     pub(crate) fn of_protocol(app: SocketAddr, protocol: Protocol) -> Self {
+        Self::that(Conduct::default(), app, protocol)
+    }
+
+    /// The same, where both sidecars conduct themselves so.
+    pub(crate) fn that(conduct: Conduct, app: SocketAddr, protocol: Protocol) -> Self {
         let authority = Authority::create(&domain(), SystemTime::now()).unwrap();
-        let (caller, callee) = (sidecar(&authority, "web"), sidecar(&authority, "orders"));
+        let (caller, callee) = (sidecar(&authority, "web", conduct), sidecar(&authority, "orders", conduct));
         let mut pair = Self { caller, callee, traffic: Traffic::default(), authority, generation: 0 };
         let endpoint = endpoint(pair.callee.workers.inbound(), app.port());
         pair.offer(vec![endpoint], protocol);
@@ -232,6 +236,11 @@ impl Pair {
     pub(crate) fn renew(&self) {
         self.caller.credentials.replace(credentials(&self.authority, "web"));
         self.callee.credentials.replace(credentials(&self.authority, "orders"));
+    }
+
+    /// What another pod of the mesh proves itself by.
+    pub(crate) fn credentials(&self, account: &str) -> Credentials {
+        credentials(&self.authority, account)
     }
 
     /// A connection of the calling app.

@@ -16,7 +16,7 @@ use weft_proxy::credentials::CredentialStore;
 use weft_proxy::listen::{Accepted, OriginalDst};
 use weft_proxy::observe::Observe;
 use weft_proxy::state::{self, Known, KnownService, Publisher, Snapshot};
-use weft_proxy::worker::{Dialling, Leaving, Shared, Worker};
+use weft_proxy::worker::{Conduct, Leaving, Shared, Worker};
 use weft_proxy::{inbound, outbound};
 use weft_runtime::drain::{self, Drain};
 use weft_runtime::metrics::{Format, Registry};
@@ -75,7 +75,7 @@ impl Alone {
             addresses: HashMap::from([(vip(), Known::Service(orders()))]),
             ..Snapshot::default()
         });
-        let worker = Rc::new(Worker::new(shared, Dialling::default(), [4140, 4143], leaving));
+        let worker = Rc::new(Worker::new(shared, Conduct::default(), [4140, 4143], leaving));
         Self { worker, publisher, authority, listener: app().await.0, registry, _drain: drain }
     }
 
@@ -208,6 +208,34 @@ async fn another_sidecar_is_known_on_a_redirected_connection_too() {
         assert!(head.contains("weft-client-id: spiffe://mesh.local/ns/default/sa/web\r\n"), "{head}");
     };
     locally(Box::pin(test)).await;
+}
+
+#[tokio::test]
+async fn a_body_that_stands_still_is_given_up_after_five_minutes() {
+    let test = async {
+        let alone = Alone::new(MtlsMode::Permissive, AuthorizationDefault::Any, OutboundMode::AllowAny).await;
+        let (listener, address) = app().await;
+        let (mut client, accepted) = alone.accepted(address).await;
+        let served = alone.serve(accepted);
+        let request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf!";
+        client.write_all(request).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        read_head(&mut server).await;
+        server.read_exact(&mut [0; 5]).await.unwrap();
+        // From here on nothing moves but time.
+        tokio::time::pause();
+        let begun = tokio::time::Instant::now();
+        assert!(client.read(&mut [0]).await.is_err(), "the client is reset");
+        // Whether it stood still is looked at every five minutes.
+        let minutes = begun.elapsed().as_secs() / 60;
+        assert!((5..=10).contains(&minutes), "{minutes}");
+        assert!(
+            server.read(&mut [0]).await.is_err(),
+            "and the app, so that the request looks as broken as it is"
+        );
+        served.await.unwrap();
+    };
+    LocalSet::new().run_until(Box::pin(test)).await;
 }
 
 #[tokio::test]
