@@ -73,39 +73,29 @@ pub(super) trait Side {
     fn finish(self) -> Result<(ExtractedSecrets, Updates), Error>;
 }
 
-impl Side for UnbufferedClientConnection {
-    type Data = ClientConnectionData;
+/// rustls has a type for each side, with the same methods.
+macro_rules! side {
+    ($connection:ty, $data:ty, $updates:path) => {
+        impl Side for $connection {
+            type Data = $data;
 
-    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        self.process_tls_records(incoming)
-    }
+            fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+                self.process_tls_records(incoming)
+            }
 
-    fn common(&self) -> &CommonState {
-        self
-    }
+            fn common(&self) -> &CommonState {
+                self
+            }
 
-    fn finish(self) -> Result<(ExtractedSecrets, Updates), Error> {
-        let (secrets, kernel) = self.dangerous_into_kernel_connection()?;
-        Ok((secrets, Updates::Client(Box::new(kernel))))
-    }
+            fn finish(self) -> Result<(ExtractedSecrets, Updates), Error> {
+                let (secrets, kernel) = self.dangerous_into_kernel_connection()?;
+                Ok((secrets, $updates(Box::new(kernel))))
+            }
+        }
+    };
 }
-
-impl Side for UnbufferedServerConnection {
-    type Data = ServerConnectionData;
-
-    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        self.process_tls_records(incoming)
-    }
-
-    fn common(&self) -> &CommonState {
-        self
-    }
-
-    fn finish(self) -> Result<(ExtractedSecrets, Updates), Error> {
-        let (secrets, kernel) = self.dangerous_into_kernel_connection()?;
-        Ok((secrets, Updates::Server(Box::new(kernel))))
-    }
-}
+side!(UnbufferedClientConnection, ClientConnectionData, Updates::Client);
+side!(UnbufferedServerConnection, ServerConnectionData, Updates::Server);
 
 impl Updates {
     pub(super) const fn is_client(&self) -> bool {

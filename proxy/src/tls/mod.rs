@@ -3,7 +3,8 @@
 mod accept;
 mod connect;
 mod handshake;
-mod record;
+pub mod message;
+pub mod record;
 mod stream;
 #[cfg(test)]
 mod tests;

@@ -3,11 +3,13 @@
 //!
 //! rustls does everything until the keys are agreed on; see docs/decisions for why not this as well. No I/O here.
 
+use std::fmt;
+
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use rustls::ConnectionTrafficSecrets;
 
 /// A record carries no more than this (section 5.1).
-pub(super) const MAX_PLAIN: usize = 1 << 14;
+pub const MAX_PLAIN: usize = 1 << 14;
 
 /// The bytes before what is sealed: type, version, length (section 5.2).
 pub(super) const HEADER: usize = 5;
@@ -16,7 +18,7 @@ pub(super) const HEADER: usize = 5;
 const TAG: usize = 16;
 
 /// What a record adds to what it carries: header, inner type, tag.
-pub(super) const OVERHEAD: usize = HEADER + 1 + TAG;
+pub const OVERHEAD: usize = HEADER + 1 + TAG;
 
 /// What may follow a header (section 5.2); longer ones are refused before they are read.
 const MAX_SEALED: usize = MAX_PLAIN + 256;
@@ -29,23 +31,31 @@ const KEY_LIFE: u64 = 1 << 24;
 
 /// What a record carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Content {
+pub enum Content {
+    /// Why the peer ends.
     Alert,
+    /// A message of TLS, or a part of one.
     Handshake,
+    /// Bytes.
     Data,
 }
 
 /// Why a connection cannot go on, as the alert that says it (section 6.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Fault {
+pub enum Fault {
+    /// What no one sealed, or someone changed.
     #[error("a record of TLS was not made by the peer, or was changed on the way")]
     BadRecord,
+    /// Longer than any may be.
     #[error("a record of TLS is too long")]
     Overflow,
+    /// What may not come here, or not so often.
     #[error("a message of TLS does not belong here")]
     Unexpected,
+    /// What is no message.
     #[error("a message of TLS is malformed")]
     Malformed,
+    /// Ours.
     #[error("the TLS library failed")]
     Internal,
 }
@@ -82,7 +92,10 @@ impl Content {
 }
 
 /// The whole length of the record that `bytes` begin with; none: too little is there to say.
-pub(super) fn length(bytes: &[u8]) -> Result<Option<usize>, Fault> {
+///
+/// # Errors
+/// No record may begin so.
+pub fn length(bytes: &[u8]) -> Result<Option<usize>, Fault> {
     let [kind, _, _, high, low, ..] = *bytes else { return Ok(None) };
     // Under keys there is nothing else on the wire (section 5); the version counts for nothing (section 5.1).
     if kind != APPLICATION_DATA {
@@ -96,20 +109,31 @@ pub(super) fn length(bytes: &[u8]) -> Result<Option<usize>, Fault> {
 }
 
 /// What [`Key::open`] needs room for, given the whole length of the record.
-pub(super) const fn opened_length(record: usize) -> usize {
+pub const fn opened_length(record: usize) -> usize {
     record.saturating_sub(HEADER + TAG)
 }
 
 /// One direction's key, and how many records it has sealed or opened.
-pub(super) struct Key {
+pub struct Key {
     aead: LessSafeKey,
     iv: [u8; 12],
     sequence: u64,
     life: u64,
 }
 
+impl fmt::Debug for Key {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key").field("sequence", &self.sequence).finish_non_exhaustive()
+    }
+}
+
 impl Key {
-    pub(super) fn new(sequence: u64, secrets: &ConnectionTrafficSecrets) -> Result<Self, Fault> {
+    /// The key that these secrets are, after so many records.
+    ///
+    /// # Errors
+    /// They are of a suite that TLS 1.3 does not have.
+    pub fn new(sequence: u64, secrets: &ConnectionTrafficSecrets) -> Result<Self, Fault> {
         let (algorithm, key, iv) = match secrets {
             ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
             ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
@@ -143,7 +167,10 @@ impl Key {
     }
 
     /// Seals `plain` as one record at the start of `out`; the record's length.
-    pub(super) fn seal(&mut self, content: Content, plain: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
+    ///
+    /// # Errors
+    /// It is more than a record carries, or `out` has no room for it.
+    pub fn seal(&mut self, content: Content, plain: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
         let Parts { header, sealed, end } = Parts::of(out, plain.len())?;
         let nonce = self.next_nonce()?;
         self.aead
@@ -168,7 +195,10 @@ impl Key {
     }
 
     /// Opens a whole record into `out`, which has room for [`opened_length`]: what it carries, and its length.
-    pub(super) fn open(&mut self, record: &[u8], out: &mut [u8]) -> Result<(Content, usize), Fault> {
+    ///
+    /// # Errors
+    /// The peer did not seal it, or may not have.
+    pub fn open(&mut self, record: &[u8], out: &mut [u8]) -> Result<(Content, usize), Fault> {
         let (header, sealed) = record.split_first_chunk::<HEADER>().ok_or(Fault::Malformed)?;
         let (sealed, tag) = sealed.split_last_chunk::<TAG>().ok_or(Fault::BadRecord)?;
         let out = out.get_mut(..sealed.len()).ok_or(Fault::Internal)?;
@@ -180,7 +210,10 @@ impl Key {
     }
 
     /// Opens a whole record where it stands; what it carries begins behind the header.
-    pub(super) fn open_in_place(&mut self, record: &mut [u8]) -> Result<(Content, usize), Fault> {
+    ///
+    /// # Errors
+    /// As of [`Key::open`].
+    pub fn open_in_place(&mut self, record: &mut [u8]) -> Result<(Content, usize), Fault> {
         let (header, sealed) = record.split_first_chunk_mut::<HEADER>().ok_or(Fault::Malformed)?;
         let nonce = self.next_nonce()?;
         let opened = self.aead.open_in_place(nonce, Aad::from(*header), sealed);
@@ -211,13 +244,17 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// The type is the last byte that is not zero (section 5.4).
-fn unpad(opened: &[u8]) -> Result<(Content, usize), Fault> {
-    let length = opened.iter().rposition(|byte| *byte != 0).ok_or(Fault::Unexpected)?;
-    let code = opened.get(length).copied().unwrap_or_default();
-    if length > MAX_PLAIN {
+/// What was opened: the type is the last byte that is not zero (section 5.4).
+///
+/// # Errors
+/// No peer may seal that.
+pub fn unpad(opened: &[u8]) -> Result<(Content, usize), Fault> {
+    // Padding makes a record no longer than any may be.
+    if opened.len() > MAX_PLAIN + 1 {
         return Err(Fault::Overflow);
     }
+    let length = opened.iter().rposition(|byte| *byte != 0).ok_or(Fault::Unexpected)?;
+    let code = opened.get(length).copied().unwrap_or_default();
     match Content::of_code(code) {
         Some(Content::Data) => Ok((Content::Data, length)),
         // Section 5.1: these are never empty.
@@ -306,6 +343,9 @@ mod tests {
         }
         let long = [&[1; MAX_PLAIN + 1][..], &[23]].concat();
         assert_eq!(unpad(&long), Err(Fault::Overflow));
+        let padded = |zeros: usize| [&b"x\x17"[..], &vec![0; zeros]].concat();
+        assert_eq!(unpad(&padded(MAX_PLAIN - 1)), Ok((Content::Data, 1)));
+        assert_eq!(unpad(&padded(MAX_PLAIN)), Err(Fault::Overflow));
     }
 
     #[test]

@@ -11,21 +11,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::handshake::Updates;
+use super::message::{Answer, Message, Messages};
 use super::record::{self, Content, Fault, HEADER, Key, MAX_PLAIN};
 use crate::buffer::Buffer;
 
 /// Plaintext that is sealed at once.
 const AT_ONCE: usize = 4 * MAX_PLAIN;
 
-/// Key updates that the peer may make without sending anything in between. Each costs more than what it takes to ask for.
-const UPDATES_IN_A_ROW: u32 = 32;
+/// Records that the peer may send in a row without a byte for us in them: key updates, each of which costs more than what it
+/// takes to ask for, and those that carry nothing.
+const BARREN_IN_A_ROW: u32 = 32;
 
-/// The longest message of a handshake that is put together from several records.
-const MAX_MESSAGE: usize = 16 * 1024;
-
-/// The types of the two messages that may come after the handshake (RFC 8446 section 4).
-const NEW_SESSION_TICKET: u8 = 4;
-const KEY_UPDATE: u8 = 24;
+/// We take a new key (RFC 8446 section 4.6.3).
+const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
 
 /// Levels and descriptions of alerts (RFC 8446 section 6).
 const WARNING: u8 = 1;
@@ -48,9 +46,9 @@ struct Reading {
     opened: usize,
     trailer: usize,
     state: State,
-    /// The beginning of a message of TLS that goes on in the next record.
-    message: Vec<u8>,
-    updates_in_a_row: u32,
+    /// What the peer says in TLS itself.
+    messages: Messages,
+    barren_in_a_row: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,58 +130,35 @@ impl TlsStream {
             State::Ended => return Ok(Step::End),
             State::Broken(why) => return Err(why),
         }
-        let message_begun = !self.reading.message.is_empty();
-        match self.reading.open(out)? {
-            None => return Ok(Step::More),
-            Some(Opened::Message(Content::Handshake, part)) => self.handshake(&part)?,
-            // RFC 8446 section 5.1: nothing comes between the parts of a message.
-            Some(_) if message_begun => return Err(Fault::Unexpected.into()),
-            Some(Opened::Message(_, alert)) => return self.reading.alert(&alert),
-            Some(Opened::Data { is_empty: true }) => {}
-            Some(Opened::Data { is_empty: false }) => self.reading.updates_in_a_row = 0,
+        let goes_on = self.reading.messages.goes_on();
+        let Some(opened) = self.reading.open(out)? else { return Ok(Step::More) };
+        // RFC 8446 section 5.1: nothing comes between the parts of a message.
+        if goes_on && !matches!(opened, Opened::Message(Content::Handshake, _)) {
+            return Err(Fault::Unexpected.into());
+        }
+        self.reading.barren_in_a_row += 1;
+        match opened {
+            Opened::Data { is_empty: false } => self.reading.barren_in_a_row = 0,
+            _ if self.reading.barren_in_a_row > BARREN_IN_A_ROW => return Err(Fault::Unexpected.into()),
+            Opened::Data { is_empty: true } => {}
+            Opened::Message(Content::Handshake, part) => self.handshake(&part)?,
+            Opened::Message(_, alert) => return self.reading.alert(&alert),
         }
         Ok(Step::Taken)
     }
 
     /// Messages after the handshake: new keys, and tickets, which nobody here uses.
     fn handshake(&mut self, part: &[u8]) -> Result<(), Fault> {
-        self.reading.message.extend_from_slice(part);
-        let message = std::mem::take(&mut self.reading.message);
-        let mut rest = message.as_slice();
-        while let [kind, a, b, c, after @ ..] = rest {
-            let length = usize::try_from(u32::from_be_bytes([0, *a, *b, *c])).unwrap_or(usize::MAX);
-            if length > MAX_MESSAGE {
-                return Err(Fault::Overflow);
+        let Self { reading: Reading { messages, key, .. }, writing, updates, .. } = self;
+        messages.add(part, |message| match message {
+            Message::KeyUpdate(answer) => {
+                *key = updates.received()?;
+                writing.update_wanted |= answer == Answer::Wanted;
+                Ok(())
             }
-            let Some((body, next)) = after.split_at_checked(length) else { break };
-            match *kind {
-                // RFC 8446 section 5.1: a key changes at the end of a record, never within.
-                KEY_UPDATE if next.is_empty() => self.key_update(body)?,
-                NEW_SESSION_TICKET if self.updates.is_client() => {}
-                _ => return Err(Fault::Unexpected),
-            }
-            rest = next;
-        }
-        if !rest.is_empty() {
-            self.reading.message = rest.to_vec();
-        }
-        Ok(())
-    }
-
-    /// RFC 8446 section 4.6.3.
-    fn key_update(&mut self, body: &[u8]) -> Result<(), Fault> {
-        let wanted = match body {
-            [0] => false,
-            [1] => true,
-            _ => return Err(Fault::Malformed),
-        };
-        self.reading.updates_in_a_row += 1;
-        if self.reading.updates_in_a_row > UPDATES_IN_A_ROW {
-            return Err(Fault::Unexpected);
-        }
-        self.reading.key = self.updates.received()?;
-        self.writing.update_wanted |= wanted;
-        Ok(())
+            Message::Ticket if updates.is_client() => Ok(()),
+            Message::Ticket => Err(Fault::Unexpected),
+        })
     }
 
     /// Reads what has arrived.
@@ -228,8 +203,8 @@ impl TlsStream {
 
 impl Reading {
     fn new(key: Key) -> Self {
-        let (state, message) = (State::Open, Vec::new());
-        Self { key, buffer: None, opened: 0, trailer: 0, state, message, updates_in_a_row: 0 }
+        let (state, messages) = (State::Open, Messages::default());
+        Self { key, buffer: None, opened: 0, trailer: 0, state, messages, barren_in_a_row: 0 }
     }
 
     /// Hands on what is opened already; false where there is nothing.
@@ -348,7 +323,7 @@ impl Writing {
 
     /// Says that a new key follows, and takes it.
     fn update_key(&mut self, updates: &mut Updates) -> Result<(), Fault> {
-        self.message(Content::Handshake, &[KEY_UPDATE, 0, 0, 1, 0])?;
+        self.message(Content::Handshake, &KEY_UPDATE)?;
         self.key = updates.sent()?;
         self.update_wanted = false;
         Ok(())

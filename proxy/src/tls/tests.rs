@@ -225,6 +225,25 @@ async fn records_that_carry_nothing_are_no_end() {
 }
 
 #[tokio::test]
+async fn a_peer_that_only_sends_what_carries_nothing_is_cut_off() {
+    let (sides, (client, server)) = (sides("orders"), tcp().await);
+    let (client, server) = tokio::join!(connect(&sides, client), accept(&sides, server));
+    let (mut client, mut server) = (client.unwrap().stream, server.unwrap().stream);
+    for _ in 0..3 {
+        for _ in 0..30 {
+            client.send_empty_record().await;
+        }
+        client.write_all(b"x").await.unwrap();
+        assert_eq!(server.read_u8().await.unwrap(), b'x');
+    }
+    for _ in 0..33 {
+        client.send_empty_record().await;
+    }
+    let error = timeout(PATIENCE, server.read_u8()).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+}
+
+#[tokio::test]
 async fn a_failed_handshake_says_which_check_failed_on_both_sides() {
     let (sides, (client, server)) = (sides("payments"), tcp().await);
     let (client, server) = tokio::join!(connect(&sides, client), accept(&sides, server));

@@ -38,6 +38,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "http1-trailers", run: http1::trailers, seeds: http1::trailer_seeds },
     Target { name: "client-hello", run: http::detect, seeds: tls::client_hellos },
     Target { name: "server-name", run: tls::server_name, seeds: tls::server_names },
+    Target { name: "tls-record", run: tls::record, seeds: tls::records },
+    Target { name: "tls-message", run: tls::message, seeds: tls::messages },
     Target { name: "certificate", run: tls::certificate, seeds: tls::certificates },
     Target { name: "signing-request", run: tls::signing_request, seeds: tls::signing_requests },
     Target { name: "pem", run: tls::pem, seeds: tls::pems },

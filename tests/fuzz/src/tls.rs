@@ -3,8 +3,13 @@
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
+use rustls::ConnectionTrafficSecrets;
+use rustls::crypto::cipher::{AeadKey, Iv};
 use weft_certs::{Authority, Credentials, IssueParams, Issued, KeyPair, pem as pem_text, sni};
 use weft_core::model::{SpiffeId, TrustDomain};
+
+use weft_proxy::tls::message::{Message, Messages};
+use weft_proxy::tls::record::{self, Content, Key, MAX_PLAIN, OVERHEAD};
 
 use crate::texts;
 
@@ -131,6 +136,95 @@ pub fn client_hellos() -> Vec<Vec<u8>> {
     let record = |piece: &[u8]| [&[22, 3, 1][..], &length16(piece.len()), piece].concat();
     let fragments = message.chunks(30).flat_map(record).collect();
     vec![record(&message), fragments]
+}
+
+/// A key that both ends have.
+fn key() -> Key {
+    let (key, iv) = (AeadKey::from([7; 32]), Iv::from([9; 12]));
+    Key::new(0, &ConnectionTrafficSecrets::Aes256Gcm { key, iv }).expect("a key of a suite that there is")
+}
+
+/// Opens a record either way, which must agree.
+fn open(bytes: &[u8]) -> Result<(Content, Vec<u8>), record::Fault> {
+    let mut out = vec![0; bytes.len()];
+    let opened = key().open(bytes, &mut out);
+    let mut in_place = bytes.to_vec();
+    assert_eq!(key().open_in_place(&mut in_place).ok(), opened.ok());
+    opened.map(|(content, length)| {
+        let carried = out.get(..length).expect("what was opened").to_vec();
+        assert_eq!(in_place.get(5..5 + length), Some(carried.as_slice()));
+        (content, carried)
+    })
+}
+
+/// Nobody without the key makes a record; with it what was sealed is opened, unless it was cut or changed.
+pub fn record(bytes: &[u8]) {
+    if let Ok(Some(length)) = record::length(bytes) {
+        assert!((22..=5 + MAX_PLAIN + 256).contains(&length));
+        if let Some(whole) = bytes.get(..length) {
+            assert!(record::opened_length(length) <= whole.len());
+        }
+    }
+    assert!(
+        open(bytes).is_err() || bytes == sealed(Content::Data, b"a record"),
+        "a record that nobody sealed"
+    );
+    if let Ok((_, length)) = record::unpad(bytes) {
+        assert!(length < bytes.len() && bytes.len() <= MAX_PLAIN + 1);
+    }
+    let (at, plain) = (bytes.first().copied().unwrap_or_default(), bytes.get(1..).unwrap_or_default());
+    let plain = plain.get(..MAX_PLAIN).unwrap_or(plain);
+    let content = [Content::Alert, Content::Handshake, Content::Data][usize::from(at % 3)];
+    let whole = sealed(content, plain);
+    assert_eq!(record::length(&whole), Ok(Some(whole.len())));
+    match open(&whole) {
+        Ok(opened) => assert_eq!(opened, (content, plain.to_vec())),
+        Err(fault) => assert!(plain.is_empty() && content != Content::Data, "{fault}"),
+    }
+    let mut changed = whole.clone();
+    let place = usize::from(at) * 7 % changed.len();
+    changed[place] ^= 1 << (at % 8);
+    assert!(open(&changed).is_err());
+    assert!(open(&whole[..whole.len() - 1]).is_err());
+}
+
+fn sealed(content: Content, plain: &[u8]) -> Vec<u8> {
+    let mut record = vec![0; plain.len() + OVERHEAD];
+    let length = key().seal(content, plain, &mut record).expect("there is room");
+    assert_eq!(length, record.len());
+    record
+}
+
+pub fn records() -> Vec<Vec<u8>> {
+    vec![sealed(Content::Data, b"a record"), vec![23, 3, 3, 0x41, 0], b"x\x17\0\0".to_vec(), vec![1; 300]]
+}
+
+/// Messages are the same however they are cut up, unless where a record ends matters; what waits for its rest is bounded.
+pub fn message(bytes: &[u8]) {
+    let (size, bytes) = (bytes.first().copied().unwrap_or_default(), bytes.get(1..).unwrap_or_default());
+    let (whole, at_once) = messages_of(&[bytes]);
+    let pieces: Vec<&[u8]> = bytes.chunks(usize::from(size).max(1)).collect();
+    let (cut, in_pieces) = messages_of(&pieces);
+    if whole.is_ok() {
+        assert_eq!((cut, in_pieces), (whole, at_once));
+    }
+}
+
+fn messages_of(parts: &[&[u8]]) -> (Result<(), record::Fault>, Vec<Message>) {
+    let (mut messages, mut taken) = (Messages::default(), Vec::new());
+    let result = parts.iter().try_for_each(|part| {
+        messages.add(part, |message| {
+            taken.push(message);
+            Ok(())
+        })
+    });
+    (result, taken)
+}
+
+pub fn messages() -> Vec<Vec<u8>> {
+    let seeds: [&[u8]; 4] =
+        [&[1, 24, 0, 0, 1, 1], &[3, 4, 0, 0, 2, 7, 7, 24, 0, 0, 1, 0], &[2, 4, 0, 0x40, 1], &[9, 1, 0, 0, 0]];
+    seeds.map(<[u8]>::to_vec).into()
 }
 
 fn length16(length: usize) -> [u8; 2] {
