@@ -1,12 +1,15 @@
 //! Clients of HTTP/2 that mean harm: each is cut off, memory stays bounded, and others are served meanwhile.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use http::Response;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+use weft_certs::sni;
+use weft_runtime::task;
 
-use crate::pair::{PATIENCE, Pair, app};
+use crate::pair::{PATIENCE, Pair, app, identity};
 use crate::wire::{self, Asked, END_HEADERS, END_STREAM, Wire, frame, get, post};
 
 const PROTOCOL_ERROR: u32 = 1;
@@ -36,13 +39,45 @@ fn memory() -> usize {
 /// Sends `attack` over and over, as fast as it is taken; the code that the attacker is sent away with, if any was said.
 /// Another client asks all the while.
 async fn check(before: &[u8], attack: impl Fn(u32) -> Vec<u8>, expected: &[u32]) {
+    check_from(Attacker::App, before, attack, expected).await;
+}
+
+/// Who attacks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Attacker {
+    /// An app, its own sidecar.
+    App,
+    /// Someone with an identity of the mesh, another's sidecar by mutual TLS.
+    Sidecar,
+}
+
+impl Attacker {
+    async fn connect(self, pair: &Pair, app: SocketAddr) -> TcpStream {
+        if self == Self::App {
+            return pair.connect().await;
+        }
+        let config = pair.credentials("mallory").client_config(&identity("orders"), &[b"h2"]).unwrap();
+        let tcp = TcpStream::connect(pair.callee.workers.inbound()).await.unwrap();
+        let name = sni::for_port(app.port());
+        let mut tls = tokio_rustls::TlsConnector::from(config).connect(name, tcp).await.unwrap();
+        let (listener, address) = crate::pair::app().await;
+        let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let mut theirs = theirs.unwrap().0;
+        task::spawn("test-tls", async move {
+            drop(tokio::io::copy_bidirectional(&mut theirs, &mut tls).await);
+        });
+        ours.unwrap()
+    }
+}
+
+async fn check_from(attacker: Attacker, before: &[u8], attack: impl Fn(u32) -> Vec<u8>, expected: &[u32]) {
     let (listener, address) = app().await;
     serve(listener);
     let pair = Pair::new(address);
     let mut other = wire::client(pair.connect().await).await;
     wire::ask(&mut other, wire::request("GET", "/"), b"").await;
     let began = memory();
-    let wire = Wire::client(pair.connect().await).await;
+    let wire = Wire::client(attacker.connect(&pair, address).await).await;
     let (reader, mut writer) = wire.0.into_split();
     let mut reader = Reader(reader);
     tokio::io::AsyncWriteExt::write_all(&mut writer, before).await.unwrap();
@@ -151,6 +186,22 @@ async fn empty_data_and_window_updates_without_end_are_cut_off() {
     check(&post(1), |_| frame(wire::DATA, 8, 1, &[3, 0, 0, 0]), &[ENHANCE_YOUR_CALM]).await;
     check(&hang(1), |_| frame(wire::WINDOW_UPDATE, 0, 1, &1_u32.to_be_bytes()), &[ENHANCE_YOUR_CALM]).await;
     check(b"", |_| frame(wire::WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes()), &[ENHANCE_YOUR_CALM]).await;
+}
+
+#[tokio::test]
+async fn floods_over_mutual_tls_are_cut_off_too_and_no_neighbour_notices() {
+    let check = async |before: &[u8], attack: &dyn Fn(u32) -> Vec<u8>| {
+        check_from(Attacker::Sidecar, before, attack, &[ENHANCE_YOUR_CALM, PROTOCOL_ERROR]).await;
+    };
+    check(b"", &|n| [hang(2 * n + 1), rst(2 * n + 1)].concat()).await;
+    let begin = frame(wire::HEADERS, 0, 1, &wire::block(&wire::GET));
+    let piece = wire::block(&[("x", &"v".repeat(16_000))]);
+    check(&begin, &|_| frame(wire::CONTINUATION, 0, 1, &piece)).await;
+    check(&begin, &|_| frame(wire::CONTINUATION, 0, 1, b"")).await;
+    check(b"", &|n| frame(wire::PING, 0, 0, &u64::from(n).to_be_bytes())).await;
+    check(b"", &|_| frame(wire::SETTINGS, 0, 0, &[0, 4, 0, 0, 0xff, 0xff])).await;
+    check(&post(1), &|_| frame(wire::DATA, 0, 1, b"")).await;
+    check(&hang(1), &|_| frame(wire::WINDOW_UPDATE, 0, 1, &1_u32.to_be_bytes())).await;
 }
 
 #[tokio::test]
