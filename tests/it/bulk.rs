@@ -13,6 +13,9 @@ use crate::peers::Peers;
 
 const BODY: u64 = 256 << 20;
 
+/// What passes between two pods of the mesh.
+const LARGE: u64 = 1 << 30;
+
 /// What a sidecar may grow by, at its peak, while a body of any size passes.
 const AT_MOST_MORE: u64 = 16 << 20;
 
@@ -55,20 +58,24 @@ fn read_to_end(mut stream: &TcpStream, most: u64) -> u64 {
 }
 
 #[test]
-fn bodies_of_a_quarter_of_a_gibibyte_pass_each_way_in_constant_memory() {
-    in_pods!(bodies_of_a_quarter_of_a_gibibyte_pass_each_way_in_constant_memory, || {
+fn bodies_of_a_gibibyte_pass_each_way_in_constant_memory() {
+    in_pods!(bodies_of_a_gibibyte_pass_each_way_in_constant_memory, || {
         if program(&["curl"]).is_none() {
             return;
         }
         let mut peers = Peers::start("server:8080,server:9000");
+        // The path says how much: `/1024`.
         let _http = App::serve(&peers.server, 8080, |stream| {
             let head = read_head(&stream);
+            let length = head.split([' ', '/']).find_map(|word| word.parse().ok()).unwrap_or(BODY);
             if head.starts_with("GET") {
-                let _ =
-                    write!(&stream, "HTTP/1.1 200 OK\r\ncontent-length: {BODY}\r\nconnection: close\r\n\r\n");
-                let _ = send(&stream, BODY, &AtomicU64::new(0));
+                let _ = write!(
+                    &stream,
+                    "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+                );
+                let _ = send(&stream, length, &AtomicU64::new(0));
             } else {
-                let read = read_to_end(&stream, BODY).to_string();
+                let read = read_to_end(&stream, length).to_string();
                 let length = read.len();
                 let _ = write!(
                     &stream,
@@ -81,12 +88,12 @@ fn bodies_of_a_quarter_of_a_gibibyte_pass_each_way_in_constant_memory() {
             let _ = std::io::copy(&mut &stream, &mut &stream);
             let _ = stream.shutdown(Shutdown::Write);
         });
-        let upload = peers.mesh.scratch().join("upload");
-        std::fs::File::create(&upload).and_then(|file| file.set_len(BODY)).expect("a file of holes");
-        let upload = upload.display().to_string();
-        let both = |peers: &Peers, arguments: &[&str]| -> [String; 2] {
-            peers.callers().map(|caller| caller.curl(arguments))
+        let upload = |length: u64| {
+            let upload = peers.mesh.scratch().join(format!("upload-{length}"));
+            std::fs::File::create(&upload).and_then(|file| file.set_len(length)).expect("a file of holes");
+            upload.display().to_string()
         };
+        let uploads = [upload(LARGE), upload(BODY)];
         // What a first request needs is not what a large one needs.
         let small = ["-r", "0-1", "-o", "/dev/null", "http://HOST:8080/", "--max-filesize", "1"];
         for caller in peers.callers() {
@@ -94,10 +101,12 @@ fn bodies_of_a_quarter_of_a_gibibyte_pass_each_way_in_constant_memory() {
         }
         let before = [peak(&mut peers.server), peak(&mut peers.client)];
 
-        let got = both(&peers, &["-o", "/dev/null", "-w", "%{size_download}", "http://HOST:8080/"]);
-        assert_eq!(got, [BODY.to_string(), BODY.to_string()]);
-        let put = both(&peers, &["-H", "Expect:", "-T", &upload, "http://HOST:8080/"]);
-        assert_eq!(put, [BODY.to_string(), BODY.to_string()]);
+        for ((caller, length), upload) in peers.callers().into_iter().zip([LARGE, BODY]).zip(&uploads) {
+            let url = format!("http://HOST:8080/{length}");
+            let got = caller.curl(&["-o", "/dev/null", "-w", "%{size_download}", &url]);
+            assert_eq!(got, length.to_string());
+            assert_eq!(caller.curl(&["-H", "Expect:", "-T", upload, &url]), length.to_string());
+        }
         let address = (peers.server.address(), 9000);
         let echoed = peers.client.run(|| {
             let stream = TcpStream::connect(address).expect("a connection");

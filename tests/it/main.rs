@@ -48,6 +48,7 @@ mod sessions;
 mod stores;
 mod tidy;
 mod timeouts;
+mod tls;
 mod websockets;
 
 use std::fs;
