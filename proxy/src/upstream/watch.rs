@@ -231,3 +231,103 @@ impl Drop for Ticket {
         self.tell(Verdict::Unknown);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint() -> Arc<Endpoint> {
+        Arc::new(Endpoint {
+            workload: "default/orders-1".parse().unwrap(),
+            addresses: vec![[10, 0, 0, 1].into()],
+            identity: None,
+            inbound_port: None,
+            zone: String::new(),
+            weight: 1,
+            ports: Vec::new(),
+            healthy: true,
+        })
+    }
+
+    fn source() -> Source {
+        Source::Service("default/orders".parse().unwrap(), 80)
+    }
+
+    fn settings() -> CircuitBreaker {
+        CircuitBreaker { consecutive_failures: Some(4), failure_ratio: None, ..CircuitBreaker::default() }
+    }
+
+    /// Two workers' views of one endpoint.
+    fn workers(breakers: &Breakers, endpoint: &Arc<Endpoint>) -> [Rc<Watched>; 2] {
+        [(); 2].map(|()| {
+            let watched = Rc::new(Watched::default());
+            watched.set(Some((settings(), breakers.joint(&source(), endpoint))));
+            watched
+        })
+    }
+
+    fn call(watched: &Rc<Watched>, verdict: Verdict) {
+        watched.send(Instant::now()).unwrap().judge(verdict);
+    }
+
+    fn phase(breakers: &Breakers) -> Phase {
+        let listed = breakers.list(Instant::now());
+        assert_eq!(listed.len(), 2, "the endpoint, and the service as a whole: {listed:?}");
+        assert_eq!(listed[0].phase, listed[1].phase);
+        listed[0].phase
+    }
+
+    #[test]
+    fn failures_that_workers_see_are_counted_together_and_a_success_of_either_ends_the_row() {
+        let (breakers, endpoint) = (Breakers::default(), endpoint());
+        let [one, other] = workers(&breakers, &endpoint);
+        for _ in 0..3 {
+            call(&one, Verdict::Failed);
+            call(&other, Verdict::Failed);
+            call(&one, Verdict::Failed);
+            call(&other, Verdict::Worked);
+        }
+        assert_eq!(phase(&breakers), Phase::Closed);
+        let before = one.joint.borrow().changes.load(Ordering::Relaxed);
+        call(&one, Verdict::Failed);
+        call(&one, Verdict::Failed);
+        call(&other, Verdict::Failed);
+        call(&other, Verdict::Failed);
+        assert_eq!(phase(&breakers), Phase::Open);
+        assert!(one.joint.borrow().changes.load(Ordering::Relaxed) > before, "both workers look again");
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_told_with_the_next_outcome() {
+        let (breakers, endpoint) = (Breakers::default(), endpoint());
+        let [one, other] = workers(&breakers, &endpoint);
+        let joint = Arc::clone(&one.joint.borrow());
+        let busy = joint.breaker.lock().unwrap();
+        for _ in 0..3 {
+            call(&one, Verdict::Failed);
+        }
+        assert_eq!(one.standing(&settings(), Instant::now()), None, "nobody waits to see it");
+        drop(busy);
+        assert_eq!(phase(&breakers), Phase::Closed);
+        call(&one, Verdict::Failed);
+        assert_eq!(phase(&breakers), Phase::Open);
+        assert!(matches!(other.standing(&settings(), Instant::now()), Some(Standing::Open { .. })));
+    }
+
+    #[test]
+    fn an_endpoint_that_is_another_has_a_breaker_of_its_own() {
+        let (breakers, endpoint) = (Breakers::default(), endpoint());
+        let first = breakers.joint(&source(), &endpoint);
+        let sick = Arc::new(Endpoint { healthy: false, ..Endpoint::clone(&endpoint) });
+        assert!(
+            Arc::ptr_eq(&first, &breakers.joint(&source(), &sick)),
+            "its health is no part of what it is"
+        );
+        let moved =
+            Arc::new(Endpoint { addresses: vec![[10, 0, 0, 2].into()], ..Endpoint::clone(&endpoint) });
+        let second = breakers.joint(&source(), &moved);
+        assert!(!Arc::ptr_eq(&first, &second));
+        drop((first, second));
+        assert_eq!(breakers.list(Instant::now()), []);
+    }
+}
