@@ -79,6 +79,8 @@ fn an_app_that_fails_its_checks_leaves_rotation_and_comes_back_when_it_works() {
             let ready: Vec<_> =
                 listed.as_array().expect("a list").iter().map(|s| s["ready"] == true).collect();
             assert_eq!(ready.iter().filter(|ready| !**ready).count(), 1, "{listed}");
+            let said = mesh.weft_ok(&["status"]);
+            assert!(said.contains("no: fails the health check of default/orders"), "{said}");
             health.store(WORKS, Ordering::Relaxed);
             healthy(&client, "true", 2);
             assert_eq!(shares(&ask(&client, orders, 20))["one"], 10);

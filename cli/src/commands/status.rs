@@ -42,6 +42,7 @@ pub(super) struct Sidecar {
     version: String,
     services: Vec<String>,
     addresses: Vec<String>,
+    unhealthy: Vec<String>,
 }
 
 /// A resource that a sidecar would not take.
@@ -66,6 +67,7 @@ impl From<v1::SidecarStatus> for Sidecar {
             version: status.version,
             services: status.services,
             addresses: status.addresses,
+            unhealthy: status.unhealthy,
         }
     }
 }
@@ -100,12 +102,16 @@ impl Row for Sidecar {
             Some(rejected) => format!("rejected {}: {}", rejected.resource, rejected.reason),
             None => yes(self.in_sync),
         };
+        let ready = match self.unhealthy.first() {
+            Some(service) => format!("no: fails the health check of {service}"),
+            None => yes(self.ready),
+        };
         vec![
             self.namespace.clone(),
             self.workload.clone(),
             self.service_account.clone(),
             yes(self.connected),
-            yes(self.ready),
+            ready,
             in_sync,
             until(&self.certificate_expires),
             self.revision.to_string(),
@@ -138,6 +144,7 @@ mod tests {
             version: "0.1.0".into(),
             addresses: vec!["10.238.0.2".into()],
             services: vec!["default/web".into()],
+            unhealthy: Vec::new(),
         })
     }
 
@@ -150,8 +157,15 @@ mod tests {
     fn the_json_is_as_scripts_rely_on() {
         assert_eq!(
             serde_json::to_string(&sidecar(vec![rejection()])).unwrap(),
-            r#"{"namespace":"default","workload":"web-1","service_account":"web","connected":true,"ready":true,"revision":4,"in_sync":false,"rejected":[{"resource":"service default/orders","reason":"no address"}],"certificate_expires":"2026-01-03T03:04:05Z","version":"0.1.0","services":["default/web"],"addresses":["10.238.0.2"]}"#
+            r#"{"namespace":"default","workload":"web-1","service_account":"web","connected":true,"ready":true,"revision":4,"in_sync":false,"rejected":[{"resource":"service default/orders","reason":"no address"}],"certificate_expires":"2026-01-03T03:04:05Z","version":"0.1.0","services":["default/web"],"addresses":["10.238.0.2"],"unhealthy":[]}"#
         );
+    }
+
+    #[test]
+    fn who_fails_a_health_check_is_not_ready_and_it_is_said_of_which_service() {
+        let failing = Sidecar { ready: false, unhealthy: vec!["default/web".into()], ..sidecar(Vec::new()) };
+        assert_eq!(failing.cells()[4], "no: fails the health check of default/web");
+        assert_eq!(sidecar(Vec::new()).cells()[4], "yes");
     }
 
     #[test]

@@ -61,6 +61,7 @@ impl AdminService {
             version: registration.version,
             addresses: registration.addresses.iter().map(ToString::to_string).collect(),
             services,
+            unhealthy: registration.unhealthy.into_iter().collect(),
         }
     }
 

@@ -10,6 +10,7 @@ mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -165,7 +166,8 @@ impl HealthLoop {
             let check_of = Check { place, settings: check.settings.clone() };
             intended.insert(Subject::Own(check.service.clone()), check_of);
         }
-        for known in snapshot.services.values() {
+        let checked = |known: &&Arc<KnownService>| known.service.traffic.health_check.is_some();
+        for known in snapshot.services.values().filter(checked) {
             for endpoint in known.endpoints.iter().filter(|endpoint| endpoint.identity.is_none()) {
                 let Some(check) = of_other(known, endpoint) else { continue };
                 let (service, workload) = (known.service.name.clone(), endpoint.workload.clone());
