@@ -15,6 +15,7 @@ use std::hint::black_box;
 use std::process::ExitCode;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use weft_proxy::http::head::Head as _;
 use weft_proxy::http::headers::{self, ClientFields, Upgrade};
 use weft_proxy::http1::{RequestHead, ResponseHead, end_of_lines};
@@ -26,6 +27,12 @@ mod pair;
 /// What a browser sends, more or less.
 const REQUEST: &[u8] = b"GET /orders/7?expand=items HTTP/1.1\r\nHost: orders\r\nUser-Agent: bench/1.0\r\n\
     Accept: application/json\r\nAccept-Encoding: gzip, deflate\r\nCookie: session=0123456789abcdef\r\n\r\n";
+
+/// The same, of a client that wants nothing more.
+const LAST_REQUEST: &[u8] =
+    b"GET /orders/7?expand=items HTTP/1.1\r\nHost: orders\r\nUser-Agent: bench/1.0\r\n\
+    Accept: application/json\r\nAccept-Encoding: gzip, deflate\r\nCookie: session=0123456789abcdef\r\n\
+    Connection: close\r\n\r\n";
 
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: bench\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
     Content-Type: application/json\r\nContent-Length: 1024\r\nConnection: keep-alive\r\n\r\n";
@@ -40,13 +47,14 @@ fn main() -> ExitCode {
         "request-head" => request_head(times),
         "response-head" => response_head(times),
         "exchange" => exchange(times),
+        "connection" => connection(times),
         _ => return usage(),
     }
     ExitCode::SUCCESS
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: hot_path request-head|response-head|exchange TIMES");
+    eprintln!("usage: hot_path request-head|response-head|exchange|connection TIMES");
     ExitCode::from(2)
 }
 
@@ -85,6 +93,27 @@ fn response_head(times: u32) {
 /// Requests one after the other through both sidecars, with mutual TLS between them, on a connection that is kept. The
 /// client and the app are counted, too; they do next to nothing.
 fn exchange(times: u32) {
+    through_both(async |pair| {
+        let (mut stream, mut answer) = (pair.connect().await, vec![0; 4096]);
+        for _ in 0..times {
+            ask(&mut stream, REQUEST, &mut answer).await;
+        }
+    });
+}
+
+/// The same, each on a connection of its own. Those behind it are kept.
+fn connection(times: u32) {
+    through_both(async |pair| {
+        let mut answer = vec![0; 4096];
+        for _ in 0..times {
+            let mut stream = pair.connect().await;
+            ask(&mut stream, LAST_REQUEST, &mut answer).await;
+            assert_eq!(stream.read(&mut [0]).await.expect("an end"), 0, "nothing follows the answer");
+        }
+    });
+}
+
+fn through_both(client: impl AsyncFnOnce(&pair::Pair)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let (listener, address) = pair::app().await;
@@ -97,20 +126,17 @@ fn exchange(times: u32) {
                 stream.write_all(&answer).await.expect("an answer");
             }
         };
-        let client = async {
-            let mut stream = pair.connect().await;
-            let mut answer = vec![0; 4096];
-            for _ in 0..times {
-                stream.write_all(REQUEST).await.expect("a request");
-                let mut read = stream.read(&mut answer).await.expect("an answer");
-                while !answer[..read].ends_with(b"xxxx") {
-                    read += stream.read(&mut answer[read..]).await.expect("the rest of it");
-                }
-            }
-        };
         tokio::select! {
-            () = client => {}
+            () = client(&pair) => {}
             () = app => {}
         }
     });
+}
+
+async fn ask(stream: &mut TcpStream, request: &[u8], answer: &mut [u8]) {
+    stream.write_all(request).await.expect("a request");
+    let mut read = stream.read(answer).await.expect("an answer");
+    while !answer[..read].ends_with(b"xxxx") {
+        read += stream.read(&mut answer[read..]).await.expect("the rest of it");
+    }
 }
