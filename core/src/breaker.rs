@@ -4,9 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::model::CircuitBreaker;
-
-/// Into how many parts the window is cut; the oldest part is forgotten at once.
-const PARTS: u32 = 10;
+use crate::window::Window;
 
 /// How much longer than the first time it may stay open.
 const LONGEST: u32 = 10;
@@ -16,6 +14,7 @@ const LONGEST: u32 = 10;
 pub struct Breaker {
     state: State,
     consecutive: u32,
+    /// Requests, and failures among them.
     window: Window,
     /// How often it has opened without having been closed for long in between.
     openings: u32,
@@ -156,7 +155,7 @@ impl Breaker {
     pub fn worked(&mut self, count: u32, settings: &CircuitBreaker, now: Instant) {
         if count > 0 && self.state == State::Closed {
             self.consecutive = 0;
-            self.window.count(count, 0, settings.window, now);
+            self.window.count((count, 0), settings.window, now);
         }
     }
 
@@ -208,7 +207,7 @@ impl Breaker {
             Verdict::Worked => self.consecutive = 0,
             Verdict::Failed => self.consecutive = self.consecutive.saturating_add(1),
         }
-        self.window.count(1, u32::from(verdict == Verdict::Failed), settings.window, now);
+        self.window.count((1, u32::from(verdict == Verdict::Failed)), settings.window, now);
     }
 
     fn trips(&mut self, settings: &CircuitBreaker, now: Instant) -> bool {
@@ -249,43 +248,6 @@ impl Breaker {
 fn open_time(settings: &CircuitBreaker, openings: u32) -> Duration {
     let factor = 1_u32.checked_shl(openings.saturating_sub(1)).unwrap_or(LONGEST).min(LONGEST);
     settings.open_for.saturating_mul(factor)
-}
-
-/// Requests and failures of the last while.
-#[derive(Debug, Clone, Default)]
-struct Window {
-    parts: [(u32, u32); PARTS as usize],
-    /// When the newest part began, and which it is.
-    newest: Option<(Instant, usize)>,
-}
-
-impl Window {
-    fn count(&mut self, more: u32, failed: u32, whole: Duration, now: Instant) {
-        let part = (whole / PARTS).max(Duration::from_millis(1));
-        let (mut began, mut at) = self.newest.unwrap_or((now, 0));
-        if now.saturating_duration_since(began) > whole {
-            self.parts = Default::default();
-            began = now;
-        }
-        while now.saturating_duration_since(began) >= part {
-            began += part;
-            at = at.saturating_add(1) % self.parts.len();
-            if let Some(oldest) = self.parts.get_mut(at) {
-                *oldest = (0, 0);
-            }
-        }
-        self.newest = Some((began, at));
-        if let Some((requests, failures)) = self.parts.get_mut(at) {
-            *requests = requests.saturating_add(more);
-            *failures = failures.saturating_add(failed);
-        }
-    }
-
-    fn sum(&self) -> (u32, u32) {
-        self.parts.iter().fold((0, 0), |(requests, failures), part| {
-            (part.0.saturating_add(requests), part.1.saturating_add(failures))
-        })
-    }
 }
 
 /// Which endpoints are left out: those that are open, the longest first, but never more than `max_ejected` of them all;

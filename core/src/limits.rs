@@ -96,8 +96,12 @@ impl Limits {
 
     /// What is left at `now` for a try that is about to begin, and of the whole; none: not limited.
     pub fn left(&self, begun: Instant, now: Instant) -> Option<Duration> {
-        let whole = self.whole.map(|limit| limit.saturating_sub(now.saturating_duration_since(begun)));
         let each = self.each.filter(|each| each.until == Until::End).map(|each| each.limit);
-        [whole, each].into_iter().flatten().min()
+        [self.remaining(begun, now), each].into_iter().flatten().min()
+    }
+
+    /// What is left of the whole at `now`; none: not limited.
+    pub fn remaining(&self, begun: Instant, now: Instant) -> Option<Duration> {
+        self.whole.map(|limit| limit.saturating_sub(now.saturating_duration_since(begun)))
     }
 }

@@ -139,7 +139,9 @@ impl Session {
             (Purpose::Outbound(_), Ok(cluster)) => {
                 let key = cluster.key(head.fields(), self.client.ip(), &mut worker.rng.borrow_mut());
                 exchange.keyed(key);
-                exchange.limited(cluster.limits(exchange.route().map(|routed| &routed.rule().policy)));
+                let route = exchange.route().map(|routed| &routed.rule().policy);
+                let planned = cluster.plan(route, head.method().as_str());
+                exchange.planned(planned);
             }
             (Purpose::Inbound(requests), Ok(cluster))
                 if cluster.may_shed() && requests.asks_health(worker, head) =>

@@ -75,15 +75,18 @@ fn a_pod_that_accepts_and_never_speaks_is_given_up_after_timeouts_connect() {
 }
 
 #[test]
-fn what_is_not_enforced_is_refused_by_name_with_its_line() {
-    in_pods!(what_is_not_enforced_is_refused_by_name_with_its_line, || {
+fn what_cannot_be_meant_is_refused_by_name_with_its_line() {
+    in_pods!(what_cannot_be_meant_is_refused_by_name_with_its_line, || {
         let mesh = Mesh::start(weft(), Options::default());
         let path = mesh.scratch().join("policy.yaml");
-        let text = "apiVersion: weft.mesh/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: a}\nspec:\n  targetRef: {kind: Mesh}\n  hedging: {after: p95, max: 1}\n";
+        let text = "apiVersion: weft.mesh/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: a}\nspec:\n  targetRef: {kind: Mesh}\n  hedging: {after: p5, max: 1}\n";
         fs::write(&path, text).expect("a document");
         let output = mesh.weft(&["apply", "-f", path.to_str().expect("a path")]);
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{error}");
-        assert!(error.contains(":6: spec.hedging: is not enforced by this version yet"), "{error}");
+        assert!(
+            error.contains(":6: spec.hedging.after: \"p5\" is neither a time nor a percentile"),
+            "{error}"
+        );
     });
 }

@@ -42,3 +42,20 @@ fn failover() {
         assert!(said.lines().any(|line| line.contains(when) && line.ends_with(who)), "{when}, {who}: {said}");
     }
 }
+
+#[test]
+fn retries() {
+    let Some(said) = run("retries") else { return };
+    for line in [
+        "without, GET: 20 x 503",
+        "with, GET: 30 x 200",
+        "with, POST: 10 x 200",
+        "with, POST: 20 x 503",
+        "all fail, GET: 100 x 503",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    let sent = said.lines().find_map(|line| line.strip_prefix("all fail: ")?.split(' ').next()?.parse().ok());
+    // Each of the sidecar's workers rounds its own share down.
+    assert!(sent.is_some_and(|sent: u32| (105..=120).contains(&sent)), "{said}");
+}

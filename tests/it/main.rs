@@ -39,6 +39,7 @@ mod policy;
 mod rate_limits;
 mod reference;
 mod registration;
+mod retries;
 mod rotation;
 mod routes;
 mod run;

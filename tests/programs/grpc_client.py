@@ -25,6 +25,7 @@ class Kinds:
         self.chat = method("stream_stream", "Chat")
         self.introduce = method("unary_unary", "Introduce")
         self.refuse = method("unary_unary", "Refuse")
+        self.flaky = method("unary_unary", "Flaky")
         self.break_off = method("unary_stream", "BreakOff")
         self.hang = method("stream_stream", "Hang")
         self.tick = method("unary_stream", "Tick")
@@ -167,6 +168,21 @@ async def calls(channel, call):
     """So many calls, one after the other."""
     for _ in range(int(sys.argv[3])):
         assert await call.unary(b"abc") == b"cba"
+
+
+async def refused(channel, call):
+    """A call that its server refuses is refused."""
+    try:
+        await call.flaky(b"refused")
+        raise AssertionError("it was not refused")
+    except grpc.aio.AioRpcError as error:
+        assert (error.code(), error.details()) == (grpc.StatusCode.UNAVAILABLE, "not now"), error
+
+
+async def in_the_end(channel, call):
+    """Calls that their server refuses twice are answered."""
+    for number in range(40):
+        assert await call.flaky(b"name %d" % number) == (b"name %d" % number)[::-1]
 
 
 async def pings(channel, call):

@@ -12,6 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 ended = {}
+tried = {}
 waiting = 0
 together = asyncio.Event()
 
@@ -48,6 +49,14 @@ async def refuse(request, context):
     code, message = request.decode().split(" ", 1)
     context.set_trailing_metadata((("reason", "refused"),))
     await context.abort(grpc.StatusCode[code], message)
+
+
+async def flaky(request, context):
+    """Refuses two calls of a name and answers the third."""
+    tried[request] = tried.get(request, 0) + 1
+    if tried[request] % 3:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+    return request[::-1]
 
 
 async def break_off(request, context):
@@ -100,6 +109,7 @@ KINDS = {
     "Chat": grpc.stream_stream_rpc_method_handler(chat),
     "Introduce": grpc.unary_unary_rpc_method_handler(introduce),
     "Refuse": grpc.unary_unary_rpc_method_handler(refuse),
+    "Flaky": grpc.unary_unary_rpc_method_handler(flaky),
     "BreakOff": grpc.unary_stream_rpc_method_handler(break_off),
     "Hang": grpc.stream_stream_rpc_method_handler(hang),
     "Tick": grpc.unary_stream_rpc_method_handler(tick),

@@ -4,12 +4,14 @@ use super::question::Asked;
 use super::{Candidate, Decision, Explanation, Question};
 use crate::compile;
 use crate::host::Host;
-use crate::limits::Limits;
 use crate::manifest::{Kind, Resource, ResourceKey, Spec};
 use crate::model::{
-    Backend, BackendTarget, FieldEdits, Filters, Protocol, QualifiedName, RoutePolicy, RouteRules,
+    Backend, BackendTarget, FieldEdits, Filters, Protocol, QualifiedName, RetryBudget, RoutePolicy,
+    RouteRules,
 };
 use crate::path::Path;
+use crate::plan::Plan;
+use crate::retry::budget_of;
 use crate::route::{Called, Hit, Preflight, Request, Routes, Rule, Table, edit_path, location};
 use crate::world::World;
 
@@ -356,16 +358,19 @@ impl Explanation {
                 self.timeouts.insert(name, format!("{limit:?}"));
             }
         };
-        let limits = Limits::of(&traffic, Some(route));
+        let Plan { limits, retry, hedging } = Plan::of(&traffic, Some(route)).unwrap_or_default();
         time("connect", traffic.timeouts.connect);
         time("request", limits.whole);
         time("try", limits.each.map(|each| each.limit));
         time("idle", limits.idle);
-        if let Some(retry) = &route.retry {
-            let attempts = retry.attempts.map(|attempts| attempts.to_string());
-            self.retries.insert("attempts", attempts.unwrap_or_else(|| "the default".into()));
-            let codes: Vec<_> = retry.codes.iter().map(ToString::to_string).collect();
-            self.retries.insert("codes", codes.join(", "));
+        if let Some(retry) = &retry {
+            let RetryBudget { ratio, min_per_second, window } = budget_of(&traffic);
+            self.retries.extend(retry.describe());
+            self.retries
+                .insert("budget", format!("{ratio} in {window:?}, {min_per_second} a second in any case"));
+        }
+        if let Some(hedging) = hedging {
+            self.retries.insert("hedging", format!("a second endpoint after {}", hedging.after));
         }
         self.retries.insert("unsent", "what reached nobody goes to another endpoint, twice at most".into());
     }

@@ -284,13 +284,6 @@ impl<'a> Object<'a> {
         self.at.at(key).filter(|field| field.node.value != Value::Null)
     }
 
-    /// Refuses fields of the language that this version does not carry out: what is accepted is in force.
-    pub(super) fn refuse_unenforced(&self, keys: &[&str]) {
-        for field in keys.iter().filter_map(|key| self.field(key)) {
-            field.mistake("is not enforced by this version yet", "take it out");
-        }
-    }
-
     /// A field that must be there.
     pub(super) fn required(&self, key: &str, hint: &str) -> Option<Field<'a>> {
         let field = self.field(key);

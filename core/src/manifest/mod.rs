@@ -15,6 +15,7 @@ mod mesh_config;
 mod node;
 mod rate_limit;
 mod resource;
+mod retries;
 mod route;
 mod service;
 mod suggest;

@@ -7,6 +7,7 @@ use super::document::Places;
 use super::health_check::{self, HealthCheckLayer};
 use super::layers::layers;
 use super::node::Value;
+use super::retries::{HedgingLayer, RetriesLayer, read_hedging, read_retries};
 use super::target::{self, TargetKind};
 use crate::model::{
     Balancing, BalancingPolicy, Bulkhead, CircuitBreaker, ConcurrencyMode, HashCookie, HashKey, Locality,
@@ -52,6 +53,10 @@ pub struct TrafficLayer {
     pub concurrency: Option<ConcurrencyMode>,
     /// How an app is asked whether it works.
     pub health_check: Option<HealthCheckLayer>,
+    /// What is tried again.
+    pub retries: Option<Box<RetriesLayer>>,
+    /// When a second endpoint is asked.
+    pub hedging: Option<HedgingLayer>,
 }
 
 layers! {
@@ -116,25 +121,15 @@ impl TrafficLayer {
     /// This one where it says something, else the one below.
     #[must_use]
     pub fn over(self, below: &Self) -> Self {
-        let breaker = match (self.circuit_breaker, &below.circuit_breaker) {
-            (Some(above), Some(below)) => Some(above.over(below)),
-            (above, below) => above.or_else(|| below.clone()),
-        };
-        let bulkhead = match (self.bulkhead, &below.bulkhead) {
-            (Some(above), Some(below)) => Some(above.over(below)),
-            (above, below) => above.or_else(|| below.clone()),
-        };
-        let health_check = match (self.health_check, &below.health_check) {
-            (Some(above), Some(below)) => Some(above.over(below)),
-            (above, below) => above.or_else(|| below.clone()),
-        };
         Self {
             balancing: self.balancing.over(&below.balancing),
             timeouts: self.timeouts.over(&below.timeouts),
-            circuit_breaker: breaker,
-            bulkhead,
+            circuit_breaker: section(self.circuit_breaker, &below.circuit_breaker, CircuitBreakerLayer::over),
+            bulkhead: section(self.bulkhead, &below.bulkhead, BulkheadLayer::over),
             concurrency: self.concurrency.or(below.concurrency),
-            health_check,
+            health_check: section(self.health_check, &below.health_check, HealthCheckLayer::over),
+            retries: section(self.retries, &below.retries, |above, below| Box::new(above.over(below))),
+            hedging: section(self.hedging, &below.hedging, HedgingLayer::over),
         }
     }
 
@@ -145,7 +140,16 @@ impl TrafficLayer {
 
     /// What holds, with the defaults of what nobody has said.
     pub fn resolve(self) -> Traffic {
-        let Self { balancing, timeouts, circuit_breaker, bulkhead, concurrency: _, health_check } = self;
+        let Self {
+            balancing,
+            timeouts,
+            circuit_breaker,
+            bulkhead,
+            concurrency: _,
+            health_check,
+            retries,
+            hedging,
+        } = self;
         Traffic {
             balancing: Balancing {
                 policy: balancing.policy.unwrap_or_default(),
@@ -157,6 +161,8 @@ impl TrafficLayer {
             circuit_breaker: circuit_breaker.map(CircuitBreakerLayer::resolve),
             bulkhead: bulkhead.map(BulkheadLayer::resolve),
             health_check: health_check.and_then(HealthCheckLayer::resolve),
+            retries: retries.map(|retries| Box::new(retries.resolve())),
+            hedging: hedging.map(HedgingLayer::resolve),
             faults: Vec::new(),
         }
     }
@@ -181,7 +187,17 @@ impl TrafficLayer {
             self.bulkhead.is_some(),
             self.concurrency.is_some(),
             self.health_check.is_some(),
+            self.retries.is_some(),
+            self.hedging.is_some(),
         ]
+    }
+}
+
+/// One policy's section over a less specific one's: where neither speaks of it there is none.
+fn section<L: Clone>(above: Option<L>, below: &Option<L>, over: fn(L, &L) -> L) -> Option<L> {
+    match (above, below) {
+        (Some(above), Some(below)) => Some(over(above, below)),
+        (above, below) => above.or_else(|| below.clone()),
     }
 }
 
@@ -212,8 +228,16 @@ impl BulkheadLayer {
 }
 
 /// The sections that are enforced.
-const SECTIONS: [&str; 6] =
-    ["loadBalancing", "timeouts", "circuitBreaker", "bulkhead", "concurrency", "healthCheck"];
+const SECTIONS: [&str; 8] = [
+    "loadBalancing",
+    "timeouts",
+    "circuitBreaker",
+    "bulkhead",
+    "concurrency",
+    "healthCheck",
+    "retries",
+    "hedging",
+];
 
 /// Those that are about an app, and may be said of one workload.
 const OF_APPS: [&str; 2] = ["concurrency", "healthCheck"];
@@ -236,7 +260,6 @@ pub(super) fn read(
     places: &mut Places,
 ) -> Option<TrafficPolicySpec> {
     let spec = spec.object(&FIELDS)?;
-    spec.refuse_unenforced(&["retries", "hedging"]);
     let target = target::read(&spec, namespace, &TARGETS, places);
     let layer = TrafficLayer {
         balancing: spec.field("loadBalancing").and_then(|field| balancing(&field)).unwrap_or_default(),
@@ -245,7 +268,10 @@ pub(super) fn read(
         bulkhead: spec.field("bulkhead").and_then(|field| bulkhead(&field)),
         concurrency: spec.field("concurrency").and_then(|field| concurrency(&field)),
         health_check: spec.field("healthCheck").and_then(|field| health_check::read(&field)),
+        retries: spec.field("retries").and_then(|field| read_retries(&field)).map(Box::new),
+        hedging: spec.field("hedging").and_then(|field| read_hedging(&field)),
     };
+    compare(&spec, &layer);
     if let Some(PolicyTarget::Workload(_)) = &target {
         for field in SECTIONS.iter().filter(|key| !OF_APPS.contains(key)).filter_map(|key| spec.field(key)) {
             field.mistake("is about calls of a service, not about one workload", "say it of the Service");
@@ -255,6 +281,17 @@ pub(super) fn read(
         places.extend(spec.field(section).map(|field| (format!("spec.{section}"), field.place())));
     }
     Some(TrafficPolicySpec { target: target?, layer: Box::new(layer) })
+}
+
+/// What one policy says must be possible at once.
+fn compare(spec: &Object<'_>, layer: &TrafficLayer) {
+    let each = layer.retries.as_ref().and_then(|retries| retries.per_try);
+    if let (Some(whole), Some(each)) = (layer.timeouts.request.filter(|whole| !whole.is_zero()), each)
+        && each > whole
+        && let Some(field) = spec.field("retries").and_then(|field| field.at("perTryTimeout"))
+    {
+        field.mistake("one try may not take longer than the whole request", "write a shorter one");
+    }
 }
 
 fn balancing(field: &Field<'_>) -> Option<BalancingLayer> {

@@ -9,6 +9,7 @@ mod protection;
 mod rate;
 mod ratio;
 mod resource;
+mod retries;
 mod route;
 mod service;
 mod target;
@@ -29,6 +30,7 @@ pub(crate) use rate::is_token;
 pub use rate::{KeyPart, KeyPartError, Limit, RateLimit};
 pub use ratio::{Ratio, RatioError};
 pub use resource::{Resource, ResourceName};
+pub use retries::{Backoff, GRPC_FAILURES, HedgeAfter, Hedging, Retries, RetryBudget, RetryMethods, RetryOn};
 pub use route::{
     AllowedOrigin, Backend, BackendTarget, CookieLifetime, Cors, ExpressionError, FieldEdits, FieldMatch,
     Filters, HeaderName, HeaderValue, HostName, HostPattern, HttpMatch, HttpRule, Listed, Method, Mirror,

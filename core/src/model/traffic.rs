@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{HealthCheck, Ratio};
+use super::{HealthCheck, Hedging, Ratio, Retries};
 
 /// How a service is to be called.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -17,6 +17,10 @@ pub struct Traffic {
     pub bulkhead: Option<Bulkhead>,
     /// How its endpoints are asked whether they work. Those that have a sidecar are asked by that.
     pub health_check: Option<HealthCheck>,
+    /// What is tried again; none: what reached nobody.
+    pub retries: Option<Box<Retries>>,
+    /// When a second endpoint is asked; none: never.
+    pub hedging: Option<Hedging>,
     /// What its callers are to be tried with.
     pub faults: Vec<Fault>,
 }

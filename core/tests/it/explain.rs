@@ -46,7 +46,7 @@ spec:
 apiVersion: weft.mesh/v1alpha1
 kind: TrafficPolicy
 metadata: {name: real}
-spec: {targetRef: {kind: Service, name: real}, timeouts: {connect: 250ms}}
+spec: {targetRef: {kind: Service, name: real}, timeouts: {connect: 250ms}, retries: {on: [503, grpc:unavailable]}, hedging: {after: p99}}
 ---
 apiVersion: weft.mesh/v1alpha1
 kind: FaultInjection
@@ -113,11 +113,20 @@ fn a_call_is_followed_from_its_route_to_its_endpoints() {
     assert_eq!(told.backends, [("default/real:8080".to_owned(), 0.9), ("default/two:80".to_owned(), 0.1)]);
     assert_eq!(told.mirrors, ["default/db:5432"]);
     assert_eq!(told.timeouts["connect"], "250ms");
+    assert_eq!(
+        (told.retries["on"].as_str(), told.retries["attempts"].as_str()),
+        ("503, grpc:unavailable", "2")
+    );
+    assert_eq!(told.retries["budget"], "20% in 10s, 10 a second in any case");
+    assert_eq!(told.retries["hedging"], "a second endpoint after p99");
     assert_eq!(told.endpoints[0].address, "10.0.0.1:8080");
     let policies: Vec<_> = told.policy.iter().map(|told| format!("{} {}", told.policy, told.does)).collect();
     assert_eq!(
         policies,
-        ["TrafficPolicy default/real says timeouts", "AuthorizationPolicy default/readers allowed"]
+        [
+            "TrafficPolicy default/real says timeouts, retries, hedging",
+            "AuthorizationPolicy default/readers allowed"
+        ]
     );
     // What is decided on is what the route has made of it, and each decision names its line.
     assert!(told.steps.iter().any(|step| step.text.contains("/v1/7?a=b")), "{told:#?}");

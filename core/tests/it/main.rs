@@ -16,6 +16,8 @@ mod documents;
 #[cfg(test)]
 mod explain;
 #[cfg(test)]
+mod hedging;
+#[cfg(test)]
 mod inject;
 #[cfg(test)]
 mod limits;
@@ -27,6 +29,8 @@ mod paths;
 mod policies;
 #[cfg(test)]
 mod rates;
+#[cfg(test)]
+mod retries;
 #[cfg(test)]
 mod routes;
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod filter;
 mod health;
 mod mesh;
 mod rate;
+mod retries;
 mod route;
 mod service;
 mod traffic;

@@ -20,6 +20,8 @@ impl TryFrom<v1::Traffic> for model::Traffic {
             circuit_breaker: wire.circuit_breaker.map(TryInto::try_into).transpose()?,
             bulkhead: wire.bulkhead.map(TryInto::try_into).transpose()?,
             health_check: wire.health_check.map(TryInto::try_into).transpose()?,
+            retries: wire.retries.map(TryInto::try_into).transpose()?.map(Box::new),
+            hedging: wire.hedging.map(TryInto::try_into).transpose()?,
             faults: wire.faults.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         })
     }
@@ -27,7 +29,16 @@ impl TryFrom<v1::Traffic> for model::Traffic {
 
 impl From<&model::Traffic> for v1::Traffic {
     fn from(traffic: &model::Traffic) -> Self {
-        let model::Traffic { balancing, timeouts, circuit_breaker, bulkhead, health_check, faults } = traffic;
+        let model::Traffic {
+            balancing,
+            timeouts,
+            circuit_breaker,
+            bulkhead,
+            health_check,
+            retries,
+            hedging,
+            faults,
+        } = traffic;
         Self {
             balancing: Some(balancing.into()),
             timeouts: Some(timeouts.into()),
@@ -35,6 +46,8 @@ impl From<&model::Traffic> for v1::Traffic {
             bulkhead: bulkhead.as_ref().map(Into::into),
             health_check: health_check.as_ref().map(Into::into),
             faults: faults.iter().map(Into::into).collect(),
+            retries: retries.as_deref().map(Into::into),
+            hedging: hedging.as_ref().map(Into::into),
         }
     }
 }
@@ -228,7 +241,7 @@ pub(super) fn positive(field: &'static str, count: u32) -> Result<u32, ConvertEr
     if count == 0 { Err(ConvertError::Range(field, 0)) } else { Ok(count) }
 }
 
-fn ratio(field: &'static str, per_million: u32) -> Result<Ratio, ConvertError> {
+pub(super) fn ratio(field: &'static str, per_million: u32) -> Result<Ratio, ConvertError> {
     let ratio = Ratio::from_millionths(per_million);
     if ratio.per_million() == per_million {
         Ok(ratio)
@@ -299,6 +312,8 @@ mod tests {
                     max_pending_requests: 0,
                 }),
                 health_check: Some(model::HealthCheck::new(model::Probe::Tcp)),
+                retries: None,
+                hedging: None,
                 faults: vec![model::Fault {
                     headers: vec![("x-chaos".into(), "1".into())],
                     delay: Some((Duration::from_secs(2), Ratio::percent(10))),

@@ -10,7 +10,9 @@ use http::header::HeaderName;
 use weft_core::breaker::Verdict;
 use weft_core::classify::{self, Outcome};
 use weft_core::limits::Limits;
+use weft_core::plan::Plan;
 use weft_core::rate::Usage;
+use weft_core::retry::{Retry, Twice};
 use weft_core::trace::{SpanId, TraceContext};
 
 use super::head::{Fields, Head};
@@ -71,10 +73,22 @@ pub struct Exchange {
     endpoint: Cell<u64>,
     /// The rule it falls under; none: its service has no routes.
     routed: Option<Box<Routed>>,
-    /// How long it may take, where anything says so.
-    limits: Option<Box<Limits>>,
     /// How much of rate limits its caller has left; none: none is about it.
     usage: Option<Box<Usage>>,
+    /// How long it may take and how often it is tried, where anything says so.
+    plan: Option<Planned>,
+    /// Whether more was wanted than the service's budget had.
+    over_budget: Cell<bool>,
+    hedges: Cell<u32>,
+}
+
+/// What holds for a request.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// What was said of requests like it.
+    pub plan: Rc<Plan>,
+    /// What it would mean to carry it out twice.
+    pub twice: Twice,
 }
 
 /// What was asked of whom, and when.
@@ -115,19 +129,16 @@ impl Exchange {
             affinity: None,
             endpoint: Cell::default(),
             routed: None,
-            limits: None,
             usage: None,
+            plan: None,
+            over_budget: Cell::default(),
+            hedges: Cell::default(),
         }
     }
 
     /// What decides on the endpoint where equal requests are to go to the same one.
     pub fn key(&self) -> Option<u64> {
         self.facts.key
-    }
-
-    /// Whether it is gRPC.
-    pub fn is_grpc(&self) -> bool {
-        self.facts.protocol == Spoken::Grpc
     }
 
     /// How long ago its head was read.
@@ -189,14 +200,62 @@ impl Exchange {
         self.routed.as_deref()
     }
 
-    /// How long it may take.
-    pub fn limited(&mut self, limits: Limits) {
-        self.limits = (!limits.is_none()).then(|| Box::new(limits));
+    /// How long it may take and how often it is tried.
+    pub fn planned(&mut self, plan: Option<Planned>) {
+        self.plan = plan;
+    }
+
+    /// How long it may take and how often it is tried; none: nothing says so.
+    pub fn plan(&self) -> Option<&Planned> {
+        self.plan.as_ref()
     }
 
     /// How long it may take; none: nothing says so.
     pub fn limits(&self) -> Option<&Limits> {
-        self.limits.as_deref()
+        self.plan.as_ref().map(|planned| &planned.plan.limits)
+    }
+
+    /// What is tried again, besides what reached nobody.
+    pub fn retry(&self) -> Option<&Retry> {
+        self.plan.as_ref()?.plan.retry.as_ref()
+    }
+
+    /// Whether it is gRPC.
+    pub fn is_grpc(&self) -> bool {
+        self.facts.protocol == Spoken::Grpc
+    }
+
+    /// Bytes of its body that have come so far.
+    pub fn request_bytes(&self) -> u64 {
+        self.bytes_in.get()
+    }
+
+    /// It was answered in a way that another answer is hoped for.
+    pub fn answered_in_vain(&self, status: u16, grpc_status: Option<u8>) {
+        if let Some(ticket) = self.ticket.take() {
+            ticket.judge(judge(status, grpc_status));
+        }
+    }
+
+    /// It would have been sent once more, had there been budget for it.
+    pub fn over_budget(&self) {
+        self.over_budget.set(true);
+    }
+
+    /// A second endpoint is asked though the first may still answer.
+    pub fn hedged(&self) {
+        self.hedges.set(self.hedges.get() + 1);
+        self.sends.set(self.sends.get() + 1);
+    }
+
+    /// The second endpoint has answered first, which says nothing of the other but that it was slow.
+    pub fn overtaken_by(&self, flight: &mut InFlight) {
+        self.endpoint.set(flight.endpoint_id());
+        self.upstream.set(flight.address());
+        if let Some(security) = flight.security() {
+            self.security.set(security);
+        }
+        drop(self.ticket.replace(flight.take_ticket()));
     }
 
     /// A rate limit counts it.
@@ -300,12 +359,17 @@ impl Exchange {
     fn verdict(&self) -> Verdict {
         match (self.error.get(), self.status.get()) {
             (Some(code), _) => code.verdict(),
-            (None, Some(status)) => match classify::classify(status, self.grpc_status.get()) {
-                Outcome::Failure => Verdict::Failed,
-                Outcome::Success | Outcome::CallerError => Verdict::Worked,
-            },
+            (None, Some(status)) => judge(status, self.grpc_status.get()),
             (None, None) => Verdict::Unknown,
         }
+    }
+}
+
+/// What an answer tells of the endpoint.
+fn judge(status: u16, grpc_status: Option<u8>) -> Verdict {
+    match classify::classify(status, grpc_status) {
+        Outcome::Failure => Verdict::Failed,
+        Outcome::Success | Outcome::CallerError => Verdict::Worked,
     }
 }
 
@@ -335,6 +399,8 @@ impl Drop for Exchange {
             client: Some(self.facts.client),
             upstream: self.upstream.get(),
             retries: self.sends.get().saturating_sub(1),
+            hedges: self.hedges.get(),
+            over_budget: self.over_budget.get(),
             trace: self.facts.trace,
             parent: self.facts.parent,
         });

@@ -7,11 +7,13 @@ pub mod headers;
 pub mod patience;
 mod respond;
 pub mod target;
+mod vain;
 
 pub use cork::Cork;
-pub use exchange::{Exchange, Facts};
+pub use exchange::{Exchange, Facts, Planned};
 pub use patience::Patience;
 pub use respond::refusal;
+pub use vain::{Vain, answered_in_vain};
 
 /// A version of HTTP on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -48,6 +48,13 @@ impl Patience {
         Self(Some(Box::new(Watched { limits, progress, timer: Box::pin(sleep_until(fires)), fires })))
     }
 
+    /// A try is over, or none has begun: only the whole is waited for.
+    pub fn end_try(&mut self) {
+        if let Some(watched) = &mut self.0 {
+            watched.progress.tried = None;
+        }
+    }
+
     /// A try begins.
     pub fn begin_try(&mut self) {
         if let Some(watched) = &mut self.0 {
@@ -79,6 +86,12 @@ impl Patience {
             watched.limits.whole = None;
             watched.limits.each = None;
         }
+    }
+
+    /// What is left of the whole; none: it is not limited.
+    pub fn remaining(&self) -> Option<Duration> {
+        let watched = self.0.as_ref()?;
+        watched.limits.remaining(watched.progress.begun, Instant::now().into_std())
     }
 
     /// What is left for a try that begins now; none: it is not limited.
@@ -166,6 +179,8 @@ mod tests {
         let mut patience = Patience::new(Some(&limits), None, Duration::ZERO);
         patience.begin_try();
         assert_eq!((late(&mut patience).await, begun.elapsed()), (Late::Try, SECOND));
+        patience.end_try();
+        assert_eq!(patience.allows(async { Ok(()) }).await, Ok(()));
         patience.begin_try();
         patience.answered();
         tokio::time::sleep(SECOND).await;

@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
@@ -17,7 +17,7 @@ use super::head::{MAX_HEAD, RequestHead, Wish, end_of_lines};
 use super::outgoing::Outgoing;
 use super::refuse::Refusal;
 use super::replica::Replica;
-use super::transit::Upload;
+use super::upload::Upload;
 use crate::http::head::Head as _;
 use crate::http::headers::{self, Upgrade};
 use crate::mirror::{self, Copying};
@@ -120,7 +120,8 @@ fn receive(
         let head = mirror::Head::Http1(Replica::of(&out.bytes, terms));
         Copying::begin(&session.worker, mirrors, head)
     });
-    let mut upload = Upload::new(out, terms.framing);
+    let kept = ruling.exchange.retry().map_or(0, |retry| retry.max_body);
+    let mut upload = Upload::new(out, terms.framing, kept);
     upload.way.copying = copying;
     Ok((Request { terms, upload, waited }, ruling))
 }
@@ -139,6 +140,18 @@ impl Caller {
         let polled = self.input.poll_read(cx, &mut self.stream);
         self.has_ended |= matches!(polled, Poll::Ready(Ok(0)));
         polled
+    }
+
+    /// Ready when the client is gone, after all of its request. Its end alone is none: it may have said all it wants to and
+    /// still listen. Bytes that are there already are another request, or what an upgrade will carry: they are not added to.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.has_ended || !self.input.is_empty() {
+            return Poll::Pending;
+        }
+        match ready!(self.poll_read(cx)) {
+            Ok(_) => Poll::Pending,
+            Err(_) => Poll::Ready(()),
+        }
     }
 
     /// Waits for a request to begin; not, if the client ends or we do.

@@ -12,12 +12,15 @@ mod fields;
 mod forward;
 mod framing;
 mod head;
+mod journey;
 mod outgoing;
+mod race;
 mod refuse;
 mod replica;
 mod response;
 mod target;
 mod transit;
+mod upload;
 mod way;
 
 pub use connection::serve;

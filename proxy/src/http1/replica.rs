@@ -60,7 +60,7 @@ impl Replica {
                 // It may have been closed while it lay idle.
                 Err(_) if server.is_reused() && self.terms.is_idempotent && !again => {
                     again = true;
-                    attempts.avoid(flight);
+                    attempts.avoid(&mut flight);
                 }
                 Err(code) => {
                     server.stream.reset();

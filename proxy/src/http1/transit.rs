@@ -7,6 +7,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
+use weft_core::limits::Late;
+use weft_core::retry::Failed;
 
 use super::Malformed;
 use super::buffer::Buffer;
@@ -15,64 +17,17 @@ use super::framing::{Decoder, Framing};
 use super::head::{ResponseHead, Terms, Wish, end_of_lines};
 use super::outgoing::Outgoing;
 use super::response::{self, Answer, Circumstances};
+use super::upload::{Sending, Upload};
 use super::way::Way;
 use crate::failure::ErrorCode;
-use crate::http::{Exchange, Patience};
+use crate::http::{Exchange, Patience, Vain, answered_in_vain};
 use crate::observe::Security;
-use crate::upstream::InFlight;
+use crate::stream::Stream;
 use crate::upstream::http1::Connection;
+use crate::upstream::{Hedge, InFlight};
 
 /// How long a caller may neither send nor take what is waited for.
 const CALLER_IDLE: Duration = Duration::from_secs(5 * 60);
-
-/// The request's way to an endpoint. It outlives an attempt.
-#[derive(Debug)]
-pub(super) struct Upload {
-    pub(super) way: Way,
-    state: Sending,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sending {
-    UnderWay,
-    /// All of it has been sent.
-    Sent,
-    /// The endpoint takes no more.
-    Refused,
-    /// Nor does it here, but the caller was told that its connection goes on: the rest is read and goes to no one.
-    Dropping,
-    /// There is no more of that.
-    Dropped,
-}
-
-impl Upload {
-    /// Of a request whose head is in `out`.
-    pub(super) fn new(mut out: Outgoing, framing: Framing) -> Self {
-        out.keep();
-        Self { way: Way::new(out, framing), state: Sending::UnderWay }
-    }
-
-    /// Whether all of it has been sent.
-    pub(super) fn is_sent(&self) -> bool {
-        self.state == Sending::Sent
-    }
-
-    /// Whether more of it is to come from the caller, for the endpoint or for no one.
-    fn is_moving(&self) -> bool {
-        matches!(self.state, Sending::UnderWay | Sending::Dropping)
-    }
-
-    /// Whether it can be sent once more.
-    pub(super) fn is_kept(&self) -> bool {
-        self.way.out.is_kept()
-    }
-
-    /// Sends it once more, on another connection.
-    pub(super) fn again(&mut self) {
-        self.way.out.again();
-        self.state = Sending::UnderWay;
-    }
-}
 
 /// How an exchange went.
 #[derive(Debug)]
@@ -88,8 +43,12 @@ pub(super) enum Outcome {
     Switched(Buffer),
     /// The endpoint said nothing and ended the connection.
     Unanswered(End),
-    /// There will be no response, and none has begun.
-    Failed(ErrorCode),
+    /// There will be no response, and none has begun; what became of the try, where another may be hoped for.
+    Failed(ErrorCode, Option<Failed>),
+    /// It was answered with this status, and another answer may be hoped for. Nothing of it has been passed on.
+    InVain(Vain, u16),
+    /// All of the request has been sent, nothing has come, and it is time to ask another endpoint beside this one.
+    Slow,
     /// The response broke off.
     Truncated,
     /// It took too long, and its response has begun.
@@ -119,18 +78,30 @@ pub(super) struct Transit<'a> {
     pub(super) flight: &'a mut InFlight,
     /// How long it may take.
     pub(super) patience: &'a mut Patience,
-    /// Whether the caller's connection is to be used again.
-    pub(super) persists: bool,
+    /// When another endpoint is asked beside this one, where a policy says so.
+    pub(super) hedge: Option<&'a mut Hedge>,
+    /// What is looked at before it is passed on.
+    pub(super) heed: Heed,
+}
+
+/// What is looked at before it is passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heed {
+    /// Whether another answer may be hoped for.
+    Answers,
+    /// Nothing any more.
+    Nothing,
 }
 
 /// The response's way back.
 #[derive(Debug)]
-struct Download {
+pub(super) struct Download {
     received: Buffer,
     way: Way,
     stage: Stage,
     /// How far a head was looked for.
     seen: usize,
+    /// Whether the caller's connection is to be used again.
     persists: bool,
     server_persists: bool,
     waiting: Waiting,
@@ -160,17 +131,8 @@ struct Waiting {
 
 impl Transit<'_> {
     /// Passes both messages through, as far as they go.
-    pub(super) async fn run(mut self) -> Outcome {
-        let mut download = Download {
-            received: Buffer::default(),
-            way: Way::new(Outgoing::new(), Framing::Empty),
-            stage: Stage::Silent,
-            seen: 0,
-            persists: self.persists,
-            server_persists: false,
-            waiting: Waiting::default(),
-        };
-        poll_fn(|cx| self.poll(cx, &mut download)).await
+    pub(super) async fn run(mut self, download: &mut Download) -> Outcome {
+        poll_fn(|cx| self.poll(cx, download)).await
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, download: &mut Download) -> Poll<Outcome> {
@@ -188,11 +150,14 @@ impl Transit<'_> {
         if std::mem::take(&mut download.waiting.moved_now) {
             self.patience.moved();
         }
-        ready!(self.patience.poll(cx));
+        if self.is_slow(cx, download) {
+            return Poll::Ready(Outcome::Slow);
+        }
+        let late = ready!(self.patience.poll(cx));
         let is_silent = matches!(download.stage, Stage::Silent | Stage::Head);
         // Half an interim head stands in the way of the mesh's own answer.
         Poll::Ready(match is_silent && download.way.out.is_done(&download.received) {
-            true => Outcome::Failed(ErrorCode::Timeout),
+            true => Outcome::Failed(ErrorCode::Timeout, (late == Late::Try).then_some(Failed::Late)),
             false => Outcome::Late,
         })
     }
@@ -250,7 +215,7 @@ impl Transit<'_> {
             match digested {
                 Ok(()) => {}
                 // Half an interim head stands in the way of the mesh's own answer.
-                Err(Outcome::Failed(_)) if !way.out.is_done(received) => {
+                Err(Outcome::Failed(..)) if !way.out.is_done(received) => {
                     return Poll::Ready(Outcome::Truncated);
                 }
                 Err(outcome) => return Poll::Ready(outcome),
@@ -313,13 +278,18 @@ impl Transit<'_> {
 
     /// Whether there was a whole head.
     fn digest_head(&mut self, download: &mut Download) -> Result<bool, Outcome> {
-        const NONSENSE: Outcome = Outcome::Failed(ErrorCode::ProtocolError);
+        const NONSENSE: Outcome = Outcome::Failed(ErrorCode::ProtocolError, Some(Failed::Reset));
         let bytes = download.received.unseen();
         let Some(length) = end_of_lines(bytes, &mut download.seen).map_err(|_| NONSENSE)? else {
             return if download.received.is_full() { Err(NONSENSE) } else { Ok(false) };
         };
         let mut head = ResponseHead::parse(bytes.get(..length).unwrap_or_default()).map_err(|_| NONSENSE)?;
         let patience = head.patience();
+        if let Some(vain) = self.is_vain(&head, &download.way, &download.received) {
+            let status = head.status;
+            download.seen = 0;
+            return Err(Outcome::InVain(vain, status));
+        }
         // What was held back for something else is no request.
         let holds_none = match self.terms.wish {
             Wish::None => true,
@@ -330,7 +300,7 @@ impl Transit<'_> {
             exchange: self.exchange,
             terms: self.terms,
             is_from_mesh: self.flight.security() == Some(Security::Mutual),
-            persists: self.persists && holds_none && self.upload.state != Sending::Refused,
+            persists: download.persists && holds_none && self.upload.state != Sending::Refused,
             request_ended: self.upload.is_sent(),
         };
         let answer = response::pass(&mut head, how, &mut download.way.out.bytes).map_err(|_| NONSENSE)?;
@@ -346,6 +316,9 @@ impl Transit<'_> {
             Answer::Final { framing, encoding, persists, server_persists } => {
                 self.exchange.responded(head.status, &head.fields);
                 self.patience.answered();
+                if let Some(hedge) = &self.hedge {
+                    hedge.answered();
+                }
                 if head.status < 500 {
                     self.flight.answered();
                 }
@@ -364,27 +337,75 @@ impl Transit<'_> {
         Ok(true)
     }
 
-    /// Ready when the caller is gone. Its end alone is none: it may have said all it wants to and still listen.
+    /// Whether another answer may be hoped for than one that begins so. An interim one may be half written already, and
+    /// stands in the way of others.
+    fn is_vain(&self, head: &ResponseHead<'_>, way: &Way, received: &Buffer) -> Option<Vain> {
+        let may_be = self.heed == Heed::Answers && head.status >= 400 && self.upload.is_kept();
+        if !may_be || !way.out.is_done(received) {
+            return None;
+        }
+        answered_in_vain(self.exchange, head.status, &head.fields, self.flight.security())
+    }
+
+    /// Whether it is time to ask another endpoint beside this one.
+    fn is_slow(&mut self, cx: &mut Context<'_>, download: &Download) -> bool {
+        let Some(hedge) = &mut self.hedge else { return false };
+        let is_silent = download.stage == Stage::Silent && download.received.is_empty();
+        hedge.is_due(cx) && is_silent && self.upload.is_sent() && self.upload.is_kept()
+    }
+
+    /// Ready when the caller is gone.
     fn poll_caller(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let caller = &mut *self.caller;
-        // Bytes that are there already are another request, or what an upgrade will carry: they are not added to.
-        if !self.upload.way.decoder.has_ended() || caller.has_ended || !caller.input.is_empty() {
-            return Poll::Pending;
-        }
-        match ready!(caller.poll_read(cx)) {
-            Ok(_) => Poll::Pending,
-            Err(_) => Poll::Ready(()),
-        }
+        if self.upload.way.decoder.has_ended() { self.caller.poll_gone(cx) } else { Poll::Pending }
     }
 }
 
 impl Download {
+    /// Nothing has come yet. Whether the caller's connection is to be used again is known.
+    pub(super) fn new(persists: bool) -> Self {
+        Self::of(Buffer::default(), persists)
+    }
+
+    /// This has come.
+    pub(super) fn of(received: Buffer, persists: bool) -> Self {
+        Self {
+            received,
+            way: Way::new(Outgoing::new(), Framing::Empty),
+            stage: Stage::Silent,
+            seen: 0,
+            persists,
+            server_persists: false,
+            waiting: Waiting::default(),
+        }
+    }
+
+    /// Reads the first of it.
+    pub(super) fn poll_first(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut Stream,
+    ) -> Poll<io::Result<usize>> {
+        self.received.poll_read(cx, stream)
+    }
+
+    /// Whether an answer of which nothing was passed on has come whole, after a request that was sent whole, so that another
+    /// one can be sent.
+    pub(super) fn is_all_there(&self, upload: &Upload) -> bool {
+        let bytes = self.received.unseen();
+        let Ok(Some(length)) = end_of_lines(bytes, &mut 0) else { return false };
+        let Ok(head) = ResponseHead::parse(bytes.get(..length).unwrap_or_default()) else { return false };
+        let body = bytes.len().saturating_sub(length) as u64;
+        upload.is_sent() && head.persists && head.framing == Some(Framing::Length(body))
+    }
+
     /// The endpoint's connection has ended; nothing where that is the body's end, too.
     fn ended(&mut self, ended: &io::Result<usize>) -> Option<Outcome> {
         let end = if ended.is_ok() { End::Clean } else { End::Broken };
         match self.stage {
             Stage::Silent if self.received.is_empty() => Some(Outcome::Unanswered(end)),
-            Stage::Silent | Stage::Head => Some(Outcome::Failed(ErrorCode::UpstreamReset)),
+            Stage::Silent | Stage::Head => {
+                Some(Outcome::Failed(ErrorCode::UpstreamReset, Some(Failed::Reset)))
+            }
             Stage::Body if end == End::Clean && self.way.decoder.ends_with_connection() => {
                 self.way.end_with_connection();
                 self.stage = Stage::Ended;

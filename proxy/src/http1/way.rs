@@ -11,7 +11,7 @@ use super::outgoing::Outgoing;
 use crate::http::headers::is_ours;
 use crate::mirror::Copying;
 
-/// Of a request that may have to be sent again, so many bytes are kept.
+/// Of a request that may have to be sent again, so many bytes are kept, where no policy wants more.
 pub(super) const KEPT: u64 = 64 * 1024;
 
 /// How a body is written.
@@ -33,12 +33,20 @@ pub(super) struct Way {
     pub(super) out: Outgoing,
     /// Gets what passes, where a mirror is to have it.
     pub(super) copying: Option<Box<Copying>>,
+    /// As long as its head and its body are no more than this, they are kept to be sent again.
+    pub(super) kept: u64,
 }
 
 impl Way {
     /// For a body delimited so, after the head that is in `out`.
     pub(super) fn new(out: Outgoing, framing: Framing) -> Self {
-        Self { decoder: Decoder::new(framing), encoding: Encoding::AsReceived, out, copying: None }
+        Self {
+            decoder: Decoder::new(framing),
+            encoding: Encoding::AsReceived,
+            out,
+            copying: None,
+            kept: KEPT,
+        }
     }
 
     /// Turns all that was received into what is to be written: how many bytes of the body that are. Trailers are shown
@@ -124,7 +132,7 @@ impl Way {
     }
 
     fn pass(&mut self, buffer: &mut Buffer, count: usize) {
-        if self.out.is_kept() && (self.out.bytes.len() + count) as u64 <= KEPT {
+        if self.out.is_kept() && (self.out.bytes.len() + count) as u64 <= self.kept {
             self.copy(buffer, count);
         } else {
             self.out.forget();

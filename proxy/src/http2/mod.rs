@@ -4,9 +4,11 @@
 //! proxy must pass on: informational responses, reset codes, and how much of a window is used (docs/decisions).
 
 pub mod guard;
+mod journey;
 pub mod limits;
 mod passage;
 mod pump;
+mod race;
 mod refuse;
 mod relay;
 mod replica;

@@ -9,7 +9,7 @@ use http::HeaderMap;
 
 use crate::mirror::Copying;
 
-/// Bytes of a request that are kept so that they can be sent once more.
+/// Bytes of a request that are kept so that they can be sent once more, where no policy wants more.
 const KEPT: usize = 64 * 1024;
 
 /// Moves what one stream brings to another.
@@ -52,6 +52,8 @@ enum End {
 struct Kept {
     pieces: Vec<Bytes>,
     length: usize,
+    /// The most that is kept.
+    most: usize,
     trailers: Option<HeaderMap>,
 }
 
@@ -78,8 +80,8 @@ impl Pump {
     }
 
     /// The same, and what it sends can be sent again, as long as it is not too much.
-    pub(super) fn repeatable(from: RecvStream) -> Self {
-        Self { past: Past::Kept(Kept::default()), ..Self::new(from) }
+    pub(super) fn repeatable(from: RecvStream, most: usize) -> Self {
+        Self { past: Past::Kept(Kept { most: KEPT.max(most), ..Kept::default() }), ..Self::new(from) }
     }
 
     /// Mirrors get what it brings, too. To be said before anything has come.
@@ -116,6 +118,42 @@ impl Pump {
     /// What was sent need not be kept any longer.
     pub(super) fn settle(&mut self) {
         self.past = Past::Gone;
+    }
+
+    /// Whether the beginning is still there.
+    pub(super) fn is_kept(&self) -> bool {
+        matches!(self.past, Past::Kept(_))
+    }
+
+    /// Waits until something has come, or the end. It is not sent yet.
+    pub(super) fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        while self.held.is_empty() && matches!(self.end, End::Open) {
+            ready!(self.poll_read(cx))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The trailers, where they have come and nothing before them waits.
+    pub(super) fn only_trailers(&self) -> Option<&HeaderMap> {
+        match &self.end {
+            End::Trailers(trailers) if self.held.is_empty() => Some(trailers),
+            End::Trailers(_) | End::Open | End::Data | End::Passed => None,
+        }
+    }
+
+    /// Whether there is anything to be sent again besides its end.
+    pub(super) fn has_repeatable(&self) -> bool {
+        matches!(&self.past, Past::Kept(kept) if !kept.pieces.is_empty() || kept.trailers.is_some())
+    }
+
+    /// Sends all that was sent once more, to another sink. It is no more in that one's queue than it is here.
+    pub(super) fn repeat(&self, to: &mut SendStream<Bytes>) -> Result<(), h2::Error> {
+        let Past::Kept(kept) = &self.past else { return Ok(()) };
+        for (index, piece) in kept.pieces.iter().enumerate() {
+            let is_last = index + 1 == kept.pieces.len() && kept.trailers.is_none();
+            to.send_data(piece.clone(), is_last)?;
+        }
+        kept.trailers.clone().map_or(Ok(()), |trailers| to.send_trailers(trailers))
     }
 
     /// Begins from the beginning, for another sink. False where the beginning is not there any more.
@@ -219,7 +257,8 @@ impl Pump {
             self.held.pop_front();
         }
         let length = piece.len();
-        tell(Moved::Data(length));
+        // What is sent again has been told of.
+        tell(Moved::Data(length - self.again.min(length)));
         self.keep(&piece);
         to.send_data(piece, is_last).map_err(|_| Broke::Sink)?;
         if is_last {
@@ -232,7 +271,7 @@ impl Pump {
     fn keep(&mut self, piece: &Bytes) {
         if let Past::Kept(kept) = &mut self.past {
             kept.length += piece.len();
-            if kept.length > KEPT {
+            if kept.length > kept.most {
                 self.past = Past::Gone;
             } else {
                 kept.pieces.push(piece.clone());

@@ -1,7 +1,4 @@
 //! One request of a caller: ruled on, sent to an endpoint, and what the endpoint says passed back as it comes.
-//!
-//! What reached nobody is sent again: a stream above the last that a closing connection took (RFC 9113 section 6.8), or
-//! one that was refused (section 8.7). A reset is passed on as the reset that it is, either way.
 
 use std::future::{Future as _, poll_fn};
 use std::pin::{Pin, pin};
@@ -11,30 +8,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
-use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Version, request};
+use http::{Method, Request, Response, request, response};
+use weft_core::limits::Late;
 
 use super::limits::{MAX_FIELDS, MAX_HEADER_BYTES};
 use super::passage::Passage;
 use super::pump::{Broke, Moved, Pump};
-use super::refuse::{answer, refuse, refuse_as, refuse_explained};
-use super::replica::Replica;
-use super::saved::Saved;
+use super::refuse::{answer, refuse, refuse_explained};
 use crate::failure::ErrorCode;
 use crate::http::patience::allowed;
 use crate::http::{Exchange, Patience, headers};
-use crate::mirror::{Copying, Head};
 use crate::observe::Security;
 use crate::session::{Answer, Ruling, Session};
 use crate::upstream::http2::{Place, Waits, find};
-use crate::upstream::{Attempts, Cluster};
+use crate::upstream::{Attempts, Cluster, Hedge};
 use crate::worker::Worker;
-
-/// How often a request is sent again that reached nobody.
-const REPEATS: u32 = 4;
 
 /// Requests that live no longer than this before they are taken back are an attacker's.
 const AT_ONCE: Duration = Duration::from_millis(20);
@@ -62,6 +53,7 @@ pub(super) async fn relay(
     let (mut head, body) = request.into_parts();
     let objection = objection(&head);
     let Ruling { verdict, exchange, grpc } = session.rule(&mut head);
+    let kept = exchange.retry().map_or(0, |retry| retry.max_body);
     let allowed = if grpc { allowed(&head.headers) } else { None };
     let mut call = Call {
         worker: &session.worker,
@@ -69,8 +61,9 @@ pub(super) async fn relay(
         exchange,
         grpc,
         respond,
-        upload: Pump::repeatable(body),
+        upload: Pump::repeatable(body, kept),
         is_tunnel: head.method == Method::CONNECT,
+        hedge: None,
     };
     match objection.map_or(verdict, |code| Err(Answer::Error(code))) {
         Ok(cluster) => call.forward(&cluster, head).await,
@@ -95,102 +88,50 @@ fn objection(head: &request::Parts) -> Option<ErrorCode> {
 }
 
 /// A request that is being carried.
-struct Call<'a> {
-    worker: &'a Rc<Worker>,
-    exchange: Exchange,
-    grpc: bool,
-    respond: SendResponse<Bytes>,
-    upload: Pump,
-    patience: Patience,
+pub(super) struct Call<'a> {
+    pub(super) worker: &'a Rc<Worker>,
+    pub(super) exchange: Exchange,
+    pub(super) grpc: bool,
+    pub(super) respond: SendResponse<Bytes>,
+    pub(super) upload: Pump,
+    pub(super) patience: Patience,
     /// Whether it asks for bytes both ways, which wait until that is granted.
-    is_tunnel: bool,
+    pub(super) is_tunnel: bool,
+    /// When another endpoint is asked beside the first, where a policy says so.
+    pub(super) hedge: Option<Box<Hedge>>,
 }
 
 /// What became of an attempt.
-enum Heard {
+pub(super) enum Heard {
     Answer(Response<RecvStream>),
     TakenBack(Reason),
-    Late,
+    Late(Late),
+    /// All of it has been sent, and it is time to ask another endpoint beside this one.
+    Slow,
     Failed(h2::Error),
 }
 
-/// What to do about a failed attempt.
-enum Remedy {
-    Repeat,
-    Reset(Reason),
-    Refuse(ErrorCode),
+/// An answer that has begun.
+pub(super) struct Answered {
+    pub(super) place: Place,
+    pub(super) head: response::Parts,
+    pub(super) download: Pump,
+    /// The way of the request that it answers.
+    pub(super) sender: SendStream<Bytes>,
 }
 
 impl Call<'_> {
-    fn refuse(&mut self, code: ErrorCode) -> Fate {
+    pub(super) fn refuse(&mut self, code: ErrorCode) -> Fate {
         refuse(&mut self.respond, &self.exchange, code, self.grpc);
         Fate::Done
     }
 
-    /// Sends the request to one of `cluster`'s endpoints, until one has it.
-    async fn forward(mut self, cluster: &Cluster, mut head: request::Parts) -> Fate {
-        if head.uri.scheme().is_none() {
-            // The h2 crate writes a request without `:authority` only where it came by another version.
-            head.version = Version::HTTP_11;
-        }
-        let saved = Saved::of(&head);
-        let mirrors = self.exchange.take_mirrors();
-        if !mirrors.is_empty() && !self.is_tunnel {
-            let head = Head::Http2(Replica::of(&head));
-            self.upload.copy(Copying::begin(self.worker, mirrors, head));
-        }
-        let (mut attempts, mut repeats) = (Attempts::of(&self.exchange), 0);
-        loop {
-            if self.grpc && !self.patience.tell(&mut head.headers) {
-                return self.refuse(ErrorCode::Timeout);
-            }
-            let mut place = match self.find(cluster, &mut attempts).await {
-                Ok(Some(place)) => place,
-                Ok(None) => return taken_back(&self.exchange),
-                Err(code) => return self.refuse(code),
-            };
-            place.tell(&self.exchange);
-            self.patience.begin_try();
-            if head.extensions.get::<Protocol>().is_some() && !place.takes_protocols().await {
-                // What it asks for is not there (RFC 8441 section 3), and no fault of anyone's.
-                let code = ErrorCode::ProtocolError;
-                refuse_as(&mut self.respond, &self.exchange, StatusCode::NOT_IMPLEMENTED, code);
-                return Fate::Done;
-            }
-            let error = match place.send(Request::from_parts(head, ()), self.upload.has_passed()) {
-                Ok((mut response, mut sender)) => match self.hear(&place, &mut response, &mut sender).await {
-                    Heard::Answer(answer) => return self.pass(place, answer, sender).await,
-                    Heard::TakenBack(reason) => {
-                        sender.send_reset(reason);
-                        return taken_back(&self.exchange);
-                    }
-                    Heard::Late => {
-                        sender.send_reset(Reason::CANCEL);
-                        return self.refuse(ErrorCode::Timeout);
-                    }
-                    Heard::Failed(error) => error,
-                },
-                Err(error) => error,
-            };
-            tracing::debug!(%error, "a stream to an upstream failed");
-            match self.remedy(&error, &place, saved.method(), repeats) {
-                Remedy::Repeat => {
-                    repeats += 1;
-                    head = saved.restore();
-                    attempts.avoid(place.into_flight());
-                }
-                Remedy::Reset(reason) => {
-                    self.exchange.failed(ErrorCode::UpstreamReset);
-                    self.respond.send_reset(reason);
-                    return Fate::Done;
-                }
-                Remedy::Refuse(code) => return self.refuse(code),
-            }
-        }
-    }
-
     /// A place on a connection; none where the caller has taken the request back.
-    async fn find(&mut self, cluster: &Cluster, attempts: &mut Attempts) -> Result<Option<Place>, ErrorCode> {
+    pub(super) async fn find(
+        &mut self,
+        cluster: &Cluster,
+        attempts: &mut Attempts,
+    ) -> Result<Option<Place>, ErrorCode> {
         let mut finding = pin!(find(self.worker, cluster, attempts));
         poll_fn(|cx| {
             if let Poll::Ready(found) = finding.as_mut().poll(cx) {
@@ -205,7 +146,7 @@ impl Call<'_> {
     }
 
     /// Sends the request's body and waits for the response's head; informational ones pass as they come.
-    async fn hear(
+    pub(super) async fn hear(
         &mut self,
         place: &Place,
         response: &mut ResponseFuture,
@@ -221,9 +162,17 @@ impl Call<'_> {
             if let Poll::Ready(reset) = self.respond.poll_reset(cx) {
                 return Poll::Ready(Heard::TakenBack(reset.unwrap_or(Reason::CANCEL)));
             }
-            self.patience.poll(cx).map(|_| Heard::Late)
+            if self.is_slow(cx) {
+                return Poll::Ready(Heard::Slow);
+            }
+            self.patience.poll(cx).map(Heard::Late)
         })
         .await
+    }
+
+    fn is_slow(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(hedge) = &mut self.hedge else { return false };
+        hedge.is_due(cx) && self.upload.has_passed() && self.upload.is_kept()
     }
 
     /// Moves the request's body; says why where the caller broke it off.
@@ -253,7 +202,11 @@ impl Call<'_> {
         None
     }
 
-    fn poll_response(&mut self, cx: &mut Context<'_>, response: &mut ResponseFuture) -> Poll<Heard> {
+    pub(super) fn poll_response(
+        &mut self,
+        cx: &mut Context<'_>,
+        response: &mut ResponseFuture,
+    ) -> Poll<Heard> {
         loop {
             match response.poll_informational(cx) {
                 Poll::Ready(Some(Ok(interim))) => {
@@ -268,40 +221,9 @@ impl Call<'_> {
         Pin::new(response).poll(cx).map(|answer| answer.map_or_else(Heard::Failed, Heard::Answer))
     }
 
-    fn remedy(&mut self, error: &h2::Error, place: &Place, method: &Method, repeats: u32) -> Remedy {
-        let reason = error.reason();
-        let is_refused = error.is_remote() && (error.is_go_away() || reason == Some(Reason::REFUSED_STREAM));
-        if is_refused {
-            place.refused();
-            return match self.upload.rewind() && repeats < REPEATS {
-                true => Remedy::Repeat,
-                false => Remedy::Reset(Reason::REFUSED_STREAM),
-            };
-        }
-        match reason {
-            Some(reason) if error.is_reset() && error.is_remote() => Remedy::Reset(reason),
-            Some(_) => Remedy::Refuse(ErrorCode::ProtocolError),
-            // A connection that ended without a word may have been closed in the very moment that it was used; what may
-            // have been seen is only repeated where that does no harm (RFC 9110 section 9.2.2).
-            None if error.is_io() => {
-                let is_repeatable = !place.is_new() && repeats == 0 && is_idempotent(method);
-                match is_repeatable && self.upload.rewind() {
-                    true => Remedy::Repeat,
-                    false => Remedy::Refuse(ErrorCode::UpstreamReset),
-                }
-            }
-            None => Remedy::Refuse(ErrorCode::BadRequest),
-        }
-    }
-
     /// Passes the response on, and what is left of the request.
-    async fn pass(
-        mut self,
-        mut place: Place,
-        answer: Response<RecvStream>,
-        sender: SendStream<Bytes>,
-    ) -> Fate {
-        let (mut head, body) = answer.into_parts();
+    pub(super) async fn pass(mut self, answered: Answered) -> Fate {
+        let Answered { mut place, mut head, download, sender } = answered;
         if !head.status.is_server_error() {
             place.answered();
         }
@@ -318,7 +240,6 @@ impl Call<'_> {
             true => self.upload.stop(),
             false => {}
         }
-        let download = Pump::new(body);
         if download.has_passed() {
             self.exchange.response_ended();
         }
@@ -333,8 +254,4 @@ impl Call<'_> {
             Err(_) => taken_back(&self.exchange),
         }
     }
-}
-
-fn is_idempotent(method: &Method) -> bool {
-    [Method::GET, Method::HEAD, Method::PUT, Method::DELETE, Method::OPTIONS, Method::TRACE].contains(method)
 }

@@ -130,6 +130,10 @@ pub struct RequestEnded<'a> {
     pub upstream: Option<SocketAddr>,
     /// Sends after the first.
     pub retries: u32,
+    /// Of these, those that were made while another one was under way.
+    pub hedges: u32,
+    /// Whether there would have been one more, had there been budget for it.
+    pub over_budget: bool,
     /// The trace, and this sidecar's own span in it.
     pub trace: TraceContext,
     /// The span that ours is a child of; none: ours is the root.

@@ -38,6 +38,16 @@ const RETRIES: Family<Counter, 4> = Family::counter(
     "Sends of a request after its first.",
     ["direction", "source", "destination", "route"],
 );
+const HEDGES: Family<Counter, 4> = Family::counter(
+    "weft_hedges_total",
+    "Sends of a request while another one was under way.",
+    ["direction", "source", "destination", "route"],
+);
+const EXHAUSTED: Family<Counter, 4> = Family::counter(
+    "weft_retry_budget_exhausted_total",
+    "Requests that would have been sent once more, had there been budget for it.",
+    ["direction", "source", "destination", "route"],
+);
 const OPEN: Family<Gauge, 5> = Family::gauge(
     "weft_connections",
     "Connections that are open.",
@@ -81,6 +91,8 @@ pub(super) fn declare(registry: &Registry) {
     registry.declare(&REQUESTS);
     registry.declare(&DURATION);
     registry.declare(&RETRIES);
+    registry.declare(&HEDGES);
+    registry.declare(&EXHAUSTED);
     registry.declare(&OPEN);
     registry.declare(&OPENED);
     registry.declare(&REFUSED);
@@ -191,10 +203,8 @@ impl FlowSeries {
 
     pub(super) fn request_ended(&self, shard: &Shard, event: &RequestEnded<'_>) {
         self.moved(event.bytes_in, event.bytes_out);
-        if event.retries > 0 {
-            let route = event.route.map_or("", |route| route);
-            let labels = [self.direction.as_str(), &*self.source, &*self.destination, route];
-            shard.series(&RETRIES, &labels).add(event.retries.into());
+        if event.retries > 0 || event.over_budget {
+            self.sent_again(shard, event);
         }
         let outcome = Outcome {
             protocol: event.protocol,
@@ -218,6 +228,18 @@ impl FlowSeries {
         // The usual outcome moves to the front, so that it is found at once.
         if let Some(before) = index.checked_sub(1) {
             outcomes.swap(before, index);
+        }
+    }
+
+    fn sent_again(&self, shard: &Shard, event: &RequestEnded<'_>) {
+        let route = event.route.map_or("", |route| route);
+        let labels = [self.direction.as_str(), &*self.source, &*self.destination, route];
+        for (family, count) in
+            [(&RETRIES, event.retries), (&HEDGES, event.hedges), (&EXHAUSTED, event.over_budget.into())]
+        {
+            if count > 0 {
+                shard.series(family, &labels).add(count.into());
+            }
         }
     }
 

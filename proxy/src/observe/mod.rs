@@ -271,6 +271,8 @@ mod tests {
             client: None,
             upstream: None,
             retries: 0,
+            hedges: 0,
+            over_budget: false,
             trace,
             parent: None,
         }
@@ -288,6 +290,8 @@ mod tests {
             status: Some(503),
             error: Some(ErrorCode::NoEndpoints),
             retries: 2,
+            hedges: 1,
+            over_budget: true,
             ..request(&flow, false)
         };
         observer.request_ended(&failed);
@@ -304,6 +308,8 @@ mod tests {
                 r#"weft_request_duration_seconds_count{{{common},protocol="http/1.1",grpc_status="",error="",tls="mutual"}} 2"#
             ),
             format!("weft_retries_total{{{common}}} 2"),
+            format!("weft_hedges_total{{{common}}} 1"),
+            format!("weft_retry_budget_exhausted_total{{{common}}} 1"),
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\nnot in\n{text}");
         }
@@ -318,6 +324,8 @@ mod tests {
             "weft_requests_total",
             "weft_request_duration_seconds",
             "weft_retries_total",
+            "weft_hedges_total",
+            "weft_retry_budget_exhausted_total",
             "weft_connections",
             "weft_connections_total",
             "weft_bytes_total",

@@ -149,6 +149,7 @@ fn attributes(record: &Record, all: &mut Attributes<'_, '_>) {
     }
     if record.retries > 0 {
         all.number("http.request.resend_count", record.retries);
+        all.number("weft.retries", record.retries);
     }
     if record.protocol == Spoken::Grpc {
         all.text("rpc.system.name", "grpc");

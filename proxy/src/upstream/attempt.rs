@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use weft_core::breaker::Verdict;
+use weft_core::retry::{Attempt, Stop};
 
 use super::{Cluster, InFlight, Slot, Upstream};
 use crate::failure::ErrorCode;
-use crate::http::Exchange;
+use crate::http::{Exchange, Vain};
 use crate::stream::Stream;
 use crate::tls::Carries;
 use crate::worker::Worker;
@@ -48,7 +49,10 @@ pub async fn open(worker: &Worker, cluster: &Cluster) -> Result<Opened, ErrorCod
 #[derive(Debug, Default)]
 pub struct Attempts {
     failed: u32,
-    last: Option<Rc<Upstream>>,
+    /// How often it was sent again for what became of it.
+    again: u32,
+    /// Whom it was sent to in vain.
+    tried: Vec<Rc<Upstream>>,
     /// What decides on the endpoint where equal requests are to go to the same one.
     key: Option<u64>,
     /// How long it is held up on purpose before it is sent.
@@ -91,16 +95,60 @@ impl Attempts {
         let limiter = if self.may_be_shed { cluster.limiter() } else { None };
         let admission = limiter.map(|limiter| limiter.try_enter()).transpose()?;
         let mut flight =
-            cluster.pick(&mut worker.rng.borrow_mut(), self.last.as_ref(), self.key, self.stays_with)?;
+            cluster.pick(&mut worker.rng.borrow_mut(), &self.tried, self.key, self.stays_with)?;
         flight.slot = self.slot.take();
         flight.admission = admission;
         Ok(flight)
     }
 
-    /// An endpoint did not take the request, for no fault of its own; rather another is tried next.
-    pub fn avoid(&mut self, mut flight: InFlight) {
+    /// An endpoint did not do what was hoped for: rather another is tried next, in its place.
+    pub fn avoid(&mut self, flight: &mut InFlight) {
         self.slot = flight.slot.take();
-        self.last = Some(Rc::clone(&flight.upstream));
+        if !self.tried.iter().any(|tried| Rc::ptr_eq(tried, &flight.upstream)) {
+            self.tried.push(Rc::clone(&flight.upstream));
+        }
+    }
+
+    /// It is asked of another endpoint beside this one.
+    pub fn beside(&mut self, upstream: &Rc<Upstream>) {
+        self.tried.push(Rc::clone(upstream));
+    }
+
+    /// What has come of it is not what was hoped for: after how long it is to be sent again, where it is. The caller sees to
+    /// it that all of it is still there.
+    pub fn again(
+        &mut self,
+        worker: &Worker,
+        cluster: &Cluster,
+        exchange: &Exchange,
+        vain: Vain,
+        left: Option<Duration>,
+    ) -> Option<Duration> {
+        let (failed, pushback) = match vain {
+            Vain::Unreached => {
+                // The app has seen nothing of it: for another endpoint no leave is needed.
+                self.failed += 1;
+                return (self.failed <= OTHERS).then_some(Duration::ZERO);
+            }
+            Vain::Failed(failed, pushback) => (failed, pushback),
+        };
+        let planned = exchange.plan()?;
+        let attempt = Attempt { failed, twice: planned.twice, before: self.again, pushback, left };
+        let retry = planned.plan.retry.as_ref()?;
+        if exchange.request_bytes() > retry.max_body as u64 {
+            return None;
+        }
+        match retry.decide(&attempt, || cluster.take_extra(), &mut worker.rng.borrow_mut()) {
+            Ok(pause) => {
+                self.again += 1;
+                Some(pause)
+            }
+            Err(Stop::Budget) => {
+                exchange.over_budget();
+                None
+            }
+            Err(Stop::Unwanted | Stop::Attempts | Stop::Time) => None,
+        }
     }
 
     /// An endpoint could not be reached; the error where there were enough of those.
@@ -111,8 +159,7 @@ impl Attempts {
         }
         flight.unreachable();
         self.failed += 1;
-        self.slot = flight.slot.take();
-        self.last = Some(Rc::clone(&flight.upstream));
+        self.avoid(&mut flight);
         if self.failed > OTHERS { Err(code) } else { Ok(()) }
     }
 }

@@ -12,22 +12,29 @@ use http::HeaderName;
 use weft_core::balance::{self, Balancer, Load, Member, PeakEwma};
 use weft_core::breaker::{self, Ejection, Standing};
 use weft_core::fault::{self, Injected};
-use weft_core::limits::Limits;
+use weft_core::hedge::{self, Latencies};
 use weft_core::model::{
-    BalancingPolicy, ConcurrencyMode, Endpoint, Fault, HashKey, Protocol, QualifiedName, RoutePolicy,
-    Service, Traffic,
+    BalancingPolicy, ConcurrencyMode, Endpoint, Fault, HashKey, Hedging, Protocol, QualifiedName,
+    RoutePolicy, Service, Traffic,
 };
+use weft_core::plan::Plan;
+use weft_core::retry::budget_of;
 
 use super::bulkhead::{Bulkheads, Room};
+use super::extra::{Extra, Extras};
 use super::limiter::{Limiter, Limiters};
 use super::watch::Breakers;
 use super::{InFlight, Upstream};
 use crate::affinity::{self, Key};
 use crate::failure::ErrorCode;
+use crate::http::Planned;
 use crate::http::head::Fields;
 use crate::observe::Security;
 use crate::routing::Routing;
 use crate::state::{Known, Snapshot};
+
+/// How often is drawn again, for each endpoint that is not to be drawn.
+const DRAWS: usize = 4;
 
 /// Where a cluster's endpoints come from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -51,6 +58,8 @@ pub struct Site {
     pub breakers: Breakers,
     /// The limits of the app's ports.
     pub limiters: Limiters,
+    /// What all workers may send beside what is asked for.
+    pub extras: Extras,
 }
 
 /// The endpoints behind one destination.
@@ -75,6 +84,12 @@ struct State {
     room: Option<Arc<Room>>,
     /// Where it is found out how many requests the app is given at once.
     limiter: Option<Arc<Limiter>>,
+    /// What holds for requests of which no route says anything; none: nothing does.
+    plan: Option<Rc<Plan>>,
+    /// What may be sent beside what is asked for.
+    extra: Option<Extra>,
+    /// How long its answers take, where that must be known.
+    latencies: Option<Latencies>,
     /// The routes of the service; none: it has none.
     routing: Option<Routing>,
     upstreams: Vec<Rc<Upstream>>,
@@ -112,6 +127,9 @@ impl Cluster {
                 hashed: None,
                 room: None,
                 limiter: None,
+                plan: None,
+                extra: None,
+                latencies: None,
                 routing: None,
                 upstreams: Vec::new(),
                 choice: None,
@@ -253,9 +271,50 @@ impl Cluster {
         fault::inject(state.traffic.faults.iter().filter(is_new), has, now, rng)
     }
 
-    /// How long a request may take that falls under a route's rule, or none.
-    pub fn limits(&self, route: Option<&RoutePolicy>) -> Limits {
-        Limits::of(&self.state.borrow().traffic, route)
+    /// What holds for a request of this method that falls under a route's rule, or none. It counts as asked for.
+    pub fn plan(&self, route: Option<&RoutePolicy>, method: &str) -> Option<Planned> {
+        let state = &mut *self.state.borrow_mut();
+        let plan = match route.filter(|route| **route != RoutePolicy::default()) {
+            None => Rc::clone(state.plan.as_ref()?),
+            Some(route) => Rc::new(Plan::of(&state.traffic, Some(route))?),
+        };
+        if plan.adds_load() {
+            let service = self.name();
+            let extra = state.extra.get_or_insert_with(|| {
+                Extra::new(&self.site.extras, service.as_ref(), budget_of(&state.traffic))
+            });
+            extra.asked();
+        }
+        let twice = plan.twice(method);
+        Some(Planned { plan, twice })
+    }
+
+    /// Whether something may be sent beside what was asked for. What is taken is not given back.
+    pub fn take_extra(&self) -> bool {
+        self.state.borrow_mut().extra.as_mut().is_some_and(Extra::take)
+    }
+
+    /// After how long a second endpoint is asked; none: not, for it is not known yet how long answers take.
+    pub fn hedges_after(&self, hedging: &Hedging) -> Option<Duration> {
+        hedge::wait(hedging, self.state.borrow_mut().latencies.as_mut(), Instant::now())
+    }
+
+    /// A request was answered after so long, by whichever endpoint.
+    pub fn answered_after(&self, took: Duration) {
+        let now = Instant::now();
+        self.state.borrow_mut().latencies.get_or_insert_with(|| Latencies::new(now)).record(took, now);
+    }
+
+    /// Whether there is someone else to ask than `upstream`.
+    pub fn has_another(&self, upstream: &Rc<Upstream>) -> bool {
+        self.state.borrow().upstreams.iter().any(|other| !Rc::ptr_eq(other, upstream))
+    }
+
+    fn name(&self) -> Option<QualifiedName> {
+        match &self.source {
+            Source::Service(name, _) => Some(name.clone()),
+            Source::Workload(..) | Source::App(..) => None,
+        }
     }
 
     /// How long a connection of bytes may lie idle, where a policy says so.
@@ -263,11 +322,11 @@ impl Cluster {
         self.state.borrow().traffic.timeouts.idle
     }
 
-    /// The upstream for the next request, preferably not `avoid`.
+    /// The upstream for the next request, preferably none of `avoid`.
     pub fn pick(
         &self,
         rng: &mut fastrand::Rng,
-        avoid: Option<&Rc<Upstream>>,
+        avoid: &[Rc<Upstream>],
         key: Option<u64>,
         stays_with: Option<u64>,
     ) -> Result<InFlight, ErrorCode> {
@@ -286,12 +345,20 @@ impl Cluster {
             in_flight: &|index| upstreams.get(index).map_or(u32::MAX, |upstream| upstream.in_flight()),
             id: &|index| upstreams.get(index).map_or(0, |upstream| upstream.id),
             avoid: &|index| {
-                avoid.is_some_and(|avoid| upstreams.get(index).is_some_and(|it| Rc::ptr_eq(avoid, it)))
+                upstreams.get(index).is_some_and(|it| avoid.iter().any(|avoid| Rc::ptr_eq(avoid, it)))
             },
         };
         let stays = stays_with.and_then(|id| upstreams.iter().position(|upstream| upstream.id == id));
         let stays = stays.filter(|index| !barred.contains(index) && !(load.avoid)(*index));
-        let chosen = stays.or_else(|| balancer.choose(key, load, rng)).and_then(|index| upstreams.get(index));
+        let mut chosen = stays.or_else(|| balancer.choose(key, load, rng));
+        // Two are drawn and both may be such; where there is another it is found soon.
+        for _ in 0..avoid.len().min(upstreams.len()) * DRAWS {
+            if !chosen.is_some_and(load.avoid) {
+                break;
+            }
+            chosen = balancer.choose(key, load, rng);
+        }
+        let chosen = chosen.and_then(|index| upstreams.get(index));
         Ok(InFlight::begin(Rc::clone(chosen.ok_or(ErrorCode::NoEndpoints)?), now))
     }
 
@@ -387,6 +454,9 @@ impl State {
         };
         self.room = traffic.bulkhead.map(|settings| site.bulkheads.room(&service.name, settings));
         self.traffic.clone_from(traffic);
+        self.plan = Plan::of(traffic, None).map(Rc::new);
+        self.extra = None;
+        self.latencies = None;
     }
 
     fn rebalance(&self, zone: &str, changes: u64, now: Instant, rng: &mut fastrand::Rng) -> Choice {

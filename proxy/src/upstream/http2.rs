@@ -344,14 +344,24 @@ impl Place {
         exchange.sent(&mut self.flight);
     }
 
+    /// Tells the exchange that it was asked second and has answered first.
+    pub fn take_over(&mut self, exchange: &Exchange) {
+        exchange.overtaken_by(&mut self.flight);
+    }
+
     /// It was answered, in a way that says how fast the upstream is.
     pub fn answered(&mut self) {
         self.flight.answered();
     }
 
-    /// Leaves the connection.
-    pub fn into_flight(self) -> InFlight {
-        self.flight
+    /// Its endpoint did not do what was hoped for: what it holds of the service's is for another one.
+    pub fn give_way(&mut self, attempts: &mut Attempts) {
+        attempts.avoid(&mut self.flight);
+    }
+
+    /// What it is sent to.
+    pub fn upstream(&self) -> &Rc<Upstream> {
+        self.flight.upstream()
     }
 }
 

@@ -4,6 +4,8 @@ mod attempt;
 mod bulkhead;
 mod cluster;
 mod dial;
+mod extra;
+mod hedge;
 pub mod http1;
 pub mod http2;
 mod limiter;
@@ -27,6 +29,8 @@ pub use attempt::{Attempts, Opened, open};
 pub use bulkhead::{Berth, Bulkheads, Slot};
 pub use cluster::{Cluster, Site, Source};
 pub use dial::{Dialer, may_dial_as_others};
+pub use extra::Extras;
+pub use hedge::Hedge;
 pub use limiter::Limiters;
 pub use watch::{Breakers, Listed, Ticket};
 

@@ -2,9 +2,13 @@
 
 // Marked so that clippy knows the helpers for tests as well.
 #[cfg(test)]
+mod apps;
+#[cfg(test)]
 mod circuits;
 #[cfg(test)]
 mod failures;
+#[cfg(test)]
+mod hedging;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
@@ -29,6 +33,8 @@ mod http2_flow;
 mod limits;
 #[cfg(test)]
 mod pair;
+#[cfg(test)]
+mod retries;
 #[cfg(test)]
 mod strangers;
 #[cfg(test)]

@@ -11,13 +11,7 @@ use crate::model::{
 
 const CODES: usize = 64;
 
-/// What is read and carried, but not carried out by this version: nothing is accepted only to be ignored.
-const NOT_YET: [&str; 1] = ["retry"];
-
 pub(super) fn read(rule: &Object<'_>) -> RoutePolicy {
-    for field in NOT_YET.iter().filter_map(|key| rule.field(key)) {
-        field.mistake("not carried out by this version yet", "take it out");
-    }
     let mut policy = RoutePolicy::default();
     if let Some(field) = rule.field("timeouts") {
         (policy.request_timeout, policy.backend_timeout) = read_timeouts(&field);

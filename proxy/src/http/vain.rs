@@ -1,0 +1,61 @@
+//! Answers that another one may be hoped for instead, and what an endpoint asks of whoever would try again.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use http::header::{HeaderName, RETRY_AFTER};
+use weft_core::classify;
+use weft_core::retry::{Failed, Pushback, pushback, retry_after};
+
+use super::Exchange;
+use super::head::Fields;
+use super::respond::WEFT_ERROR;
+use crate::failure::ErrorCode;
+use crate::observe::Security;
+
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+static GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
+/// What became of a try that was in vain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vain {
+    /// It did not reach the app: the app's own sidecar says so.
+    Unreached,
+    /// It failed, and this is what the endpoint asks for.
+    Failed(Failed, Pushback),
+}
+
+impl From<Failed> for Vain {
+    fn from(failed: Failed) -> Self {
+        Self::Failed(failed, Pushback::None)
+    }
+}
+
+/// Whether an answer, of which these are the first fields or the last, is one that another may be hoped for instead.
+pub fn answered_in_vain(
+    exchange: &Exchange,
+    status: u16,
+    fields: &impl Fields,
+    security: Option<Security>,
+) -> Option<Vain> {
+    if status >= 500 && security == Some(Security::Mutual) && reached_nobody(fields) {
+        return Some(Vain::Unreached);
+    }
+    let planned = exchange.plan()?;
+    let retry = planned.plan.retry.as_ref()?;
+    let grpc_status = if exchange.is_grpc() { fields.first(&GRPC_STATUS) } else { None };
+    let failed = Failed::Answered { status, grpc_status: grpc_status.and_then(classify::grpc_status) };
+    retry.wants(failed, planned.twice).then(|| Vain::Failed(failed, asked(fields)))
+}
+
+fn reached_nobody(fields: &impl Fields) -> bool {
+    let codes = [ErrorCode::ConnectFailed, ErrorCode::ConnectTimeout];
+    fields.first(&WEFT_ERROR).is_some_and(|said| codes.iter().any(|code| code.as_str().as_bytes() == said))
+}
+
+fn asked(fields: &impl Fields) -> Pushback {
+    if let Some(said) = fields.first(&GRPC_PUSHBACK) {
+        return pushback(said);
+    }
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    fields.first(&RETRY_AFTER).map_or(Pushback::None, |said| retry_after(said, now()))
+}
