@@ -141,7 +141,7 @@ impl Session {
                 exchange.keyed(key);
                 let route = exchange.route().map(|routed| &routed.rule().policy);
                 let planned = cluster.plan(route, head.method().as_str());
-                exchange.planned(planned);
+                exchange.planned(cluster, planned);
             }
             (Purpose::Inbound(requests), Ok(cluster))
                 if cluster.may_shed() && requests.asks_health(worker, head) =>

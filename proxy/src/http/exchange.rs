@@ -77,6 +77,8 @@ pub struct Exchange {
     usage: Option<Box<Usage>>,
     /// How long it may take and how often it is tried, where anything says so.
     plan: Option<Planned>,
+    /// Whom it is for; none: our own app.
+    cluster: Option<Rc<Cluster>>,
     /// Whether more was wanted than the service's budget had.
     over_budget: Cell<bool>,
     hedges: Cell<u32>,
@@ -131,6 +133,7 @@ impl Exchange {
             routed: None,
             usage: None,
             plan: None,
+            cluster: None,
             over_budget: Cell::default(),
             hedges: Cell::default(),
         }
@@ -201,8 +204,14 @@ impl Exchange {
     }
 
     /// How long it may take and how often it is tried.
-    pub fn planned(&mut self, plan: Option<Planned>) {
+    pub fn planned(&mut self, cluster: &Rc<Cluster>, plan: Option<Planned>) {
+        self.cluster = Some(Rc::clone(cluster));
         self.plan = plan;
+    }
+
+    /// How long nothing may move on it, as it is said now.
+    pub fn idle(&self) -> Option<Duration> {
+        self.cluster.as_ref().and_then(|cluster| cluster.idle())
     }
 
     /// How long it may take and how often it is tried; none: nothing says so.

@@ -71,12 +71,21 @@ impl Patience {
         }
     }
 
-    /// Something has moved.
-    pub fn moved(&mut self) {
-        if let Some(watched) = &mut self.0
-            && watched.limits.idle.is_some()
-        {
-            watched.progress.moved = Instant::now().into_std();
+    /// Something has moved, and this is how long nothing may from now on: another policy may be in force than at the beginning.
+    pub fn moved(&mut self, idle: Option<Duration>) {
+        match &mut self.0 {
+            Some(watched) => {
+                watched.limits.idle = idle;
+                if idle.is_some() {
+                    watched.progress.moved = Instant::now().into_std();
+                    watched.rearm();
+                }
+            }
+            None if idle.is_some() => {
+                let limits = Limits { idle, ..Limits::default() };
+                *self = Self::new(Some(&limits), None, Duration::ZERO);
+            }
+            None => {}
         }
     }
 
@@ -184,7 +193,7 @@ mod tests {
         patience.begin_try();
         patience.answered();
         tokio::time::sleep(SECOND).await;
-        patience.moved();
+        patience.moved(limits.idle);
         assert_eq!((late(&mut patience).await, begun.elapsed()), (Late::Whole, 5 * SECOND));
     }
 
@@ -195,9 +204,13 @@ mod tests {
         let mut patience = Patience::new(Some(&limits), None, Duration::ZERO);
         for _ in 0..3 {
             tokio::time::sleep(2 * SECOND).await;
-            patience.moved();
+            patience.moved(limits.idle);
         }
         assert_eq!((late(&mut patience).await, begun.elapsed()), (Late::Idle, 9 * SECOND));
+        patience.moved(Some(SECOND));
+        assert_eq!((late(&mut patience).await, begun.elapsed()), (Late::Idle, 10 * SECOND));
+        patience.moved(None);
+        assert!(tokio::time::timeout(9 * SECOND, late(&mut patience)).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -128,16 +128,11 @@ impl Tunnel {
         exchange.response_moved(self.greeting.unseen().len() as u64);
         exchange.request_moved(input.unseen().len() as u64);
         drop((self.greeting, input));
-        let idle = exchange.limits().and_then(|limits| limits.idle).unwrap_or(tcp::IDLE);
-        let copied = tcp::copy(
-            stream,
-            self.server,
-            || idle,
-            |moved| {
-                exchange.request_moved(moved.forth);
-                exchange.response_moved(moved.back);
-            },
-        );
+        let idle = || exchange.idle().unwrap_or(tcp::IDLE);
+        let copied = tcp::copy(stream, self.server, idle, |moved| {
+            exchange.request_moved(moved.forth);
+            exchange.response_moved(moved.back);
+        });
         if let Err(error) = copied.await {
             tracing::debug!(%error, "an upgraded connection broke");
         }

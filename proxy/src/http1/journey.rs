@@ -210,7 +210,7 @@ impl<'a> Journey<'a> {
         if !pause.is_zero() && self.is_left_during(pause).await {
             return Some(Next::Gone);
         }
-        self.patience.moved();
+        self.patience.moved(self.exchange.idle());
         let link = self.link().await.ok()?;
         self.request.upload.again();
         Some(Next::Link(Box::new(link)))

@@ -279,7 +279,7 @@ impl Call<'_> {
             Poll::Pending => self.respond.poll_reset(cx).map(|_| true),
         })
         .await;
-        self.patience.moved();
+        self.patience.moved(self.exchange.idle());
         left
     }
 

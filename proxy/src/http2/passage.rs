@@ -101,7 +101,7 @@ impl Passage {
         }
         let (exchange, patience) = (&self.exchange, &mut self.patience);
         let polled = self.upload.poll(cx, &mut self.upstream, &mut |moved| {
-            patience.moved();
+            patience.moved(exchange.idle());
             if let Moved::Data(bytes) = moved {
                 exchange.request_moved(bytes as u64);
             }
@@ -134,7 +134,7 @@ impl Passage {
         });
         if has_moved {
             self.stalled = None;
-            self.patience.moved();
+            self.patience.moved(self.exchange.idle());
         }
         match polled {
             Poll::Ready(Ok(())) => self.exchange.response_ended(),

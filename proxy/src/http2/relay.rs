@@ -187,7 +187,7 @@ impl Call<'_> {
         }
         let (exchange, patience) = (&self.exchange, &mut self.patience);
         let polled = self.upload.poll(cx, sender, &mut |moved| {
-            patience.moved();
+            patience.moved(exchange.idle());
             if let Moved::Data(bytes) = moved {
                 exchange.request_moved(bytes as u64);
             }
@@ -234,7 +234,7 @@ impl Call<'_> {
         self.exchange.responded(head.status.as_u16(), &head.headers);
         self.upload.settle();
         self.patience.answered();
-        self.patience.moved();
+        self.patience.moved(self.exchange.idle());
         match self.is_tunnel {
             true if head.status.is_success() => self.patience.opened(),
             true => self.upload.stop(),

@@ -125,6 +125,39 @@ async fn what_moves_is_not_idle() {
     assert!(response.ends_with("\r\n\r\nxxxxxxxxxx"), "{response}");
 }
 
+#[tokio::test]
+async fn what_is_open_already_follows_from_its_next_bytes_on() {
+    let (listener, address) = app().await;
+    let mut pair = Pair::new(address);
+    let serving = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await.unwrap();
+        let (mut other, _) = listener.accept().await.unwrap();
+        read_head(&mut other).await;
+        other.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        stream.write_all(b"x").await.unwrap();
+        stream.read(&mut [0]).await
+    };
+    let asking = async {
+        let mut stream = pair.connect().await;
+        stream.write_all(CLOSE.as_bytes()).await.unwrap();
+        let mut read = Vec::new();
+        while !read.ends_with(b"half") {
+            stream.read_buf(&mut read).await.unwrap();
+        }
+        // It has begun where nothing limits it.
+        pair.treat(address, idle_for(LIMIT));
+        // Where another request is answered, what was said is known.
+        assert!(pair.ask(CLOSE).await.starts_with("HTTP/1.1 200 OK"));
+        let error = timeout(PATIENCE, stream.read_to_end(&mut read)).await.unwrap().unwrap_err();
+        assert!(read.ends_with(b"halfx"));
+        error.kind()
+    };
+    let (_, error) = tokio::join!(serving, asking);
+    assert_eq!(error, std::io::ErrorKind::ConnectionReset);
+}
+
 /// Takes requests, tells of their head, and answers only in part, or not at all; tells how they ended.
 fn hang(listener: tokio::net::TcpListener, begins: Begins) -> tokio::sync::mpsc::Receiver<Told> {
     let (tell, told) = tokio::sync::mpsc::channel(8);
