@@ -32,6 +32,8 @@ mod http2_flow;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod overload;
+#[cfg(test)]
 mod pair;
 #[cfg(test)]
 mod retries;
