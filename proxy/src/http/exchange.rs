@@ -16,6 +16,7 @@ use weft_core::retry::{Retry, Twice};
 use weft_core::trace::{SpanId, TraceContext};
 
 use super::head::{Fields, Head};
+use super::headers;
 use crate::affinity::{Affinity, Key, Staying};
 use crate::failure::ErrorCode;
 use crate::observe::{Flow, Observer, RequestEnded, Requested, Security, Spoken};
@@ -59,6 +60,8 @@ pub struct Exchange {
     ended: Cell<Option<Instant>>,
     status: Cell<Option<u16>>,
     grpc_status: Cell<Option<u8>>,
+    /// Whether the endpoint's sidecar refused it, for its app has enough to do.
+    is_shed: Cell<bool>,
     error: Cell<Option<ErrorCode>>,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
@@ -122,6 +125,7 @@ impl Exchange {
             ended: Cell::default(),
             status: Cell::default(),
             grpc_status: Cell::default(),
+            is_shed: Cell::default(),
             error: Cell::default(),
             bytes_in: Cell::default(),
             bytes_out: Cell::default(),
@@ -241,9 +245,15 @@ impl Exchange {
 
     /// It was answered in a way that another answer is hoped for.
     pub fn answered_in_vain(&self, status: u16, grpc_status: Option<u8>) {
+        let verdict = if self.is_shed.take() { Verdict::Unknown } else { judge(status, grpc_status) };
         if let Some(ticket) = self.ticket.take() {
-            ticket.judge(judge(status, grpc_status));
+            ticket.judge(verdict);
         }
+    }
+
+    /// The endpoint's sidecar refuses it, for its app has enough to do.
+    pub fn was_shed(&self) {
+        self.is_shed.set(true);
     }
 
     /// It would have been sent once more, had there been budget for it.
@@ -317,6 +327,9 @@ impl Exchange {
     pub fn responded(&self, status: u16, fields: &impl Fields) {
         self.status.set(Some(status));
         self.note_grpc_status(fields);
+        // Only a sidecar says it: whatever others say under that name is gone by now.
+        let may_be_shed = judge(status, self.grpc_status.get()) == Verdict::Failed;
+        self.is_shed.set(may_be_shed && headers::is_overloaded(fields));
     }
 
     /// It failed after its response had begun.
@@ -368,6 +381,8 @@ impl Exchange {
     fn verdict(&self) -> Verdict {
         match (self.error.get(), self.status.get()) {
             (Some(code), _) => code.verdict(),
+            // An app that has enough to do works: to leave it alone would help nobody.
+            (None, Some(_)) if self.is_shed.get() => Verdict::Unknown,
             (None, Some(status)) => judge(status, self.grpc_status.get()),
             (None, None) => Verdict::Unknown,
         }

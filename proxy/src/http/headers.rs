@@ -11,6 +11,7 @@ use weft_core::trace::{SpanId, TraceContext, hex, w3c};
 
 use super::head::{Fields, Value};
 use super::respond::WEFT_ERROR;
+use crate::failure::ErrorCode;
 
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -144,6 +145,11 @@ pub fn say_goodbye(fields: &mut impl Fields) {
 /// Removes from an app's or a stranger's response what only the mesh says.
 pub fn disown(fields: &mut impl Fields) {
     fields.remove(&WEFT_ERROR);
+}
+
+/// Whether a response is a sidecar's that protects its app from too much.
+pub fn is_overloaded(fields: &impl Fields) -> bool {
+    fields.first(&WEFT_ERROR) == Some(ErrorCode::Overloaded.as_str().as_bytes())
 }
 
 fn remove_ours(fields: &mut impl Fields) {

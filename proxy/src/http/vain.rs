@@ -8,6 +8,7 @@ use weft_core::retry::{Failed, Pushback, pushback, retry_after};
 
 use super::Exchange;
 use super::head::Fields;
+use super::headers;
 use super::respond::WEFT_ERROR;
 use crate::failure::ErrorCode;
 use crate::observe::Security;
@@ -44,7 +45,13 @@ pub fn answered_in_vain(
     let retry = planned.plan.retry.as_ref()?;
     let grpc_status = if exchange.is_grpc() { fields.first(&GRPC_STATUS) } else { None };
     let failed = Failed::Answered { status, grpc_status: grpc_status.and_then(classify::grpc_status) };
-    retry.wants(failed, planned.twice).then(|| Vain::Failed(failed, asked(fields)))
+    if !retry.wants(failed, planned.twice) {
+        return None;
+    }
+    if security == Some(Security::Mutual) && headers::is_overloaded(fields) {
+        exchange.was_shed();
+    }
+    Some(Vain::Failed(failed, asked(fields)))
 }
 
 fn reached_nobody(fields: &impl Fields) -> bool {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use http::Response;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use weft_core::model::{ConcurrencyMode, Protocol, Workload};
+use weft_core::model::{CircuitBreaker, ConcurrencyMode, Protocol, Traffic, Workload};
 use weft_proxy::state::Snapshot;
 
-use crate::pair::{PATIENCE, Pair, app, mesh, workload};
+use crate::pair::{PATIENCE, Pair, app, endpoint, mesh, workload};
 use crate::wire::{self, Asked};
 
 /// Requests at once before anything is known of an app.
@@ -32,7 +32,11 @@ async fn calls_beyond_the_limit_are_unavailable_at_once_and_health_is_answered()
             let _ = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
         }
     });
-    let pair = Pair::of_protocol(address, Protocol::Grpc);
+    let mut pair = Pair::of_protocol(address, Protocol::Grpc);
+    // An app that has enough to do works: its circuit stays closed.
+    let circuit_breaker = Some(CircuitBreaker { consecutive_failures: Some(2), ..Default::default() });
+    pair.traffic = Traffic { circuit_breaker, ..Traffic::default() };
+    pair.offer(vec![endpoint(pair.callee.workers.inbound(), address.port())], Protocol::Grpc);
     let workload = Workload { concurrency: ConcurrencyMode::Adaptive, ..workload() };
     pair.callee.publisher.publish(Snapshot {
         mesh: Some(Arc::new(mesh())),
@@ -46,9 +50,11 @@ async fn calls_beyond_the_limit_are_unavailable_at_once_and_health_is_answered()
         held.push(client.send_request(wire::call(), true).unwrap());
     }
     timeout(PATIENCE, begun.wait_for(|begun| *begun == AT_FIRST)).await.unwrap().unwrap();
-    let (head, ..) = wire::ask(&mut client, wire::call(), b"").await;
-    assert_eq!(head.headers()["weft-error"], "overloaded");
-    assert_eq!(head.headers()["grpc-status"], "14");
+    for _ in 0..5 {
+        let (head, ..) = wire::ask(&mut client, wire::call(), b"").await;
+        assert_eq!(head.headers()["weft-error"], "overloaded");
+        assert_eq!(head.headers()["grpc-status"], "14");
+    }
     let mut health = wire::call();
     *health.uri_mut() = "http://orders/grpc.health.v1.Health/Check".parse().unwrap();
     let (head, ..) = wire::ask(&mut client, health, b"").await;
