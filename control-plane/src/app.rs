@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::configuration::{Configuration, ConfigurationError};
 use crate::dashboard::Dashboard;
 use crate::discovery::Shared;
+use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::push::Hub;
 use crate::report::chain;
@@ -142,6 +143,7 @@ struct Parts {
     registry: Arc<Registry>,
     configuration: Arc<Configuration>,
     telemetry: Arc<Telemetry>,
+    keys: Arc<Keys>,
     hub: Arc<Hub>,
     live: Arc<Live>,
     metrics: Arc<Metrics>,
@@ -165,6 +167,7 @@ impl Parts {
         Shared {
             ca: self.ca.clone(),
             hub: self.hub.clone(),
+            keys: self.keys.clone(),
             world: self.world.clone(),
             registry: self.registry.clone(),
             live: self.live.clone(),
@@ -252,10 +255,11 @@ async fn open(config: &Config) -> Result<(Parts, crate::telemetry::Task), StartE
     let world = World::open(defaults, store.clone(), hub.clone(), metrics.clone()).await?;
     world.apply(Change::Anchors(ca.anchors()));
     let registry = Registry::open(store.clone(), world.clone()).await?;
+    let keys = Keys::open(world.clone(), store.clone(), metrics.clone()).await?;
     let configuration = Arc::new(Configuration::open(world.clone(), store.clone()).await?);
     let (telemetry, writer) = Telemetry::open(&config.data_dir.join("traces"), metrics.clone()).await?;
     let (ca, live) = (Arc::new(ca), Arc::new(Live::default()));
-    Ok((Parts { ca, world, registry, configuration, telemetry, hub, live, metrics, store }, writer))
+    Ok((Parts { ca, world, registry, configuration, telemetry, keys, hub, live, metrics, store }, writer))
 }
 
 /// What runs beside the listeners until the drain.
@@ -264,6 +268,8 @@ fn start_loops(parts: &Parts, config: &Config, certificate: Arc<OwnCertificate>,
     task::supervise("own-certificate", move || until_drained(drain.clone(), certificate.clone().run()));
     let (world, drain) = (parts.world.clone(), watch.clone());
     task::supervise("world", move || until_drained(drain.clone(), world.clone().run()));
+    let (keys, drain) = (parts.keys.clone(), watch.clone());
+    task::supervise("keys", move || until_drained(drain.clone(), keys.clone().run()));
     let (ca, telemetry, drain) = (parts.ca.clone(), parts.telemetry.clone(), watch.clone());
     task::supervise("maintenance", move || {
         until_drained(drain.clone(), maintain(ca.clone(), telemetry.clone()))

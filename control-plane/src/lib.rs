@@ -12,6 +12,7 @@ mod configuration;
 mod dashboard;
 mod discovery;
 mod io;
+mod keys;
 mod listen;
 mod metrics;
 mod peer;

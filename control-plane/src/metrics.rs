@@ -34,6 +34,8 @@ const HANDSHAKES_FAILED: Family<Counter, 1> = Family::counter(
     "Connections that ended before they were of use.",
     ["reason"],
 );
+const KEYS_FETCHED: Family<Counter, 1> =
+    Family::counter("weft_key_sets_fetched_total", "Keys of token issuers fetched, or not.", ["outcome"]);
 const CONFIG_PROBLEMS: Family<Gauge, 0> =
     Family::gauge("weft_config_dir_problems", "Mistakes in the configuration directory now.", []);
 
@@ -54,6 +56,8 @@ pub(crate) struct Metrics {
     pub(crate) spans_unwritten: Counter,
     pub(crate) handshakes_failed: Counter,
     pub(crate) handshakes_late: Counter,
+    pub(crate) key_sets_fetched: Counter,
+    pub(crate) key_sets_failed: Counter,
     pub(crate) config_problems: Gauge,
     shard: weft_runtime::metrics::Shard,
 }
@@ -78,6 +82,8 @@ impl Metrics {
             spans_unwritten: shard.series(&SPANS_DROPPED, &["unwritten"]),
             handshakes_failed: shard.series(&HANDSHAKES_FAILED, &["failed"]),
             handshakes_late: shard.series(&HANDSHAKES_FAILED, &["timeout"]),
+            key_sets_fetched: shard.series(&KEYS_FETCHED, &["ok"]),
+            key_sets_failed: shard.series(&KEYS_FETCHED, &["failed"]),
             config_problems: shard.series(&CONFIG_PROBLEMS, &[]),
             registry,
             shard,

@@ -110,6 +110,11 @@ impl World {
         look(&self.lock().known)
     }
 
+    /// Changes whenever something was published.
+    pub(crate) fn published(&self) -> watch::Receiver<u64> {
+        self.published.subscribe()
+    }
+
     /// The configuration revision in force.
     pub(crate) fn revision(&self) -> u64 {
         self.lock().revision

@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::host::Host;
+use crate::jwt::Claims;
 use crate::model::{
     AccessAction, AccessMode, AccessPolicy, AccessRule, AuthorizationDefault, Mesh, MtlsMode, QualifiedName,
     SpiffeId,
@@ -35,6 +36,11 @@ pub trait Asked {
     fn host(&self) -> Option<&Host<'_>>;
     /// Shows every value of a header, whose name is in lower case.
     fn each_value(&self, name: &str, see: &mut dyn FnMut(&[u8]));
+
+    /// What its token proved; none where it has none that anyone looked at.
+    fn claims(&self) -> Option<&Claims> {
+        None
+    }
 }
 
 /// A call: a connection, or a request on one.
@@ -73,6 +79,8 @@ pub enum Denial {
     Policy(QualifiedName),
     /// There are policies that allow calls, and none allows this one.
     NotAllowed,
+    /// A token is required, and bytes carry none.
+    NoToken,
 }
 
 /// What a policy had to do with a call.
@@ -205,6 +213,7 @@ impl fmt::Display for Denial {
             Self::Unauthenticated => "the caller has no identity of the mesh",
             Self::DefaultDeny => "the mesh's authorization default is Deny",
             Self::Policy(name) => return write!(f, "AuthorizationPolicy {name} denies it"),
+            Self::NoToken => "a JwtAuthentication requires a token, and a connection of bytes carries none",
             Self::NotAllowed => "there are AuthorizationPolicies that allow calls, and none allows this one",
         })
     }

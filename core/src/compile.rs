@@ -8,11 +8,13 @@ use std::net::IpAddr;
 
 use crate::attachment;
 use crate::manifest::{
-    AuthorizationPolicySpec, DocumentedPort, RateLimitSpec, ServiceSpec, Spec, TargetPort,
+    AuthorizationPolicySpec, DocumentedPort, JwtAuthenticationSpec, RateLimitSpec, ServiceSpec, Spec,
+    TargetPort,
 };
 use crate::model::{
-    AccessPolicy, Address, AppCheck, Endpoint, InboundPort, Mesh, PolicyTarget, PortMap, Propagation,
-    Protocol, QualifiedName, RateLimit, Resource, ResourceName, Service, ServicePort, SpiffeId, Workload,
+    AccessPolicy, Address, AppCheck, Endpoint, InboundPort, KeySource, Mesh, PolicyTarget, PortMap,
+    Propagation, Protocol, QualifiedName, RateLimit, Resource, ResourceName, Service, ServicePort, SpiffeId,
+    TokenPolicy, TokenProvider, Workload,
 };
 use crate::world::{Holder, Member, Registration, World};
 
@@ -138,7 +140,7 @@ pub fn workload(world: &World, name: &QualifiedName) -> Option<Workload> {
     let registration = world.registration(name)?;
     let ports = inbound_ports(world, name, Member::Registered(registration));
     let service_account = registration.service_account.clone();
-    let (mut policies, mut limits) = (Vec::new(), Vec::new());
+    let (mut policies, mut limits, mut tokens) = (Vec::new(), Vec::new(), Vec::new());
     // By name: the order decides nothing.
     for (policy, target, spec) in world.inbound_policies() {
         let Some(about) = ports_of(world, name, &ports, target) else { continue };
@@ -151,14 +153,49 @@ pub fn workload(world: &World, name: &QualifiedName) -> Option<Workload> {
                 let (rules, said) = (rules.clone(), said.clone());
                 limits.push(RateLimit { name: policy, ports: about, rules, limits: said });
             }
+            Spec::JwtAuthentication(spec) => tokens.push((target, token_policy(world, policy, about, spec))),
             _ => {}
         }
     }
+    // The most precise first.
+    tokens.sort_by(|(left, _), (right, _)| right.cmp(left));
+    let tokens = tokens.into_iter().map(|(_, policy)| policy).collect();
     // Where a service has no ports, every port is its.
     let portless = services(world, name).into_iter().find(|service| service_ports(world, service).is_empty());
     let concurrency = world.concurrency(name, portless.as_ref());
     let checks = checks(world, name);
-    Some(Workload { name: name.clone(), service_account, ports, policies, limits, concurrency, checks })
+    Some(Workload {
+        name: name.clone(),
+        service_account,
+        ports,
+        policies,
+        limits,
+        tokens,
+        concurrency,
+        checks,
+    })
+}
+
+/// Whose tokens are taken, with the keys that are known now.
+fn token_policy(
+    world: &World,
+    name: QualifiedName,
+    ports: Vec<u16>,
+    spec: &JwtAuthenticationSpec,
+) -> TokenPolicy {
+    let provider = |(provider, source): &(TokenProvider, Option<KeySource>)| {
+        let mut provider = provider.clone();
+        if let Some(source) = source {
+            provider.keys = world.keys(source).to_vec();
+        }
+        provider
+    };
+    TokenPolicy {
+        name,
+        ports,
+        presence: spec.presence,
+        providers: spec.providers.iter().map(provider).collect(),
+    }
 }
 
 /// The ports of a workload that a policy is about, where it is about the workload; none: all of them.

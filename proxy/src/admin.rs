@@ -201,6 +201,7 @@ impl Admin {
                     "concurrency": format!("{:?}", port.concurrency),
                 })).collect::<Vec<_>>(),
                 "policies": workload.policies.iter().map(|it| it.name.to_string()).collect::<Vec<_>>(),
+                "tokens": workload.tokens.iter().map(|it| it.name.to_string()).collect::<Vec<_>>(),
                 "limits": workload.limits.iter().map(|it| it.name.to_string()).collect::<Vec<_>>(),
                 "checks": workload.checks.iter().map(|check| format!("{check:?}")).collect::<Vec<_>>(),
             })),

@@ -13,6 +13,7 @@ use weft_core::authorize::{Asked, Call, Denial, Peer, Permit, authorize};
 use weft_core::detect::{ClientHello, Sniffed};
 use weft_core::health;
 use weft_core::host::Host;
+use weft_core::jwt::Claims;
 use weft_core::model::{AppCheck, Probe, QualifiedName};
 use weft_core::path::Path;
 use weft_pods::intercept;
@@ -29,6 +30,7 @@ use crate::session::{Answer, Purpose, Session};
 use crate::sniff::{self, First};
 use crate::stream::{Peeked, Reset, Stream};
 use crate::tls::Carries;
+use crate::tokens;
 use crate::upstream::{Cluster, Source};
 use crate::worker::Worker;
 
@@ -175,6 +177,9 @@ fn decide(worker: &Worker, call: &Call<'_>) -> Result<Permit, Denial> {
     let snapshot = worker.discovery.peek();
     // Which policies are about us comes with our workload: without it nothing is known yet.
     let workload = snapshot.workload.as_deref().ok_or(Denial::NoConfiguration)?;
+    if call.request.is_none() && tokens::are_required(workload, call.port) {
+        return Err(Denial::NoToken);
+    }
     authorize(snapshot.mesh.as_deref(), &workload.policies, call, |policy, decision| {
         worker.observer.policy_decided(&policy.name, decision);
     })
@@ -268,31 +273,39 @@ impl Requests {
     /// certificate, as kubelets have none.
     pub fn asks_health(&self, worker: &Worker, head: &impl Head) -> bool {
         let agent = || head.fields().first(&USER_AGENT);
-        let snapshot = worker.discovery.snapshot();
-        let checks = snapshot.workload.iter().flat_map(|workload| &workload.checks);
         health::asks_health(head.path())
-            || checks.filter(|check| check.port == self.app.port()).any(|check| is_of(check, head.path()))
+            || self.is_check(worker, head)
             || (self.peer == Peer::Anonymous && agent().is_some_and(|agent| agent.starts_with(KUBELET)))
+    }
+
+    /// Whether a request is what a declared health check asks.
+    fn is_check(&self, worker: &Worker, head: &impl Head) -> bool {
+        let snapshot = worker.discovery.peek();
+        let checks = snapshot.workload.iter().flat_map(|workload| &workload.checks);
+        checks.filter(|check| check.port == self.app.port()).any(|check| is_of(check, head.path()))
     }
 
     /// Says whether a request may reach the app. The permit is spent on the way there.
     pub fn rule(
         &self,
         worker: &Worker,
-        head: &impl Head,
+        head: &mut impl Head,
         exchange: &mut Exchange,
     ) -> Result<Rc<Cluster>, Answer> {
-        let request = Seen { head, path: OnceCell::new(), host: OnceCell::new() };
+        let claims = tokens::authenticate(worker, self.app.port(), head)?;
+        let request = Seen { head, path: OnceCell::new(), host: OnceCell::new(), claims };
         let (peer, address) = (&self.peer, self.client.ip().to_canonical());
         let call = Call { peer, address, port: self.app.port(), request: Some(&request) };
         let permit = decide(worker, &call).map_err(|denial| {
             tracing::debug!(?peer, %denial, "request denied");
             code_of(&denial)
         })?;
-        match rates::admit(worker, &call) {
-            Ok(None) => {}
-            Ok(Some(usage)) => exchange.counted(usage),
-            Err(limited) => return Err(rates::answer(&limited, exchange)),
+        if rates::are_limited(worker) && !self.is_check(worker, request.head) {
+            match rates::admit(worker, &call) {
+                Ok(None) => {}
+                Ok(Some(usage)) => exchange.counted(usage),
+                Err(limited) => return Err(rates::answer(&limited, exchange)),
+            }
         }
         Ok(app_cluster(worker, &permit, self.app.ip(), self.client))
     }
@@ -303,6 +316,7 @@ struct Seen<'a, H> {
     head: &'a H,
     path: OnceCell<Option<Path<'a>>>,
     host: OnceCell<Option<Host<'a>>>,
+    claims: Option<Rc<Claims>>,
 }
 
 impl<H: Head> Asked for Seen<'_, H> {
@@ -323,6 +337,10 @@ impl<H: Head> Asked for Seen<'_, H> {
         if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
             self.head.fields().all(&name).for_each(see);
         }
+    }
+
+    fn claims(&self) -> Option<&Claims> {
+        self.claims.as_deref()
     }
 }
 

@@ -30,6 +30,7 @@ pub mod state;
 pub mod stream;
 pub mod tcp;
 pub mod tls;
+pub mod tokens;
 pub mod upstream;
 pub mod worker;
 

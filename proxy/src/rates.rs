@@ -48,9 +48,14 @@ impl Rates {
     }
 }
 
+/// Whether there are limits at all.
+pub fn are_limited(worker: &Worker) -> bool {
+    worker.discovery.peek().rates.is_some()
+}
+
 /// Counts a call where a limit is about it: what its caller has left.
 pub fn admit(worker: &Worker, call: &Call<'_>) -> Result<Option<Usage>, Limited> {
-    let snapshot = worker.discovery.snapshot();
+    let snapshot = worker.discovery.peek();
     let Some(rates) = &snapshot.rates else { return Ok(None) };
     rates.decided.admit(call, rates.begun.elapsed()).inspect_err(|limited| {
         worker.observer.policy_decided(&limited.policy, Decision::Limited);

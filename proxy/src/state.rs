@@ -94,6 +94,7 @@ impl Snapshot {
                 None => false,
             },
             Wanted::Service(name) => self.settles_service(name),
+            Wanted::Keys(_) => true,
         }
     }
 
@@ -110,6 +111,8 @@ pub enum Wanted {
     Address(IpAddr),
     /// What is behind this service?
     Service(QualifiedName),
+    /// What are the keys of this issuer by now? The answer comes with our workload.
+    Keys(Box<str>),
 }
 
 /// The readers' side: cheap to clone, one for everybody who asks.
@@ -196,6 +199,11 @@ impl Discovery {
         }
         let then = self.lookup(Wanted::Service(name.clone())).await;
         then.services.get(name).cloned()
+    }
+
+    /// Says that a token names a key of its issuer that is not known. Nobody waits for the answer.
+    pub fn key_is_unknown(&self, issuer: &str) {
+        let _ = self.wanted.try_send(Wanted::Keys(issuer.into())); // where too much is asked, it is asked again
     }
 
     async fn lookup(&self, wanted: Wanted) -> Arc<Snapshot> {

@@ -25,6 +25,7 @@ use crate::mirror::Copies;
 use crate::observe::{Observe, Observer, Party};
 use crate::state::{Discovery, Snapshot};
 use crate::tls::{TlsClient, TlsServer};
+use crate::tokens::ProvedTokens;
 use crate::upstream::{Cluster, Dialer, Site, Source};
 use crate::{inbound, outbound};
 
@@ -256,6 +257,8 @@ pub struct Worker {
     pub tls_client: TlsClient,
     /// TLS from other sidecars.
     pub tls_server: TlsServer,
+    /// Tokens that were proved.
+    pub proved: ProvedTokens,
     /// The source of chance.
     pub rng: RefCell<fastrand::Rng>,
     /// The ports of our own listeners, which are nobody's app.
@@ -282,6 +285,7 @@ impl Worker {
             discovery: shared.discovery,
             dialer: Dialer::new(conduct.mark),
             conduct,
+            proved: ProvedTokens::default(),
             rng: RefCell::new(fastrand::Rng::new()),
             own_ports,
             leaving,

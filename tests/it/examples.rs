@@ -59,3 +59,21 @@ fn retries() {
     // Each of the sidecar's workers rounds its own share down.
     assert!(sent.is_some_and(|sent: u32| (105..=120).contains(&sent)), "{said}");
 }
+
+#[test]
+fn rate_limit() {
+    let Some(said) = run("rate-limit") else { return };
+    for line in ["without: 10 x 200", "with: 5 x 200", "with: 5 x 429", "retry-after: ", "guest: 1 x 200"] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+}
+
+#[test]
+fn jwt() {
+    let Some(said) = run("jwt") else { return };
+    for line in
+        ["nobody /: 200", "nobody /: 401", "bob /: 200", "bob /admin: 403", "ann /admin: 200", "liar /: 401"]
+    {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+}

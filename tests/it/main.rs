@@ -50,6 +50,7 @@ mod stores;
 mod tidy;
 mod timeouts;
 mod tls;
+mod tokens;
 mod websockets;
 
 use std::fs;

@@ -18,6 +18,7 @@ use weft_runtime::drain::DrainWatch;
 use weft_runtime::task;
 
 use crate::ca::{Ca, Claimant};
+use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::peer::{Connection, Peer};
 use crate::push::Hub;
@@ -42,6 +43,7 @@ type Sender = mpsc::Sender<Result<v1::ControlMessage, Status>>;
 pub(crate) struct Shared {
     pub(crate) ca: Arc<Ca>,
     pub(crate) hub: Arc<Hub>,
+    pub(crate) keys: Arc<Keys>,
     pub(crate) world: Arc<World>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) live: Arc<crate::status::Live>,

@@ -152,6 +152,7 @@ impl Stream<'_> {
                 self.lease.set_ready(ready);
             }
             Some(Message::Health(health)) => self.lease.set_unhealthy(unhealthy(&health)?),
+            Some(Message::UnknownKey(v1::UnknownKey { issuer })) => self.shared.keys.ask(&issuer),
             Some(Message::Hello(_)) => return Err(Status::invalid_argument("a second Hello")),
             // A later version may say more; it is told nothing wrong by our silence.
             None => {}

@@ -362,6 +362,7 @@ mod tests {
             limits: Vec::new(),
             concurrency: Default::default(),
             checks: Vec::new(),
+            tokens: Vec::new(),
         };
         (ResourceName::Workload(q(name)), Some(Resource::Workload(workload)))
     }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use weft_core::model::KeySource;
 
 pub(crate) use embedded::{Embedded, TokenUse};
 
@@ -225,4 +226,42 @@ pub(crate) struct Allocation {
     pub service: String,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
+}
+
+/// Keys that were fetched to prove tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeySet {
+    /// The address, or the issuer where it said so itself.
+    pub from: String,
+    /// Whether it is an issuer.
+    pub is_issuer: bool,
+    /// Who vouched for it, as PEM; empty: the public authorities.
+    pub authorities: String,
+    /// The keys, as they were fetched.
+    pub text: String,
+}
+
+impl KeySet {
+    /// What was fetched from a source.
+    pub(crate) fn of(source: &KeySource, text: String) -> Self {
+        let (from, authorities, is_issuer) = match source {
+            KeySource::At { uri, authorities } => (uri, authorities, false),
+            KeySource::Discovered { issuer, authorities } => (issuer, authorities, true),
+        };
+        Self { from: from.clone(), is_issuer, authorities: authorities.clone(), text }
+    }
+
+    /// Where it was fetched from.
+    pub(crate) fn source(&self) -> KeySource {
+        let authorities = self.authorities.clone();
+        match self.is_issuer {
+            true => KeySource::Discovered { issuer: self.from.clone(), authorities },
+            false => KeySource::At { uri: self.from.clone(), authorities },
+        }
+    }
+
+    /// What its record is found by.
+    fn name(&self) -> String {
+        format!("{} {} {}", self.is_issuer, self.from, self.authorities)
+    }
 }

@@ -2,8 +2,10 @@
 //! in and a Deny does not let it pass.
 
 use super::{Asked, Call, Peer};
+use crate::jwt::Claims;
 use crate::model::{
-    AccessRule, Callers, Condition, Operations, PathPattern, QualifiedName, Selection, SpiffeId,
+    AccessRule, Attribute, Callers, ClaimName, Condition, Operations, PathPattern, QualifiedName, Selection,
+    SpiffeId, TextPattern,
 };
 use crate::path::Path;
 
@@ -94,12 +96,36 @@ fn path(paths: &Selection<PathPattern>, path: &Path<'_>) -> Holds {
     if matched == literal { matched } else { Holds::Unknown }
 }
 
-/// A header that is sent several times is seen differently by different readers: all of its values must be selected.
 fn condition(condition: &Condition, request: Option<&dyn Asked>) -> Holds {
     let Some(request) = request else { return Holds::Unknown };
-    let Selection { one_of, none_of } = &condition.values;
+    match &condition.of {
+        Attribute::Header(name) => header(name, &condition.values, request),
+        Attribute::Claim(name) => claim(name, &condition.values, request.claims()),
+    }
+}
+
+/// A claim's values are all true at once, so that one of them is enough. Without the claim it has none of the wanted, and whether its
+/// bearer is one of the unwanted cannot be known.
+fn claim(name: &ClaimName, values: &Selection<TextPattern>, claims: Option<&Claims>) -> Holds {
+    let (mut selected, mut excluded) = (values.one_of.is_empty(), false);
+    let is_there = claims.is_some_and(|claims| {
+        claims.each_value(name, &mut |value| {
+            selected |= values.one_of.iter().any(|pattern| pattern.matches(value));
+            excluded |= values.none_of.iter().any(|pattern| pattern.matches(value));
+        })
+    });
+    match is_there {
+        true => Holds::from(selected && !excluded),
+        false if values.one_of.is_empty() => Holds::Unknown,
+        false => Holds::No,
+    }
+}
+
+/// A header that is sent several times is seen differently by different readers: all of its values must be selected.
+fn header(name: &str, values: &Selection<TextPattern>, request: &dyn Asked) -> Holds {
+    let Selection { one_of, none_of } = values;
     let (mut seen, mut selected, mut excluded, mut unreadable) = (0_u32, 0_u32, 0_u32, false);
-    request.each_value(&condition.header, &mut |value| {
+    request.each_value(name, &mut |value| {
         seen += 1;
         match std::str::from_utf8(value) {
             Ok(text) => {

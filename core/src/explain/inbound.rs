@@ -38,6 +38,11 @@ pub(super) fn arrive(world: &World, question: &Question<'_>, arrival: &Arrival, 
             port,
             request: seen.as_ref().map(|seen| seen as &dyn Asked),
         };
+        let wanted =
+            workload.tokens.iter().find(|policy| policy.ports.is_empty() || policy.ports.contains(&port));
+        if let Some(policy) = wanted {
+            told.tokens(&policy.name);
+        }
         let mut decided = Vec::new();
         let verdict = authorize::authorize(Some(&mesh), &workload.policies, &call, |policy, decision| {
             decided.push((policy.name.clone(), decision.as_str()));
@@ -76,6 +81,14 @@ impl Explanation {
         }
     }
 
+    /// A token is nothing that could be asked about here.
+    fn tokens(&mut self, policy: &QualifiedName) {
+        let text = format!("JwtAuthentication {policy} looks at tokens, which are not looked at here");
+        if !self.steps.iter().any(|step| step.text == text) {
+            self.step("tokens", text, None);
+        }
+    }
+
     fn conclude(&mut self, denied: &[Denial], endpoints: usize, unguarded: usize) {
         if unguarded > 0 {
             let text = format!("{unguarded} of {endpoints} have no sidecar: nobody there asks who calls");
@@ -97,7 +110,8 @@ impl Explanation {
                 | Denial::PlaintextUnderStrict
                 | Denial::DefaultDeny
                 | Denial::Policy(_)
-                | Denial::NotAllowed => (403, "denied"),
+                | Denial::NotAllowed
+                | Denial::NoToken => (403, "denied"),
             };
             self.fails(Decision::Deny, answer);
         }

@@ -5,7 +5,7 @@ use super::document::Places;
 use super::resource::AuthorizationPolicySpec;
 use super::target::{self, TargetKind};
 use crate::model::{
-    AccessAction, AccessMode, AccessRule, Callers, Cidr, Condition, Name, Operations, PathPattern,
+    AccessAction, AccessMode, AccessRule, Attribute, Callers, Cidr, Condition, Name, Operations, PathPattern,
     QualifiedName, Selection, TextPattern, is_token,
 };
 
@@ -86,20 +86,23 @@ fn operations(field: &Field<'_>) -> Option<Operations> {
 
 fn condition(field: &Field<'_>) -> Option<Condition> {
     let object = field.object(&["header", "claim", "values", "notValues"])?;
-    if let Some(claim) = object.field("claim") {
-        claim.mistake(
-            "claims are those of JwtAuthentication, which this version does not have yet",
-            "leave it out",
-        );
-        return None;
-    }
-    let header = object.required("header", "write header: NAME").and_then(|field| header_name(&field));
+    let of = match (object.field("header"), object.field("claim")) {
+        (Some(_), Some(claim)) => {
+            claim.mistake("a condition is about a header or a claim", "write a condition for each");
+            None
+        }
+        (None, Some(claim)) => claim.parse("write the claim's name").map(Attribute::Claim),
+        (_, None) => {
+            let header = object.required("header", "write header: NAME or claim: NAME");
+            header.and_then(|field| header_name(&field)).map(Attribute::Header)
+        }
+    };
     let pattern = |field: &Field<'_>| field.parse("write a value, with '*' at one end only");
     let values = selection(&object, "values", "notValues", pattern);
     if values.is_empty() {
         field.mistake("a condition selects nothing", "write values: [..] or notValues: [..]");
     }
-    Some(Condition { header: header?, values })
+    Some(Condition { of: of?, values })
 }
 
 /// An entry without any field would be about everyone, which nobody writes on purpose.

@@ -9,7 +9,8 @@ use super::resource::{Resource, Spec};
 use super::route::{self, RouteKind};
 use super::value::{is_label_key, is_label_value};
 use super::{
-    Kind, authorization_policy, fault_injection, mesh_config, rate_limit, service, traffic_policy, workload,
+    Kind, authorization_policy, fault_injection, jwt_authentication, mesh_config, rate_limit, service,
+    traffic_policy, workload,
 };
 use crate::model::Name;
 
@@ -117,6 +118,12 @@ fn resource(kind: Kind, node: &Node, default_namespace: &Name, sink: &Sink<'_>) 
         Kind::RateLimit => {
             let own = namespace.as_ref().and_then(Option::as_ref);
             spec(&root).and_then(|spec| rate_limit::read(&spec, own, &mut places)).map(Spec::RateLimit)
+        }
+        Kind::JwtAuthentication => {
+            let own = namespace.as_ref().and_then(Option::as_ref);
+            spec(&root)
+                .and_then(|spec| jwt_authentication::read(&spec, own, &mut places))
+                .map(Spec::JwtAuthentication)
         }
         Kind::HttpRoute => read_route(RouteKind::Http, &root, namespace.as_ref(), &mut places),
         Kind::GrpcRoute => read_route(RouteKind::Grpc, &root, namespace.as_ref(), &mut places),

@@ -21,6 +21,8 @@ pub enum Kind {
     AuthorizationPolicy,
     /// `weft.mesh/v1alpha1 RateLimit`.
     RateLimit,
+    /// `weft.mesh/v1alpha1 JwtAuthentication`.
+    JwtAuthentication,
     /// `weft.mesh/v1alpha1 FaultInjection`.
     FaultInjection,
     /// `gateway.networking.k8s.io/v1 HTTPRoute`.
@@ -69,7 +71,7 @@ const WEFT: &str = "weft.mesh";
 const GATEWAY: &str = super::route::GROUP;
 
 /// Kinds of the mesh's language that this version does not carry out, and so does not take.
-const NOT_YET: [(&str, &str); 2] = [(WEFT, "ExternalService"), (WEFT, "JwtAuthentication")];
+const NOT_YET: [(&str, &str); 1] = [(WEFT, "ExternalService")];
 
 /// Kubernetes' own kinds, by API group, which say nothing to the mesh.
 const KUBERNETES: &[(&str, &str)] = &[
@@ -113,7 +115,7 @@ const KUBERNETES: &[(&str, &str)] = &[
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Namespace,
         Self::Service,
         Self::MeshConfig,
@@ -121,6 +123,7 @@ impl Kind {
         Self::TrafficPolicy,
         Self::AuthorizationPolicy,
         Self::RateLimit,
+        Self::JwtAuthentication,
         Self::FaultInjection,
         Self::HttpRoute,
         Self::GrpcRoute,
@@ -227,6 +230,9 @@ impl Kind {
                 ("AuthorizationPolicy", WEFT, &["v1alpha1"], "authorizationpolicies", &[])
             }
             Self::RateLimit => ("RateLimit", WEFT, &["v1alpha1"], "ratelimits", &[]),
+            Self::JwtAuthentication => {
+                ("JwtAuthentication", WEFT, &["v1alpha1"], "jwtauthentications", &["jwt"])
+            }
             Self::HttpRoute => ("HTTPRoute", GATEWAY, &["v1"], "httproutes", &[]),
             Self::GrpcRoute => ("GRPCRoute", GATEWAY, &["v1"], "grpcroutes", &[]),
             Self::TlsRoute => ("TLSRoute", GATEWAY, &["v1", "v1alpha2", "v1alpha3"], "tlsroutes", &[]),

@@ -9,6 +9,7 @@ mod diff;
 mod document;
 mod fault_injection;
 mod health_check;
+mod jwt_authentication;
 mod kind;
 mod layers;
 mod mesh_config;
@@ -31,6 +32,7 @@ use std::fmt;
 
 pub use diff::diff;
 pub use fault_injection::FaultInjectionSpec;
+pub use jwt_authentication::JwtAuthenticationSpec;
 pub use kind::{Kind, UnknownKind};
 pub use node::Place;
 pub use rate_limit::RateLimitSpec;

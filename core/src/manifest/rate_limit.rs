@@ -79,7 +79,7 @@ fn read_key(field: &Field<'_>) -> Vec<KeyPart> {
     if members.len() > MOST_PARTS {
         field.mistake(format!("{} parts are too many", members.len()), format!("write at most {MOST_PARTS}"));
     }
-    let hint = "write caller, path or \"header:NAME\"";
+    let hint = "write caller, path, \"header:NAME\" or \"claim:NAME\"";
     let mut parts: Vec<KeyPart> = Vec::new();
     for member in members.iter().take(MOST_PARTS) {
         let Some(part) = member.parse::<KeyPart>(hint) else { continue };

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::fault_injection::FaultInjectionSpec;
+use super::jwt_authentication::JwtAuthenticationSpec;
 use super::node::Place;
 use super::rate_limit::RateLimitSpec;
 use super::traffic_policy::TrafficPolicySpec;
@@ -69,6 +70,8 @@ pub enum Spec {
     AuthorizationPolicy(AuthorizationPolicySpec),
     /// How often who may call.
     RateLimit(RateLimitSpec),
+    /// Whose tokens requests carry.
+    JwtAuthentication(JwtAuthenticationSpec),
     /// A route of any kind.
     Route(RouteSpec),
     /// Leave for routes of other namespaces.
@@ -249,6 +252,7 @@ impl Resource {
         match &self.spec {
             Spec::AuthorizationPolicy(spec) => Some(&spec.target),
             Spec::RateLimit(spec) => Some(&spec.target),
+            Spec::JwtAuthentication(spec) => Some(&spec.target),
             _ => None,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Cidr, QualifiedName, SpiffeId};
+use super::{Cidr, ClaimName, QualifiedName, SpiffeId};
 use crate::path::Path;
 
 /// A policy, as the sidecar of one workload is told it.
@@ -89,10 +89,19 @@ pub struct Operations {
 /// What else must hold of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
-    /// The header that it is about, in lower case.
-    pub header: String,
-    /// Each value of that header on its own: one of them must be selected, none excluded.
+    /// What it is about.
+    pub of: Attribute,
+    /// The values that it must have and those that it must not have.
     pub values: Selection<TextPattern>,
+}
+
+/// What conditions look at.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Attribute {
+    /// The header of this name, in lower case. Each of its values must be as is said, for readers choose differently.
+    Header(String),
+    /// This claim of the request's token. One of its values must be as is said, none as must not be.
+    Claim(ClaimName),
 }
 
 /// A text, or the beginning or end of one.

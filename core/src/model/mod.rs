@@ -13,11 +13,12 @@ mod retries;
 mod route;
 mod service;
 mod target;
+mod token;
 mod traffic;
 
 pub use access::{
-    AccessAction, AccessMode, AccessPolicy, AccessRule, Callers, Condition, Operations, PathPattern,
-    PathSegment, PatternError, Selection, TextPattern,
+    AccessAction, AccessMode, AccessPolicy, AccessRule, Attribute, Callers, Condition, Operations,
+    PathPattern, PathSegment, PatternError, Selection, TextPattern,
 };
 pub use cidr::{Cidr, CidrError};
 pub use identity::{IdentityError, SpiffeId, TrustDomain};
@@ -40,6 +41,10 @@ pub use route::{
 };
 pub use service::{Address, Endpoint, InboundPort, PortMap, Protocol, Service, ServicePort, Workload};
 pub use target::PolicyTarget;
+pub use token::{
+    Algorithm, ClaimName, Curve, Forwarding, KeyMaterial, KeySource, Presence, TokenKey, TokenPlace,
+    TokenPolicy, TokenProvider, TokenTextError,
+};
 pub use traffic::{
     Abort, Balancing, BalancingPolicy, Bulkhead, CircuitBreaker, Fault, HashCookie, HashKey, Locality,
     Timeouts, Traffic,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{AccessRule, QualifiedName};
+use super::{AccessRule, ClaimName, QualifiedName};
 
 /// A policy, as the sidecar of one workload is told it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub enum KeyPart {
     Path,
     /// The values of this header, whose name is in lower case.
     Header(String),
+    /// The values of this claim of the request's token.
+    Claim(ClaimName),
 }
 
 /// A text that is no part of a key.
@@ -57,6 +59,7 @@ impl FromStr for KeyPart {
             ("caller", None) => Ok(Self::Caller),
             ("path", None) => Ok(Self::Path),
             ("header", Some(name)) if is_token(name) => Ok(Self::Header(name.to_ascii_lowercase())),
+            ("claim", Some(name)) => name.parse().map(Self::Claim).map_err(|_| KeyPartError(text.to_owned())),
             _ => Err(KeyPartError(text.to_owned())),
         }
     }
@@ -69,6 +72,7 @@ impl fmt::Display for KeyPart {
             Self::Caller => f.write_str("caller"),
             Self::Path => f.write_str("path"),
             Self::Header(name) => write!(f, "header:{name}"),
+            Self::Claim(name) => write!(f, "claim:{name}"),
         }
     }
 }
@@ -84,11 +88,11 @@ mod tests {
 
     #[test]
     fn parts_of_keys_are_read_as_they_are_written() {
-        for text in ["caller", "path", "header:x-user"] {
+        for text in ["caller", "path", "header:x-user", "claim:sub", "claim:https://a/b.c"] {
             assert_eq!(text.parse::<KeyPart>().unwrap().to_string(), text);
         }
         assert_eq!("header:X-User".parse(), Ok(KeyPart::Header("x-user".to_owned())));
-        for bad in ["", "Caller", "caller:web", "header", "header:", "header:a b", "cookie:x"] {
+        for bad in ["", "Caller", "caller:web", "header", "header:", "header:a b", "cookie:x", "claim:"] {
             assert!(bad.parse::<KeyPart>().is_err(), "{bad:?}");
         }
     }

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use super::{
-    AccessPolicy, AppCheck, ConcurrencyMode, Name, QualifiedName, RateLimit, Route, SpiffeId, Traffic,
+    AccessPolicy, AppCheck, ConcurrencyMode, Name, QualifiedName, RateLimit, Route, SpiffeId, TokenPolicy,
+    Traffic,
 };
 
 /// What is spoken on a port.
@@ -138,6 +139,8 @@ pub struct Workload {
     pub concurrency: ConcurrencyMode,
     /// How its app is asked whether it works.
     pub checks: Vec<AppCheck>,
+    /// Whose tokens requests carry. Of those about a port the first holds: it is the most precise.
+    pub tokens: Vec<TokenPolicy>,
 }
 
 /// A port of the app that serves something.

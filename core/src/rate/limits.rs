@@ -123,6 +123,16 @@ impl Limits {
                     }
                     values.hash(&mut hasher);
                 }
+                KeyPart::Claim(name) => {
+                    let mut values = 0_u32;
+                    if let Some(claims) = call.request.and_then(|request| request.claims()) {
+                        claims.each_value(name, &mut |value| {
+                            value.hash(&mut hasher);
+                            values += 1;
+                        });
+                    }
+                    values.hash(&mut hasher);
+                }
             }
         }
         hasher.finish()

@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{Change, Effects, Registration, World};
-use crate::manifest::{Kind, Resource, ResourceKey, ServiceAddresses};
-use crate::model::{QualifiedName, ResourceName};
+use crate::manifest::{Kind, Resource, ResourceKey, ServiceAddresses, Spec};
+use crate::model::{KeySource, QualifiedName, ResourceName, TokenKey};
 use crate::virtual_address;
 
 /// How many allocations are kept before those of services that are gone are forgotten.
@@ -65,6 +65,7 @@ impl World {
                 let affected = [ResourceName::Trust(self.defaults.trust_domain.clone())].into();
                 Effects { affected, ..Effects::default() }
             }
+            Change::Keys { source, keys } => self.replace_keys(source, keys),
         }
     }
 
@@ -117,12 +118,32 @@ impl World {
         effects
     }
 
+    fn replace_keys(&mut self, source: KeySource, keys: Vec<TokenKey>) -> Effects {
+        if self.keys(&source) == keys {
+            return Effects::default();
+        }
+        let uses = |spec: &Spec| match spec {
+            Spec::JwtAuthentication(spec) => {
+                spec.providers.iter().any(|(_, own)| own.as_ref() == Some(&source))
+            }
+            _ => false,
+        };
+        let targets = self.inbound_policies().filter(|(_, _, spec)| uses(spec)).map(|(_, target, _)| target);
+        let affected = targets.flat_map(|target| self.targeted(target)).map(ResourceName::Workload).collect();
+        if keys.is_empty() {
+            self.keys.remove(&source);
+        } else {
+            self.keys.insert(source, keys);
+        }
+        Effects { affected, ..Effects::default() }
+    }
+
     fn put_in_force(&mut self, key: &ResourceKey, resource: Option<&Arc<Resource>>) {
         let index = match key.kind {
             Kind::Service => &mut self.services,
             Kind::Workload => &mut self.workloads,
             Kind::TrafficPolicy | Kind::FaultInjection => return self.policies.put(key, resource),
-            Kind::AuthorizationPolicy | Kind::RateLimit => {
+            Kind::AuthorizationPolicy | Kind::RateLimit | Kind::JwtAuthentication => {
                 match resource {
                     Some(resource) => self.inbound_policies.insert(key.clone(), Arc::clone(resource)),
                     None => self.inbound_policies.remove(key),
@@ -178,7 +199,7 @@ impl World {
                         }
                         // They alter what is said of a service, not who is behind it.
                         Kind::TrafficPolicy | Kind::FaultInjection | Kind::Namespace | Kind::MeshConfig => {}
-                        Kind::AuthorizationPolicy | Kind::RateLimit => {
+                        Kind::AuthorizationPolicy | Kind::RateLimit | Kind::JwtAuthentication => {
                             let target = self.inbound_policies.get(key).and_then(|policy| policy.target());
                             touched.workloads.extend(target.into_iter().flat_map(|of| self.targeted(of)));
                         }

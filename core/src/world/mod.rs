@@ -16,7 +16,10 @@ use std::sync::Arc;
 use crate::manifest::{
     MeshConfigSpec, Resource, ResourceKey, ServiceAddresses, ServiceSpec, Spec, WorkloadSpec,
 };
-use crate::model::{Cidr, Name, PolicyTarget, Protocol, QualifiedName, ResourceName, SpiffeId, TrustDomain};
+use crate::model::{
+    Cidr, KeySource, Name, PolicyTarget, Protocol, QualifiedName, ResourceName, SpiffeId, TokenKey,
+    TrustDomain,
+};
 use by_namespace::ByNamespace;
 use policies::Policies;
 
@@ -104,6 +107,13 @@ pub enum Change {
     },
     /// The trust anchors are now these (DER certificates).
     Anchors(Vec<Vec<u8>>),
+    /// Keys were fetched; none: they are to be forgotten.
+    Keys {
+        /// From where.
+        source: KeySource,
+        /// The keys.
+        keys: Vec<TokenKey>,
+    },
 }
 
 /// What a change brought about.
@@ -128,6 +138,8 @@ pub struct World {
     policies: Policies,
     /// What is carried out where calls arrive.
     inbound_policies: BTreeMap<ResourceKey, Arc<Resource>>,
+    /// The keys that were fetched to prove tokens.
+    keys: BTreeMap<KeySource, Vec<TokenKey>>,
     routes: BTreeMap<ResourceKey, Arc<Resource>>,
     grants: BTreeMap<ResourceKey, Arc<Resource>>,
     /// Which routes name a service as their parent.
@@ -179,6 +191,7 @@ impl World {
             workloads: ByNamespace::default(),
             policies: Policies::default(),
             inbound_policies: BTreeMap::new(),
+            keys: BTreeMap::new(),
             routes: BTreeMap::new(),
             grants: BTreeMap::new(),
             attached: ByNamespace::default(),
@@ -303,6 +316,30 @@ impl World {
         let policies = self.inbound_policies.values().map(AsRef::as_ref);
         policies
             .filter_map(|policy: &Resource| Some((policy.qualified_name()?, policy.target()?, &policy.spec)))
+    }
+
+    /// The keys that were fetched from a source; none: it was not reached yet.
+    pub fn keys(&self, source: &KeySource) -> &[TokenKey] {
+        self.keys.get(source).map_or(&[], Vec::as_slice)
+    }
+
+    /// Where keys are held of.
+    pub fn held_key_sources(&self) -> impl Iterator<Item = &KeySource> {
+        self.keys.keys()
+    }
+
+    /// Where policies say that keys are, and for which issuers.
+    pub fn key_sources(&self) -> BTreeMap<KeySource, BTreeSet<String>> {
+        let mut sources: BTreeMap<KeySource, BTreeSet<String>> = BTreeMap::new();
+        for (_, _, spec) in self.inbound_policies() {
+            let Spec::JwtAuthentication(spec) = spec else { continue };
+            for (provider, source) in &spec.providers {
+                if let Some(source) = source {
+                    sources.entry(source.clone()).or_default().insert(provider.issuer.clone());
+                }
+            }
+        }
+        sources
     }
 
     /// The registered workloads that a policy's target comprises.

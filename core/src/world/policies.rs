@@ -121,6 +121,9 @@ impl World {
 
 /// Two policies that are equally specific must not both speak of the same thing: nobody could say which one holds.
 pub(super) fn check(resource: &Resource, all: &[&Resource]) -> Option<Problem> {
+    if let Spec::JwtAuthentication(_) = &resource.spec {
+        return check_tokens(resource, all);
+    }
     let (policy, scope) = (traffic_policy(resource)?, scope_of(resource)?);
     all.iter().find_map(|other| {
         let theirs = traffic_policy(other)?;
@@ -139,6 +142,23 @@ pub(super) fn check(resource: &Resource, all: &[&Resource]) -> Option<Problem> {
         let hint = "say it in one of them".to_owned();
         Some(resource.problem(&format!("spec.{part}"), message, hint))
     })
+}
+
+/// Of policies about tokens the most precise one holds, whole: of two that are equally precise nobody could say which.
+fn check_tokens(resource: &Resource, all: &[&Resource]) -> Option<Problem> {
+    let is_rival = |other: &&&Resource| {
+        other.key() != resource.key() && other.kind == resource.kind && other.target() == resource.target()
+    };
+    let rival = all.iter().find(is_rival)?;
+    let message = format!(
+        "spec.targetRef: {} at {}:{} says whose tokens are taken for {} as well",
+        rival.key(),
+        rival.file,
+        rival.line,
+        resource.target()?
+    );
+    let hint = "name all providers in one of them".to_owned();
+    Some(resource.problem("spec.targetRef", message, hint))
 }
 
 fn traffic_policy(resource: &Resource) -> Option<&TrafficPolicySpec> {

@@ -1,22 +1,29 @@
 //! AuthorizationPolicy, from its YAML to the decision.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use proptest::prelude::*;
 use weft_core::authorize::{Asked, Call, Decision, Denial, Peer, authorize};
 use weft_core::host::Host;
+use weft_core::jwt::{Claims, prove};
 use weft_core::manifest::{AuthorizationPolicySpec, Spec};
-use weft_core::model::{AccessPolicy, AuthorizationDefault, Mesh, MtlsMode};
+use weft_core::model::{
+    AccessPolicy, AuthorizationDefault, Forwarding, KeyMaterial, Mesh, MtlsMode, TokenKey, TokenProvider,
+};
 use weft_core::path::Path;
 
 use crate::documents::read_text;
 
 /// A request, by what policies see of it.
 pub(crate) struct Request<'a> {
-    method: &'a str,
-    path: Path<'a>,
-    host: Host<'a>,
+    pub(crate) method: &'a str,
+    pub(crate) path: Path<'a>,
+    pub(crate) host: Host<'a>,
     pub(crate) headers: Vec<(&'a str, &'a [u8])>,
+    pub(crate) claims: Option<Claims>,
 }
 
 impl Asked for Request<'_> {
@@ -35,11 +42,40 @@ impl Asked for Request<'_> {
     fn each_value(&self, name: &str, see: &mut dyn FnMut(&[u8])) {
         self.headers.iter().filter(|(header, _)| *header == name).for_each(|(_, value)| see(value));
     }
+
+    fn claims(&self) -> Option<&Claims> {
+        self.claims.as_ref()
+    }
 }
 
 pub(crate) fn get(path: &str) -> Request<'_> {
     let host = Host::parse(b"orders:8080").unwrap();
-    Request { method: "GET", path: Path::parse(path.as_bytes()).unwrap(), host, headers: Vec::new() }
+    Request {
+        method: "GET",
+        path: Path::parse(path.as_bytes()).unwrap(),
+        host,
+        headers: Vec::new(),
+        claims: None,
+    }
+}
+
+/// What a token says that proves these claims.
+pub(crate) fn claims(said: &str) -> Claims {
+    let said = said.trim_start_matches('{');
+    let payload = format!("{{\"iss\":\"i\",\"aud\":\"a\",\"exp\":1,{said}");
+    let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let token = format!("{}.{}.{}", encode("{\"alg\":\"EdDSA\"}"), encode(&payload), encode("x"));
+    let key = TokenKey { id: None, algorithm: None, material: KeyMaterial::Ed25519(vec![1; 32]) };
+    let provider = TokenProvider {
+        issuer: "i".to_owned(),
+        audiences: vec!["a".to_owned()],
+        keys: vec![key],
+        places: Vec::new(),
+        forwarding: Forwarding::Keep,
+        claim_headers: Vec::new(),
+        skew: Duration::ZERO,
+    };
+    prove(&token, [&provider].into_iter(), Duration::ZERO, &|_, _, _, _| true).unwrap().claims
 }
 
 fn policy(spec: &str) -> AccessPolicy {
@@ -116,6 +152,30 @@ fn callers_are_told_apart_by_every_field() {
         check(&format!("{{from: [{{{from}}}]}}"), Some(&request), expected);
     }
     check("{from: [{serviceAccounts: [orders]}, {namespaces: [default]}]}", Some(&request), "yes");
+}
+
+#[test]
+fn claims_are_told_apart_and_no_one_gains_by_having_none() {
+    let with = |said: &str| Request { claims: Some(claims(said)), ..get("/") };
+    for (condition, said, expected) in [
+        ("{claim: scope, values: [read]}", r#"{"scope":"write read"}"#, "yes"),
+        ("{claim: scope, values: [read]}", r#"{"scope":"reads"}"#, "no"),
+        ("{claim: scope, values: [read]}", r#"{"sub":"read"}"#, "no"),
+        ("{claim: scope, notValues: [admin]}", r#"{"scope":"write read"}"#, "yes"),
+        ("{claim: scope, notValues: [admin]}", r#"{"scope":"read admin"}"#, "no"),
+        ("{claim: scope, notValues: [admin]}", r#"{"sub":"x"}"#, "perhaps"),
+        ("{claim: scope, values: ['re*'], notValues: [admin]}", r#"{"scope":"read admin"}"#, "no"),
+        ("{claim: name, values: [Jane]}", r#"{"name":"Jane Doe"}"#, "no"),
+        ("{claim: groups, values: [a]}", r#"{"groups":["b","a"]}"#, "yes"),
+        ("{claim: realm.roles, values: ['ad*']}", r#"{"realm":{"roles":["admin"]}}"#, "yes"),
+        ("{claim: level, values: ['3']}", r#"{"level":3}"#, "yes"),
+        ("{claim: sub, values: ['*']}", r#"{"sub":{}}"#, "no"),
+    ] {
+        check(&format!("{{when: [{condition}]}}"), Some(&with(said)), expected);
+    }
+    check("{when: [{claim: sub, values: ['*']}]}", Some(&get("/")), "no");
+    check("{when: [{claim: sub, notValues: [x]}]}", Some(&get("/")), "perhaps");
+    check("{when: [{claim: sub, values: ['*']}]}", None, "perhaps");
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! What sidecars are told of each arrangement of documents and registrations.
 
 use weft_core::compile::{address, compile, endpoints, mesh, service, workload};
-use weft_core::model::{Address, MtlsMode, Propagation, Protocol, Resource};
+use weft_core::model::{
+    Address, KeyMaterial, KeySource, MtlsMode, Propagation, Protocol, Resource, ResourceName, TokenKey,
+};
 use weft_core::world::{Change, World};
 
+use crate::documents::good;
 use crate::world::{documents, labelled, name, registration, world};
 
 fn built(text: &str, registrations: impl IntoIterator<Item = weft_core::world::Registration>) -> World {
@@ -305,6 +308,51 @@ fn limits_go_the_way_of_policies() {
     assert_eq!((limit.requests, limit.burst, limit.key.as_slice()), (5, 5, &[][..]));
 }
 
+fn token_policy(name: &str, target: &str, jwks: &str) -> String {
+    format!(
+        "{{apiVersion: weft.mesh/v1alpha1, kind: JwtAuthentication, metadata: {{name: {name}}}, spec: {{targetRef: {target}, \
+         providers: [{{issuer: https://id, audiences: [web]{jwks}}}]}}}}\n---\n"
+    )
+}
+
+#[test]
+fn of_policies_about_tokens_the_most_precise_comes_first_and_fetched_keys_come_with_it() {
+    let text = [
+        token_policy("a", "{kind: Mesh}", ""),
+        token_policy("b", "{kind: Workload, name: a}", ", jwks: {uri: https://id/keys}"),
+        token_policy("c", "{kind: Service, name: web}", ""),
+        token_policy("d", "{kind: Namespace}", ""),
+    ];
+    let mut world = built(&text.concat(), [registration("default/a", "10.0.0.1", &["web:80"])]);
+    let tokens = |world: &World| workload(world, &name("default/a")).unwrap().tokens;
+    let names: Vec<_> = tokens(&world).iter().map(|policy| policy.name.name.as_str().to_owned()).collect();
+    assert_eq!(names, ["b", "c", "d", "a"]);
+    assert_eq!(tokens(&world)[1].ports, [80]);
+    assert_eq!(world.key_sources().len(), 2);
+
+    let source = KeySource::At { uri: "https://id/keys".to_owned(), authorities: String::new() };
+    let key = TokenKey { id: None, algorithm: None, material: KeyMaterial::Ed25519(vec![1; 32]) };
+    let change = |keys| Change::Keys { source: source.clone(), keys };
+    let affected = world.apply(change(vec![key.clone()])).affected;
+    assert_eq!(affected, [ResourceName::Workload(name("default/a"))].into());
+    let keys: Vec<_> = tokens(&world).iter().map(|policy| policy.providers[0].keys.len()).collect();
+    assert_eq!(keys, [1, 0, 0, 0]);
+    assert!(world.apply(change(vec![key])).affected.is_empty(), "nothing new");
+    assert_eq!(world.apply(change(Vec::new())).affected.len(), 1);
+    assert!(tokens(&world)[0].providers[0].keys.is_empty());
+}
+
+#[test]
+fn two_policies_about_tokens_of_the_same_calls_are_refused() {
+    let text = [token_policy("a", "{kind: Mesh}", ""), token_policy("b", "{kind: Mesh}", "")].concat();
+    let problems = world().check("files", &good(&text));
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(
+        problems[0].message.contains("JwtAuthentication default/b at f.yaml:3 says whose tokens"),
+        "{problems:?}"
+    );
+}
+
 #[test]
 fn a_policy_that_comes_or_goes_touches_the_workloads_of_its_target() {
     let policy = |kind: &str, rest: &str| {
@@ -319,10 +367,8 @@ fn a_policy_that_comes_or_goes_touches_the_workloads_of_its_target() {
     for text in [&access, "", &limit, ""] {
         let change = documents("files", text);
         let affected = world.apply(change).affected;
-        let workloads: Vec<_> = affected
-            .iter()
-            .filter(|name| matches!(name, weft_core::model::ResourceName::Workload(_)))
-            .collect();
+        let workloads: Vec<_> =
+            affected.iter().filter(|name| matches!(name, ResourceName::Workload(_))).collect();
         assert_eq!(workloads.len(), 1, "{affected:?}");
     }
 }

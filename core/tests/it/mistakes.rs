@@ -61,7 +61,11 @@ fn access_rules_that_would_not_do_what_they_seem_to_are_refused() {
             "spec.rules[0].when[0].header: \"x y\" is no header's name",
         ),
         ("{when: [{header: x}]}", "spec.rules[0].when[0]: a condition selects nothing"),
-        ("{when: [{claim: scope, values: [a]}]}", "spec.rules[0].when[0].claim: claims are those of"),
+        ("{when: [{claim: '', values: [a]}]}", "spec.rules[0].when[0].claim: \"\" is no claim"),
+        (
+            "{when: [{claim: scope, header: x, values: [a]}]}",
+            "spec.rules[0].when[0].claim: a condition is about a header or a claim",
+        ),
     ] {
         let head = "apiVersion: weft.mesh/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: a}\nspec:\n  targetRef: {kind: Mesh}\n  rules:\n  - ";
         let problems = read_text(&format!("{head}{rule}\n")).problems;
@@ -101,6 +105,55 @@ fn limits_that_would_not_do_what_they_seem_to_are_refused() {
         &format!("{target}  rules: []\n  limits: [{{requests: 1, per: 1s}}]"),
         &["6:10: spec.rules: an empty list is about no call; leave it out"],
     );
+}
+
+#[test]
+fn tokens_that_would_prove_nothing_or_too_much_are_refused() {
+    let check = |provider: &str, expected: &str| {
+        let head = "apiVersion: weft.mesh/v1alpha1\nkind: JwtAuthentication\nmetadata: {name: a}\nspec:\n  targetRef: {kind: Mesh}\n";
+        let text = format!("{head}  providers:\n  - {provider}\n");
+        let problems = read_text(&text).problems;
+        assert_eq!(problems.len(), 1, "{text}{problems:#?}");
+        assert!(problems[0].line == 7 && problems[0].message.starts_with(expected), "{text}{problems:#?}");
+    };
+    let id = "issuer: https://id, audiences: [web]";
+    check("{audiences: [web]}", "\"spec.providers[0].issuer\" is missing");
+    check("{issuer: https://id}", "\"spec.providers[0].audiences\" is missing");
+    check("{issuer: https://id, audiences: []}", "spec.providers[0].audiences: 0 members, where from 1");
+    check("{issuer: id, audiences: [web]}", "spec.providers[0].issuer: \"id\" is no address that keys are");
+    for (jwks, expected) in [
+        ("{uri: 'http://id/jwks'}", "spec.providers[0].jwks.uri: \"http://id/jwks\" is no address that"),
+        ("{uri: 'https://a@id/jwks'}", "spec.providers[0].jwks.uri: \"https://a@id/jwks\" is no address"),
+        ("{uri: 'https://'}", "spec.providers[0].jwks.uri: \"https://\" is no address"),
+        ("{inline: '{}'}", "spec.providers[0].jwks.inline: it has no list \"keys\""),
+        ("{inline: '{\"keys\":[]}'}", "spec.providers[0].jwks.inline: none of its keys can prove a token"),
+        (
+            "{inline: '{\"keys\":[{\"kty\":\"EC\",\"d\":\"x\"}]}'}",
+            "spec.providers[0].jwks.inline: key 0 is private",
+        ),
+        ("{inline: '{}', uri: 'https://id'}", "spec.providers[0].jwks.uri: the keys stand in the document"),
+        ("{ca: none}", "spec.providers[0].jwks.ca: is no certificate in PEM"),
+        ("{}", "spec.providers[0].jwks: it says nothing"),
+    ] {
+        check(&format!("{{{id}, jwks: {jwks}}}"), expected);
+    }
+    for (more, expected) in [
+        ("forward: Maybe", "spec.providers[0].forward: \"Maybe\" is not one of Keep, Strip"),
+        (
+            "fromHeaders: [{name: 'x y'}]",
+            "spec.providers[0].fromHeaders[0].name: \"x y\" is no header's name",
+        ),
+        ("fromParams: ['a=b']", "spec.providers[0].fromParams[0]: \"a=b\" is no parameter's name"),
+        ("clockSkew: 1h", "spec.providers[0].clockSkew: is longer than ten minutes"),
+        ("claimHeaders: [{claim: sub, header: Host}]", "spec.providers[0].claimHeaders[0].header: \"host\""),
+        (
+            "claimHeaders: [{claim: sub, header: weft-client-id}]",
+            "spec.providers[0].claimHeaders[0].header: \"weft-client-id\" is no header that a claim may be in",
+        ),
+    ] {
+        check(&format!("{{{id}, {more}}}"), expected);
+    }
+    check(&format!("{{{id}, forward: 1}}"), "spec.providers[0].forward: expected a text");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use weft_core::manifest::Spec;
 use weft_core::model::RateLimit;
 use weft_core::rate::{Limited, Limits, Usage};
 
-use crate::access::{Request, get};
+use crate::access::{Request, claims, get};
 use crate::documents::good;
 
 const NOW: Duration = Duration::from_secs(1_000);
@@ -74,6 +74,16 @@ fn headers_and_paths_tell_calls_apart() {
     assert_eq!(passed(&limits, "web", &get("/x/../"), 5), 0, "the path is the same");
     assert_eq!(passed(&limits, "web", &get("/?query"), 5), 0);
     assert_eq!(passed(&limits, "web", &get("/b"), 5), 2);
+}
+
+#[test]
+fn claims_tell_calls_apart() {
+    let limits = limits("limits: [{requests: 2, per: 1h, key: ['claim:sub']}]");
+    let user = |said: &str| Request { claims: Some(claims(said)), ..get("/") };
+    assert_eq!(passed(&limits, "web", &user(r#"{"sub":"ann"}"#), 5), 2);
+    assert_eq!(passed(&limits, "other", &user(r#"{"sub":"ann","x":1}"#), 5), 0);
+    assert_eq!(passed(&limits, "web", &user(r#"{"sub":"bob"}"#), 5), 2);
+    assert_eq!(passed(&limits, "web", &get("/"), 5), 2);
 }
 
 #[test]

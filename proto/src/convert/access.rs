@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use weft_core::model::{self, AccessAction, AccessMode, Selection};
+use weft_core::model::{self, AccessAction, AccessMode, Attribute, Selection};
 
 use super::mesh::known;
 use super::{ConvertError, port_from_wire, qualified};
@@ -62,7 +62,17 @@ fn operations(wire: &v1::Operations) -> Result<model::Operations, ConvertError> 
 
 fn condition(wire: &v1::Condition) -> Result<model::Condition, ConvertError> {
     let values = selection("values", wire.values.as_ref())?;
-    Ok(model::Condition { header: wire.header.clone(), values })
+    let of = match (wire.header.as_str(), wire.claim.as_str()) {
+        ("", "") => return Err(ConvertError::Missing("condition")),
+        (header, "") => Attribute::Header(header.to_owned()),
+        ("", claim) => {
+            let claim = claim.parse().map_err(|_| ConvertError::Pattern("claim", claim.to_owned()))?;
+            Attribute::Claim(claim)
+        }
+        // Half of it would be understood.
+        (_, claim) => return Err(ConvertError::Pattern("condition", claim.to_owned())),
+    };
+    Ok(model::Condition { of, values })
 }
 
 fn selection<T: FromStr>(
@@ -111,9 +121,12 @@ impl From<&model::AccessRule> for v1::AccessRule {
             paths: written(&operations.paths),
             hosts: written(&operations.hosts),
         };
-        let condition = |condition: &model::Condition| v1::Condition {
-            header: condition.header.clone(),
-            values: written(&condition.values),
+        let condition = |condition: &model::Condition| {
+            let (header, claim) = match &condition.of {
+                Attribute::Header(name) => (name.clone(), String::new()),
+                Attribute::Claim(name) => (String::new(), name.to_string()),
+            };
+            v1::Condition { header, claim, values: written(&condition.values) }
         };
         Self {
             from: rule.from.iter().map(callers).collect(),
@@ -159,10 +172,16 @@ mod tests {
                     },
                     hosts: Selection { one_of: Vec::new(), none_of: vec!["h".parse().unwrap()] },
                 }],
-                when: vec![Condition {
-                    header: "x-env".to_owned(),
-                    values: Selection { one_of: vec!["prod*".parse().unwrap()], none_of: Vec::new() },
-                }],
+                when: vec![
+                    Condition {
+                        of: Attribute::Header("x-env".to_owned()),
+                        values: Selection { one_of: vec!["prod*".parse().unwrap()], none_of: Vec::new() },
+                    },
+                    Condition {
+                        of: Attribute::Claim("scope".parse().unwrap()),
+                        values: Selection { one_of: Vec::new(), none_of: vec!["read".parse().unwrap()] },
+                    },
+                ],
             }],
         }
     }
@@ -174,7 +193,9 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_refused_whole() {
-        let spoil: [fn(&mut v1::AccessPolicy); 4] = [
+        let spoil: [fn(&mut v1::AccessPolicy); 6] = [
+            |wire| wire.rules[0].when[0].claim = "sub".to_owned(),
+            |wire| wire.rules[0].when[0].header.clear(),
             |wire| wire.action = 7,
             |wire| wire.mode = 7,
             |wire| wire.ports.push(70_000),

@@ -10,6 +10,7 @@ mod rate;
 mod retries;
 mod route;
 mod service;
+mod token;
 mod traffic;
 
 use std::net::IpAddr;

@@ -109,6 +109,7 @@ impl TryFrom<v1::Workload> for model::Workload {
             limits: wire.limits.iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             concurrency: concurrency_from_wire(wire.concurrency)?,
             checks: wire.checks.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            tokens: wire.tokens.iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -186,6 +187,7 @@ impl From<&model::Workload> for v1::Workload {
             limits: workload.limits.iter().map(Into::into).collect(),
             concurrency: concurrency_to_wire(workload.concurrency).into(),
             checks: workload.checks.iter().map(Into::into).collect(),
+            tokens: workload.tokens.iter().map(Into::into).collect(),
         }
     }
 }

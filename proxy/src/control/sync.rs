@@ -168,7 +168,7 @@ impl SyncLoop {
                     save_at = save_at.or_else(|| Some(Instant::now() + DEBOUNCE));
                     self.take(message)
                 }
-                Some(wanted) = self.asked.recv() => self.table.want(&wanted).map(Message::Subscribe),
+                Some(wanted) = self.asked.recv() => self.table.want(&wanted),
                 Ok(()) = self.ready.changed() => Some(Message::Readiness(self.readiness())),
                 Ok(()) = self.health.changed() => {
                     self.heed_health();

@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use weft_core::model::{Address, AppCheck, Endpoint, Name, QualifiedName, Resource, ResourceName};
+use weft_proto::v1::sidecar_message::Message;
 use weft_proto::{convert, v1};
 
 use crate::rates::Rates;
@@ -45,17 +46,20 @@ impl Held {
 
 impl Table {
     /// What to send so that `wanted` gets answered; nothing where it has been asked for already.
-    pub(super) fn want(&mut self, wanted: &Wanted) -> Option<v1::Subscribe> {
+    pub(super) fn want(&mut self, wanted: &Wanted) -> Option<Message> {
         let name = match wanted {
             Wanted::Address(address) => ResourceName::Address(*address),
             Wanted::Service(service) => ResourceName::Service(service.clone()),
+            Wanted::Keys(issuer) => {
+                return Some(Message::UnknownKey(v1::UnknownKey { issuer: issuer.to_string() }));
+            }
         };
         if self.held.contains_key(&name) {
             return None;
         }
         let add = vec![(&name).into()];
         self.held.insert(name.clone(), Held::Asked);
-        Some(v1::Subscribe { add, remove: self.remember_unanswered(name) })
+        Some(Message::Subscribe(v1::Subscribe { add, remove: self.remember_unanswered(name) }))
     }
 
     /// Every subscription, for the greeting of a new stream.
@@ -442,6 +446,11 @@ mod tests {
         orders.endpoints.iter().map(|endpoint| (endpoint.workload.to_string(), endpoint.weight)).collect()
     }
 
+    fn subscribe(message: Option<Message>) -> v1::Subscribe {
+        let Some(Message::Subscribe(subscribe)) = message else { panic!("{message:?}") };
+        subscribe
+    }
+
     #[test]
     fn a_service_makes_its_addresses_known() {
         let mut table = Table::default();
@@ -514,7 +523,7 @@ mod tests {
     fn absence_is_remembered_and_ends_when_the_service_comes() {
         let mut table = Table::default();
         let wanted = Wanted::Service(name("default/orders"));
-        let subscribe = table.want(&wanted).unwrap();
+        let subscribe = subscribe(table.want(&wanted));
         assert_eq!(subscribe.add.len(), 1);
         assert!(table.want(&wanted).is_none(), "asked once is enough");
         table.apply(v1::Push { removed: subscribe.add, ..v1::Push::default() });
@@ -531,7 +540,7 @@ mod tests {
         let mut removed = 0;
         for i in 0..u32::try_from(UNANSWERED_LIMIT).unwrap() + 10 {
             let address = std::net::Ipv4Addr::from_bits(0x0a00_0000 + i).into();
-            removed += table.want(&Wanted::Address(address)).unwrap().remove.len();
+            removed += subscribe(table.want(&Wanted::Address(address))).remove.len();
         }
         assert_eq!((removed, table.held().len()), (10, UNANSWERED_LIMIT));
     }

@@ -137,6 +137,7 @@ impl Harness {
             ports: Vec::new(),
             policies: Vec::new(),
             limits: Vec::new(),
+            tokens: Vec::new(),
             concurrency: Default::default(),
             checks: settings.into_iter().map(check).collect(),
         };

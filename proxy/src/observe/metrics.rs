@@ -86,6 +86,12 @@ const DECISIONS: Family<Counter, 2> = Family::counter(
     ["policy", "decision"],
 );
 
+const TOKENS: Family<Counter, 2> = Family::counter(
+    "weft_tokens_total",
+    "Requests by what became of their token: proved, missing, or why it was refused.",
+    ["policy", "outcome"],
+);
+
 /// Makes every family known, so that dashboards find them before the first request.
 pub(super) fn declare(registry: &Registry) {
     registry.declare(&REQUESTS);
@@ -100,6 +106,7 @@ pub(super) fn declare(registry: &Registry) {
     registry.declare(&TLS);
     registry.declare(&BYTES);
     registry.declare(&DECISIONS);
+    registry.declare(&TOKENS);
     registry.declare(&MIRRORED);
 }
 
@@ -146,6 +153,10 @@ fn is_host(name: &str) -> bool {
 
 pub(super) fn decisions(shard: &Shard, policy: &QualifiedName, decision: Decision) -> Counter {
     shard.series(&DECISIONS, &[&policy.to_string(), decision.as_str()])
+}
+
+pub(super) fn tokens(shard: &Shard, policy: &QualifiedName, outcome: &str) -> Counter {
+    shard.series(&TOKENS, &[&policy.to_string(), outcome])
 }
 
 /// The series of one flow that were needed so far.

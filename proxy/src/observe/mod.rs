@@ -48,6 +48,7 @@ struct Inner {
     access_log: Arc<AtomicU8>,
     flows: RefCell<HashMap<(Direction, Party, Party), Flow>>,
     decisions: RefCell<HashMap<QualifiedName, Vec<(Decision, Counter)>>>,
+    tokens: RefCell<HashMap<(QualifiedName, &'static str), Counter>>,
     server_names: RefCell<ServerNames>,
 }
 
@@ -94,6 +95,7 @@ impl Observe {
             access_log: Arc::clone(&self.access_log),
             flows: RefCell::default(),
             decisions: RefCell::default(),
+            tokens: RefCell::default(),
             server_names: RefCell::default(),
         }))
     }
@@ -186,6 +188,17 @@ impl Observer {
         let counter = metrics::decisions(&self.0.shard, policy, decision);
         counter.increment();
         decisions.entry(policy.clone()).or_default().push((decision, counter));
+    }
+}
+
+impl Observer {
+    /// A request's token proved something, was refused, or was missing.
+    pub fn token_judged(&self, policy: &QualifiedName, outcome: &'static str) {
+        let mut tokens = self.0.tokens.borrow_mut();
+        let counter = tokens
+            .entry((policy.clone(), outcome))
+            .or_insert_with(|| metrics::tokens(&self.0.shard, policy, outcome));
+        counter.increment();
     }
 }
 

@@ -98,6 +98,7 @@ pub(crate) fn workload() -> Workload {
         limits: Vec::new(),
         concurrency: ConcurrencyMode::Off,
         checks: Vec::new(),
+        tokens: Vec::new(),
     }
 }
 

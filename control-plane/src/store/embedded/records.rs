@@ -6,13 +6,14 @@ use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::super::{Allocation, Certificate, Registration, StoreError, Token};
+use super::super::{Allocation, Certificate, KeySet, Registration, StoreError, Token};
 use super::{Embedded, Fault, Records, decode, encode, values};
 
 const TOKENS: Records = TableDefinition::new("tokens");
 const CERTIFICATES: Records = TableDefinition::new("certificates");
 const REGISTRATIONS: Records = TableDefinition::new("registrations");
 const ADDRESSES: Records = TableDefinition::new("addresses");
+const KEY_SETS: Records = TableDefinition::new("key-sets");
 
 /// What became of the attempt to use a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub(crate) enum TokenUse {
 }
 
 pub(super) fn make_tables(txn: &WriteTransaction) -> Result<(), redb::Error> {
-    for table in [TOKENS, CERTIFICATES, REGISTRATIONS, ADDRESSES] {
+    for table in [TOKENS, CERTIFICATES, REGISTRATIONS, ADDRESSES, KEY_SETS] {
         txn.open_table(table)?;
     }
     Ok(())
@@ -157,6 +158,21 @@ impl Embedded {
     /// The addresses of every service that ever had some.
     pub(crate) async fn allocations(&self) -> Result<Vec<Allocation>, StoreError> {
         self.all("list addresses", "an address", ADDRESSES).await
+    }
+
+    /// Keeps the keys of a source.
+    pub(crate) async fn keep_key_set(&self, set: &KeySet) -> Result<(), StoreError> {
+        self.put("keep keys", KEY_SETS, vec![(set.name(), encode("keys", set)?)]).await
+    }
+
+    /// Forgets the keys of a source.
+    pub(crate) async fn forget_key_set(&self, set: &KeySet) -> Result<(), StoreError> {
+        self.remove("forget keys", KEY_SETS, vec![set.name()]).await
+    }
+
+    /// The keys of every source.
+    pub(crate) async fn key_sets(&self) -> Result<Vec<KeySet>, StoreError> {
+        self.all("list keys", "keys", KEY_SETS).await
     }
 
     async fn put(

@@ -1,0 +1,286 @@
+//! Stage 5, tokens: what a request's token proves, before anything else is ruled of it. What is decided, [`weft_core::jwt`] decides; here
+//! signatures are checked and what was proved is remembered for a while.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::signature::{self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey};
+use http::header::{HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use weft_core::jwt::{Carried, Claims, Flaw, Proved, prove, strip_parameter};
+use weft_core::model::{
+    Algorithm, Forwarding, KeyMaterial, Presence, TokenKey, TokenPlace, TokenPolicy, TokenProvider, Workload,
+};
+
+use crate::failure::ErrorCode;
+use crate::http::head::{Fields, Head, Value};
+use crate::session::{Answer, Explained};
+use crate::worker::Worker;
+
+/// Proved tokens that a worker remembers.
+const REMEMBERED: usize = 512;
+
+/// How often at most new keys are asked for.
+const ASKED: Duration = Duration::from_secs(5);
+
+/// The longest of them. They and what they say may take up a few times as much.
+const LONGEST_REMEMBERED: usize = 4 * 1024;
+
+/// Whether calls to a port must carry a token.
+pub fn are_required(workload: &Workload, port: u16) -> bool {
+    policy(workload, port).is_some_and(|policy| policy.presence == Presence::Required)
+}
+
+/// The policy about a port: the most precise one that is about it.
+fn policy(workload: &Workload, port: u16) -> Option<&TokenPolicy> {
+    workload.tokens.iter().find(|policy| policy.ports.is_empty() || policy.ports.contains(&port))
+}
+
+/// Says what a request's token proves; nothing, where it has none and need not have one. What the app is to see of it is put right
+/// in its head.
+pub fn authenticate(worker: &Worker, port: u16, head: &mut impl Head) -> Result<Option<Rc<Claims>>, Answer> {
+    let snapshot = worker.discovery.peek();
+    let Some(workload) = &snapshot.workload else { return Ok(None) };
+    let Some(policy) = policy(workload, port) else { return Ok(None) };
+    judge(worker, workload, policy, head)
+}
+
+fn judge(
+    worker: &Worker,
+    workload: &Arc<Workload>,
+    policy: &TokenPolicy,
+    head: &mut impl Head,
+) -> Result<Option<Rc<Claims>>, Answer> {
+    let refuse = |flaw: Option<Flaw>| {
+        worker.observer.token_judged(&policy.name, flaw.map_or("missing", Flaw::as_str));
+        Err(answer(policy, flaw))
+    };
+    let carried = Carried::find(&policy.providers, head.query(), |name, see| {
+        if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
+            head.fields().all(&name).for_each(see);
+        }
+    });
+    let found = match carried.tokens() {
+        [] => None,
+        [one] => Some(one),
+        _ => return refuse(Some(Flaw::Several)),
+    };
+    // Nobody but us says these.
+    for (_, name) in policy.providers.iter().flat_map(|provider| &provider.claim_headers) {
+        if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
+            head.fields_mut().remove(&name);
+        }
+    }
+    let Some((place, token)) = found else {
+        return match policy.presence {
+            Presence::Required => refuse(None),
+            Presence::Optional => Ok(None),
+        };
+    };
+    let proved = str::from_utf8(token).map_err(|_| Flaw::Encoding);
+    let proved = proved.and_then(|token| worker.proved.recall(workload, policy, place, token));
+    match proved {
+        Ok(proved) => {
+            worker.observer.token_judged(&policy.name, "proved");
+            let provider = policy.providers.get(proved.provider);
+            if let Some(provider) = provider {
+                show(provider, place, &proved.claims, head)?;
+            }
+            Ok(Some(proved.claims))
+        }
+        Err(flaw) => {
+            if flaw == Flaw::UnknownKey && worker.proved.may_ask() {
+                policy
+                    .providers
+                    .iter()
+                    .for_each(|provider| worker.discovery.key_is_unknown(&provider.issuer));
+            }
+            tracing::debug!(policy = %policy.name, reason = flaw.as_str(), "a token is refused");
+            refuse(Some(flaw))
+        }
+    }
+}
+
+/// Makes of a request's head what the app is to see of its token.
+fn show(
+    provider: &TokenProvider,
+    place: &TokenPlace,
+    claims: &Claims,
+    head: &mut impl Head,
+) -> Result<(), ErrorCode> {
+    for (claim, name) in &provider.claim_headers {
+        if let (Some(text), Ok(name)) = (claims.in_header(claim), HeaderName::from_bytes(name.as_bytes())) {
+            head.fields_mut().append(&name, Value::Once(text.as_bytes()));
+        }
+    }
+    if provider.forwarding == Forwarding::Keep {
+        return Ok(());
+    }
+    match place {
+        TokenPlace::Header { name, .. } => {
+            if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
+                head.fields_mut().remove(&name);
+            }
+            Ok(())
+        }
+        TokenPlace::Parameter(name) => {
+            let mut target = head.path().to_owned();
+            if let Some(rest) = head.query().and_then(|query| strip_parameter(query, name)) {
+                target.push('?');
+                target.push_str(&rest);
+            }
+            head.set_target(target.as_bytes())
+        }
+    }
+}
+
+/// What a request is answered whose token is missing or proves nothing (RFC 6750 section 3). Without a token nothing is said of
+/// errors.
+fn answer(policy: &TokenPolicy, flaw: Option<Flaw>) -> Answer {
+    let realm = &policy.name;
+    let (code, said) = match flaw {
+        None => (ErrorCode::Unauthenticated, format!("Bearer realm=\"{realm}\"")),
+        Some(flaw) => {
+            let (code, error) = match flaw {
+                Flaw::Several => (ErrorCode::BadRequest, "invalid_request"),
+                _ => (ErrorCode::Unauthenticated, "invalid_token"),
+            };
+            (code, format!("Bearer realm=\"{realm}\", error=\"{error}\", error_description=\"{flaw}\""))
+        }
+    };
+    let mut fields = HeaderMap::new();
+    if let Ok(said) = HeaderValue::try_from(said) {
+        fields.insert(WWW_AUTHENTICATE, said);
+    }
+    Answer::Explained(Box::new(Explained { code, fields }))
+}
+
+/// Tokens that were proved, so that they need not be again: by their digest, until they expire or the policies change.
+#[derive(Debug, Default)]
+pub struct ProvedTokens {
+    known: RefCell<Known>,
+    /// How many signatures were checked.
+    checked: Cell<u64>,
+    /// When it was last asked for a key.
+    asked: Cell<Option<Instant>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Whose policies they were proved under.
+    workload: Option<Arc<Workload>>,
+    tokens: HashMap<Key, Token>,
+}
+
+type Key = ([u8; 32], u16);
+
+/// What a token proved.
+#[derive(Debug, Clone)]
+struct Token {
+    /// Its provider's number.
+    provider: usize,
+    claims: Rc<Claims>,
+    until: Duration,
+}
+
+impl ProvedTokens {
+    /// Whether new keys may be asked for: not as often as tokens are made up.
+    fn may_ask(&self) -> bool {
+        let now = Instant::now();
+        let may = self.asked.get().is_none_or(|last| now.duration_since(last) >= ASKED);
+        if may {
+            self.asked.set(Some(now));
+        }
+        may
+    }
+
+    fn recall(
+        &self,
+        workload: &Arc<Workload>,
+        policy: &TokenPolicy,
+        place: &TokenPlace,
+        token: &str,
+    ) -> Result<Token, Flaw> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let mut known = self.known.borrow_mut();
+        if !known.workload.as_ref().is_some_and(|before| Arc::ptr_eq(before, workload)) {
+            known.tokens.clear();
+            known.workload = Some(Arc::clone(workload));
+        }
+        let key = key(workload, policy, place, token);
+        if let Some(found) = key.and_then(|key| known.tokens.get(&key)).filter(|found| found.until > now) {
+            return Ok(found.clone());
+        }
+        let providers = policy.providers.iter().filter(|provider| provider.places.contains(place));
+        let check = |key: &TokenKey, algorithm, message: &[u8], signature: &[u8]| {
+            self.checked.set(self.checked.get() + 1);
+            is_signed(key, algorithm, message, signature)
+        };
+        let Proved { provider, claims, until } = prove(token, providers, now, &check)?;
+        let number = policy.providers.iter().position(|other| std::ptr::eq(other, provider));
+        let proved = Token { provider: number.unwrap_or_default(), claims: Rc::new(claims), until };
+        if let Some(key) = key {
+            known.remember(key, proved.clone(), now);
+        }
+        Ok(proved)
+    }
+}
+
+impl Known {
+    fn remember(&mut self, key: Key, token: Token, now: Duration) {
+        if self.tokens.len() >= REMEMBERED {
+            self.tokens.retain(|_, token| token.until > now);
+        }
+        if self.tokens.len() >= REMEMBERED {
+            let soonest = self.tokens.iter().min_by_key(|(_, token)| token.until).map(|(key, _)| *key);
+            soonest.and_then(|key| self.tokens.remove(&key));
+        }
+        self.tokens.insert(key, token);
+    }
+}
+
+/// What a token is remembered by: what is said of it differs by policy and place.
+fn key(workload: &Workload, policy: &TokenPolicy, place: &TokenPlace, token: &str) -> Option<Key> {
+    if token.len() > LONGEST_REMEMBERED {
+        return None;
+    }
+    let number = workload.tokens.iter().position(|other| std::ptr::eq(other, policy))?;
+    let mut places = policy.providers.iter().flat_map(|provider| &provider.places);
+    let place = places.position(|other| other == place)?;
+    let bytes = digest(&SHA256, token.as_bytes()).as_ref().try_into().ok()?;
+    Some((bytes, u16::try_from(number * 1_024 + place).ok()?))
+}
+
+/// Checks a signature with the library that TLS uses.
+fn is_signed(key: &TokenKey, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
+    let rsa = |how: &'static RsaParameters| match &key.material {
+        KeyMaterial::Rsa { modulus, exponent } => {
+            RsaPublicKeyComponents { n: modulus, e: exponent }.verify(how, message, signature).is_ok()
+        }
+        KeyMaterial::Ec(..) | KeyMaterial::Ed25519(_) => false,
+    };
+    let point = |how: &'static dyn signature::VerificationAlgorithm| match &key.material {
+        KeyMaterial::Ec(_, point) | KeyMaterial::Ed25519(point) => {
+            UnparsedPublicKey::new(how, point).verify(message, signature).is_ok()
+        }
+        KeyMaterial::Rsa { .. } => false,
+    };
+    match algorithm {
+        Algorithm::Rs256 => rsa(&signature::RSA_PKCS1_2048_8192_SHA256),
+        Algorithm::Rs384 => rsa(&signature::RSA_PKCS1_2048_8192_SHA384),
+        Algorithm::Rs512 => rsa(&signature::RSA_PKCS1_2048_8192_SHA512),
+        Algorithm::Ps256 => rsa(&signature::RSA_PSS_2048_8192_SHA256),
+        Algorithm::Ps384 => rsa(&signature::RSA_PSS_2048_8192_SHA384),
+        Algorithm::Ps512 => rsa(&signature::RSA_PSS_2048_8192_SHA512),
+        Algorithm::Es256 => point(&signature::ECDSA_P256_SHA256_FIXED),
+        Algorithm::Es384 => point(&signature::ECDSA_P384_SHA384_FIXED),
+        Algorithm::Es512 => point(&signature::ECDSA_P521_SHA512_FIXED),
+        Algorithm::EdDsa => point(&signature::ED25519),
+    }
+}
+
+#[cfg(test)]
+mod tests;
