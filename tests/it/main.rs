@@ -25,6 +25,7 @@ mod grpc;
 mod grpc_crowd;
 mod grpc_routes;
 mod health;
+mod hedging;
 mod hostile_input;
 mod http;
 mod http2;
