@@ -86,6 +86,9 @@ pub enum CertError {
         /// Who answered.
         found: SpiffeId,
     },
+    /// The peer was believed once.
+    #[error("{0} is revoked")]
+    Revoked(SpiffeId),
     /// No path from the certificate to an anchor holds.
     #[error("the certificate is not valid here")]
     Path(#[source] webpki::Error),
@@ -116,6 +119,7 @@ impl CertError {
             Self::Path(webpki::Error::CertNotValidYet { time, not_before }) => {
                 CertificateError::NotValidYetContext { time, not_before }
             }
+            Self::Revoked(_) => CertificateError::Revoked,
             Self::Path(webpki::Error::UnknownIssuer) => CertificateError::UnknownIssuer,
             Self::Path(webpki::Error::InvalidSignatureForPublicKey) => CertificateError::BadSignature,
             other => CertificateError::Other(OtherError(Arc::new(other))),

@@ -2,12 +2,15 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ::pem::Pem;
+use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyUsagePurpose, PublicKeyData as _, SanType, SerialNumber,
+    KeyUsagePurpose, PublicKeyData as _, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
 use rustls::pki_types::DnsName;
 use weft_core::model::{SpiffeId, TrustDomain};
@@ -21,11 +24,15 @@ const BACK_DATING: Duration = Duration::from_secs(30);
 /// The last second that X.509 can write (RFC 5280 section 4.1.2.5).
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// A trust domain's root and issuing certificates, with their keys.
+/// The issuing certificate is renewed when it has less than this left.
+const ISSUING_RENEWAL: Duration = Duration::from_hours(60 * 24);
+
+/// A trust domain's root and issuing certificates, with their keys. Cheap to clone.
+#[derive(Clone)]
 pub struct Authority {
     domain: TrustDomain,
-    root: Ca,
-    issuing: Ca,
+    root: Arc<Ca>,
+    issuing: Arc<Ca>,
 }
 
 /// What a certificate is to say, beside the key of the request.
@@ -52,6 +59,8 @@ pub struct Issued {
     pub serial: String,
     /// The name of the certificate that signed it.
     pub issuer: String,
+    /// The fingerprint of the root that it leads to.
+    pub root: String,
     /// When its life begins: a little before it was made.
     pub not_before: SystemTime,
     /// When its life ends, in whole seconds.
@@ -61,6 +70,7 @@ pub struct Issued {
 struct Ca {
     der: Vec<u8>,
     name: String,
+    not_before: SystemTime,
     not_after: SystemTime,
     issuer: Issuer<'static, rcgen::KeyPair>,
 }
@@ -73,18 +83,27 @@ impl Authority {
         let root = params.self_signed(&key).map_err(|e| CertError::Write("root certificate", e))?;
         let root = Ca::new(root.der().to_vec(), key)?;
         let issuing = root.issuing(domain, now)?;
-        Ok(Self { domain: domain.clone(), root, issuing })
+        Ok(Self { domain: domain.clone(), root: Arc::new(root), issuing: Arc::new(issuing) })
     }
 
     /// The same root with a new issuing certificate and key. Certificates of the former one stay valid.
     pub fn renew_issuing(self, now: SystemTime) -> Result<Self, CertError> {
-        let issuing = self.root.issuing(&self.domain, now)?;
+        let issuing = Arc::new(self.root.issuing(&self.domain, now)?);
         Ok(Self { issuing, ..self })
+    }
+
+    /// Whether the issuing certificate is to be renewed: it ends soon, has ended, or was made while a clock was ahead.
+    pub fn renews_issuing(&self, now: SystemTime) -> bool {
+        now < self.issuing.not_before || self.issuing.not_after < now + ISSUING_RENEWAL
     }
 
     /// The authority that [`Authority::to_pem`] wrote, checked to belong together.
     pub fn from_pem(text: &str) -> Result<Self, CertError> {
-        let mut sections = pem::sections(text)?.into_iter();
+        Self::from_sections(&mut pem::sections(text)?.into_iter())
+    }
+
+    /// The same, from the next four sections.
+    pub(crate) fn from_sections(sections: &mut impl Iterator<Item = Pem>) -> Result<Self, CertError> {
         let mut next = |tag, missing| {
             let section = sections.next().filter(|section| section.tag() == tag);
             section.ok_or(CertError::PemMissing(missing))
@@ -100,7 +119,21 @@ impl Authority {
         let parsed = spiffe::parse(&root.der)?;
         let signed = spiffe::parse(&issuing.der)?.verify_signature(Some(parsed.public_key()));
         signed.map_err(|_| CertError::Authority("issuing certificate is not signed by its root"))?;
-        Ok(Self { domain, root, issuing })
+        Ok(Self { domain, root: Arc::new(root), issuing: Arc::new(issuing) })
+    }
+
+    /// A certificate for another authority's root, by this one: whoever still trusts this one alone takes what the other
+    /// signs.
+    pub(crate) fn cross_sign(&self, other: &Self, now: SystemTime) -> Result<Vec<u8>, CertError> {
+        let life = self.root.not_after.duration_since(now).map_err(|_| CertError::IssuerExpired)?;
+        let mut params = ca_params(&self.domain, "root", BasicConstraints::Unconstrained, now, life)?;
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, other.root.name.as_str());
+        let root = spiffe::parse(&other.root.der)?;
+        let key = SubjectPublicKeyInfo::from_der(root.public_key().raw);
+        let key = key.map_err(|_| CertError::Malformed("root certificate"))?;
+        let crossed = params.signed_by(&key, &self.root.issuer);
+        Ok(crossed.map_err(|e| CertError::Write("root certificate", e))?.der().to_vec())
     }
 
     /// Certificates and keys as PEM, to be kept where only the control plane reads it.
@@ -113,6 +146,11 @@ impl Authority {
     /// The trust domain that it speaks for.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.domain
+    }
+
+    /// The root, as DER.
+    pub(crate) fn root(&self) -> &[u8] {
+        &self.root.der
     }
 
     /// What peers must trust: the root, as DER.
@@ -162,6 +200,7 @@ impl Authority {
             chain: vec![certificate.der().to_vec(), self.issuing.der.clone()],
             serial: spiffe::hex(&serial),
             issuer: self.issuing.name.clone(),
+            root: fingerprint(&self.root.der),
             not_before: time_at(not_before),
             not_after: time_at(not_after),
         })
@@ -180,6 +219,11 @@ impl Authority {
         let start = wanted.now.checked_sub(wanted.ttl.min(BACK_DATING)).ok_or(CertError::Time)?;
         Ok((second_before(start)?, end))
     }
+}
+
+/// What tells a certificate from any other: its SHA-256, in hexadecimal digits.
+pub fn fingerprint(certificate: &[u8]) -> String {
+    spiffe::digits(digest(&SHA256, certificate).as_ref())
 }
 
 impl fmt::Debug for Authority {
@@ -204,10 +248,11 @@ impl Ca {
         }
         let name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
         let name = name.ok_or(CertError::Authority("certificate has no name"))?.to_owned();
+        let not_before = spiffe::time_of(certificate.validity().not_before)?;
         let not_after = spiffe::time_of(certificate.validity().not_after)?;
         let issuer = Issuer::from_ca_cert_der(&der.as_slice().into(), key)
             .map_err(|_| CertError::Malformed("authority's certificate"))?;
-        Ok(Self { der, name, not_after, issuer })
+        Ok(Self { der, name, not_before, not_after, issuer })
     }
 
     fn issuing(&self, domain: &TrustDomain, now: SystemTime) -> Result<Self, CertError> {

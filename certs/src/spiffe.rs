@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use weft_core::model::{SpiffeId, TrustDomain};
+use weft_core::model::{Serial, SpiffeId, TrustDomain};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
@@ -15,7 +15,7 @@ use crate::CertError;
 #[derive(Debug, Clone)]
 pub(crate) struct Svid {
     pub(crate) identity: SpiffeId,
-    pub(crate) serial: String,
+    pub(crate) serial: Serial,
     pub(crate) not_before: SystemTime,
     pub(crate) not_after: SystemTime,
 }
@@ -24,6 +24,26 @@ pub(crate) struct Svid {
 /// question: it has been answered for the certificates of an established connection.
 pub fn peer_identity(certificate: &[u8]) -> Result<SpiffeId, CertError> {
     Ok(svid(certificate)?.identity)
+}
+
+/// Who showed a certificate, and which.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerCertificate {
+    /// Who.
+    pub identity: SpiffeId,
+    /// Its serial number.
+    pub serial: Serial,
+}
+
+/// The same with the certificate's serial number.
+pub fn peer_certificate(certificate: &[u8]) -> Result<PeerCertificate, CertError> {
+    let Svid { identity, serial, .. } = svid(certificate)?;
+    Ok(PeerCertificate { identity, serial })
+}
+
+fn serial(certificate: &X509Certificate<'_>) -> Result<Serial, CertError> {
+    // RFC 5280 section 4.1.2.2: positive, and at most twenty bytes.
+    hex(certificate.raw_serial()).parse().map_err(|_| CertError::NotSvid("its serial number is not valid"))
 }
 
 /// The serial number of a certificate, in lower-case hexadecimal digits.
@@ -51,7 +71,7 @@ pub(crate) fn svid(certificate: &[u8]) -> Result<Svid, CertError> {
     check_usages(&certificate)?;
     Ok(Svid {
         identity,
-        serial: hex(certificate.raw_serial()),
+        serial: serial(&certificate)?,
         not_before: time_of(certificate.validity().not_before)?,
         not_after: time_of(certificate.validity().not_after)?,
     })
@@ -129,7 +149,11 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
         [0, rest @ ..] if !rest.is_empty() => rest,
         all => all,
     };
-    digits.iter().fold(String::with_capacity(2 * digits.len()), |mut text, byte| {
+    self::digits(digits)
+}
+
+pub(crate) fn digits(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
     })

@@ -7,20 +7,19 @@ use std::fmt;
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
-use fastrand::Rng;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
-use weft_core::model::{SpiffeId, TrustDomain};
+use weft_core::model::{Revocations, Revoked, Serial, SpiffeId, TrustDomain};
 
 use crate::spiffe::{self, Svid};
 use crate::verify::{Anchors, ClientVerifier, ServerVerifier};
-use crate::{CertError, KeyPair, renew_at};
+use crate::{CertError, KeyPair};
 
 /// SHA-256 suites go first: with the CPU's SHA instructions their handshakes are cheaper than SHA-384's, and AES-128 moves
 /// bulk data faster than AES-256.
@@ -53,6 +52,8 @@ struct Inner {
     svid: Svid,
     key: Arc<SingleCertAndKey>,
     anchors: Arc<Anchors>,
+    /// Whether our certificate leads to the first anchor.
+    is_of_first: bool,
 }
 
 impl Credentials {
@@ -68,9 +69,24 @@ impl Credentials {
             return Err(CertError::ForeignIdentity { identity: svid.identity, domain: domain.clone() });
         }
         let anchors = anchors_of(domain, anchors)?;
-        let chain = chain.into_iter().map(CertificateDer::from).collect();
+        let chain: Vec<_> = chain.into_iter().map(CertificateDer::from).collect();
+        let end = svid.not_after.duration_since(SystemTime::UNIX_EPOCH).map_err(|_| CertError::Time)?;
+        let is_of_first = anchors.first_signs(&chain, UnixTime::since_unix_epoch(end));
         let key = CertifiedKey::from_der(chain, key.pkcs8().into(), &PROVIDER).map_err(CertError::Tls)?;
-        Ok(Self(Arc::new(Inner { svid, key: Arc::new(SingleCertAndKey::from(key)), anchors })))
+        Ok(Self(Arc::new(Inner { svid, key: Arc::new(SingleCertAndKey::from(key)), anchors, is_of_first })))
+    }
+
+    /// The same that believe none of those.
+    pub fn refusing(&self, revoked: &[Revoked]) -> Self {
+        let Inner { svid, key, anchors, is_of_first } = &*self.0;
+        let anchors = Arc::new(anchors.refusing(Revocations::new(revoked)));
+        let (svid, key, is_of_first) = (svid.clone(), Arc::clone(key), *is_of_first);
+        Self(Arc::new(Inner { svid, key, anchors, is_of_first }))
+    }
+
+    /// Whether our certificate leads to the first anchor, as new ones do.
+    pub fn is_of_first_anchor(&self) -> bool {
+        self.0.is_of_first
     }
 
     /// Who we are.
@@ -94,13 +110,8 @@ impl Credentials {
     }
 
     /// Our certificate's serial number, in lower-case hexadecimal digits.
-    pub fn serial(&self) -> &str {
+    pub fn serial(&self) -> &Serial {
         &self.0.svid.serial
-    }
-
-    /// When to ask for the next certificate, this one being in use since `from`.
-    pub fn renew_at(&self, from: SystemTime, rng: &mut Rng) -> SystemTime {
-        renew_at(from, self.not_after(), rng)
     }
 
     /// Settings to reach a server that must prove to be `expected`, offering `alpn` in order of preference.

@@ -12,8 +12,9 @@ use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, PeerIncompatible, SignatureScheme};
 use webpki::{EndEntityCert, KeyUsage};
-use weft_core::model::{SpiffeId, TrustDomain};
+use weft_core::model::{Revocations, SpiffeId, TrustDomain};
 
+use crate::spiffe::Svid;
 use crate::{CertError, spiffe};
 
 /// What a trust domain's certificates must lead to.
@@ -21,6 +22,7 @@ pub(crate) struct Anchors {
     domain: TrustDomain,
     roots: Vec<TrustAnchor<'static>>,
     algorithms: WebPkiSupportedAlgorithms,
+    revocations: Revocations,
 }
 
 /// Demands one identity of a server.
@@ -51,7 +53,27 @@ impl Anchors {
             webpki::anchor_from_trusted_cert(&der).map(|anchor| anchor.to_owned()).map_err(CertError::Anchor)
         };
         let roots = roots.iter().map(|der| anchor(der.as_ref())).collect::<Result<_, _>>()?;
-        Ok(Self { domain, roots, algorithms })
+        Ok(Self { domain, roots, algorithms, revocations: Revocations::default() })
+    }
+
+    /// The same without those.
+    pub(crate) fn refusing(&self, revocations: Revocations) -> Self {
+        Self {
+            domain: self.domain.clone(),
+            roots: self.roots.clone(),
+            algorithms: self.algorithms,
+            revocations,
+        }
+    }
+
+    /// Whether a chain leads to the first anchor, at a time.
+    pub(crate) fn first_signs(&self, chain: &[CertificateDer<'_>], at: UnixTime) -> bool {
+        let Some((leaf, intermediates)) = chain.split_first() else { return false };
+        let (Some(first), Ok(leaf)) = (self.roots.get(..1), EndEntityCert::try_from(leaf)) else {
+            return false;
+        };
+        let (algorithms, usage) = (self.algorithms.all, KeyUsage::client_auth());
+        leaf.verify_for_usage(algorithms, first, intermediates, at, usage, None, None).is_ok()
     }
 
     pub(crate) fn domain(&self) -> &TrustDomain {
@@ -66,7 +88,7 @@ impl Anchors {
         now: UnixTime,
         usage: KeyUsage,
     ) -> Result<SpiffeId, CertError> {
-        let identity = spiffe::svid(leaf)?.identity;
+        let Svid { identity, serial, .. } = spiffe::svid(leaf)?;
         if identity.trust_domain() != &self.domain {
             return Err(CertError::UnknownTrustDomain(identity));
         }
@@ -76,6 +98,9 @@ impl Anchors {
             .map_err(CertError::Path)?;
         for intermediate in path.intermediate_certificates() {
             spiffe::may_sign_certificates(&intermediate.der())?;
+        }
+        if self.revocations.hold(&identity, &serial) {
+            return Err(CertError::Revoked(identity));
         }
         Ok(identity)
     }

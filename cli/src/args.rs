@@ -83,6 +83,7 @@ pub(crate) enum Command {
     Traces(commands::traces::Arguments),
     Trace(commands::trace::Arguments),
     Identity(commands::identity::Arguments),
+    Ca(commands::ca::Arguments),
     Token(commands::token::Arguments),
     Dashboard(commands::dashboard::Arguments),
     Completions(commands::completions::Arguments),

@@ -56,6 +56,12 @@ pub(crate) async fn connect(target: &Target) -> anyhow::Result<Admin> {
                 let admin = AdminClient::with_interceptor(channel, Bearer(bearer));
                 return Ok(admin.max_decoding_message_size(ANSWER_LIMIT));
             }
+            Err(error) if error.to_string().contains("UnknownIssuer") => {
+                failed = error.context(format!(
+                    "the control plane at {url} does not lead to the roots in {}: if the mesh has moved to another root, fetch its ca.pem anew",
+                    target.ca.display()
+                ));
+            }
             Err(error) => failed = error.context(format!("cannot reach the control plane at {url}")),
         }
     }

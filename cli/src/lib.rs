@@ -62,6 +62,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Traces(arguments) => asking(commands::traces::execute(&common, arguments)),
         Command::Trace(arguments) => asking(commands::trace::execute(&common, arguments)),
         Command::Identity(arguments) => asking(commands::identity::execute(&common, arguments)),
+        Command::Ca(arguments) => asking(commands::ca::execute(&common, arguments)),
         Command::Token(arguments) => asking(commands::token::execute(&common, arguments)),
         // Options of ours before the name: `weft -n shop proxy run`.
         Command::Proxy(_) | Command::ControlPlane(_) => {

@@ -18,7 +18,7 @@ use weft_runtime::http::Limits;
 use weft_runtime::task;
 
 use crate::api::{AdminGate, AdminService};
-use crate::ca::{Ca, CaError, OwnCertificate};
+use crate::ca::{Ca, CaError, Keeper, OwnCertificate};
 use crate::config::Config;
 use crate::configuration::{Configuration, ConfigurationError};
 use crate::dashboard::Dashboard;
@@ -139,6 +139,7 @@ impl std::fmt::Debug for AdminToken {
 /// What is open before anything listens.
 struct Parts {
     ca: Arc<Ca>,
+    keeper: Arc<Keeper>,
     world: Arc<World>,
     registry: Arc<Registry>,
     configuration: Arc<Configuration>,
@@ -154,6 +155,7 @@ impl Parts {
     fn admin_service(&self) -> AdminService {
         AdminService {
             ca: self.ca.clone(),
+            keeper: self.keeper.clone(),
             configuration: self.configuration.clone(),
             world: self.world.clone(),
             registry: self.registry.clone(),
@@ -253,13 +255,23 @@ async fn open(config: &Config) -> Result<(Parts, crate::telemetry::Task), StartE
     let defaults =
         Defaults { trust_domain: config.trust_domain.clone(), service_cidrs: config.service_cidr.clone() };
     let world = World::open(defaults, store.clone(), hub.clone(), metrics.clone()).await?;
-    world.apply(Change::Anchors(ca.anchors()));
+    world.apply(Change::Trust(ca.trust()));
     let registry = Registry::open(store.clone(), world.clone()).await?;
     let keys = Keys::open(world.clone(), store.clone(), metrics.clone()).await?;
     let configuration = Arc::new(Configuration::open(world.clone(), store.clone()).await?);
     let (telemetry, writer) = Telemetry::open(&config.data_dir.join("traces"), metrics.clone()).await?;
     let (ca, live) = (Arc::new(ca), Arc::new(Live::default()));
-    Ok((Parts { ca, world, registry, configuration, telemetry, keys, hub, live, metrics, store }, writer))
+    let keeper = Arc::new(Keeper {
+        ca: ca.clone(),
+        world: world.clone(),
+        hub: hub.clone(),
+        live: live.clone(),
+        file: config.data_dir.join("ca.pem"),
+    });
+    Ok((
+        Parts { ca, keeper, world, registry, configuration, telemetry, keys, hub, live, metrics, store },
+        writer,
+    ))
 }
 
 /// What runs beside the listeners until the drain.
@@ -270,6 +282,8 @@ fn start_loops(parts: &Parts, config: &Config, certificate: Arc<OwnCertificate>,
     task::supervise("world", move || until_drained(drain.clone(), world.clone().run()));
     let (keys, drain) = (parts.keys.clone(), watch.clone());
     task::supervise("keys", move || until_drained(drain.clone(), keys.clone().run()));
+    let (keeper, drain) = (parts.keeper.clone(), watch.clone());
+    task::supervise("authority", move || until_drained(drain.clone(), keeper.clone().run()));
     let (ca, telemetry, drain) = (parts.ca.clone(), parts.telemetry.clone(), watch.clone());
     task::supervise("maintenance", move || {
         until_drained(drain.clone(), maintain(ca.clone(), telemetry.clone()))
@@ -335,7 +349,7 @@ fn admin_token(directory: &Path) -> Result<String, StartError> {
 }
 
 /// Writes a file that only its owner reads, whole or not at all.
-fn write_private(path: &Path, text: &str) -> Result<(), StartError> {
+pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), StartError> {
     let write = || {
         let partial = path.with_extension("new");
         let mut options = fs::OpenOptions::new();

@@ -1,9 +1,12 @@
 //! Who is at the other end of a connection, as far as TLS has proved it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tonic::{Request, Status};
 use weft_core::model::SpiffeId;
+
+use crate::ca::Ca;
 
 /// A sidecar, proved by the certificate it showed.
 #[derive(Debug, Clone)]
@@ -31,13 +34,16 @@ impl Connection {
 }
 
 /// Lets only those pass who showed a certificate of the mesh.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct MeshGate;
+#[derive(Debug, Clone)]
+pub(crate) struct MeshGate(pub(crate) Arc<Ca>);
 
 impl tonic::service::Interceptor for MeshGate {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
         match Connection::of(&request).and_then(|connection| connection.peer.as_ref()) {
-            Some(_) => Ok(request),
+            Some(peer) => match self.0.revoked(peer) {
+                Some(revoked) => Err(Status::permission_denied(format!("{revoked} is revoked"))),
+                None => Ok(request),
+            },
             None => Err(Status::unauthenticated("on this port, only the mesh's own sidecars send traces")),
         }
     }

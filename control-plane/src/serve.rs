@@ -45,12 +45,13 @@ pub(crate) fn mesh(
 ) {
     let (metrics, drain) = (shared.metrics.clone(), shared.drain.clone());
     let identity = IdentityService::new(shared.ca.clone(), metrics.clone());
+    let mesh_gate = MeshGate(shared.ca.clone());
     let admin = AdminServer::new(admin).max_decoding_message_size(CONFIGURATION_BYTES);
     let router = server()
         .add_service(DiscoveryServer::new(DiscoveryService::new(shared)))
         .add_service(IdentityServer::new(identity))
         .add_service(InterceptedService::new(admin, gate))
-        .add_service(TraceServiceServer::with_interceptor(OtlpService::new(telemetry), MeshGate));
+        .add_service(TraceServiceServer::with_interceptor(OtlpService::new(telemetry), mesh_gate));
     let incoming = listen::accept(listener, Security::Tls(settings), metrics, drain.clone());
     task::spawn("grpc", serve(router, incoming, drain));
 }

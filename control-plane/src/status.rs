@@ -38,6 +38,16 @@ impl Live {
         self.lock().get(workload).map(|mailbox| mailbox.sync_state())
     }
 
+    /// The connected sidecars that have not said that they hold the trust of this hash.
+    pub(crate) fn unaware(&self, trust: u64) -> Vec<QualifiedName> {
+        let held = |mailbox: &Arc<Mailbox>| mailbox.sync_state().trust == Some(trust);
+        let live = self.lock();
+        let mut unaware: Vec<_> =
+            live.iter().filter(|(_, mailbox)| !held(mailbox)).map(|(name, _)| name.clone()).collect();
+        unaware.sort();
+        unaware
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<QualifiedName, Arc<Mailbox>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

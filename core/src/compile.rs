@@ -44,8 +44,9 @@ pub fn names(world: &World) -> BTreeSet<ResourceName> {
 pub fn compile_one(world: &World, name: &ResourceName) -> Option<Resource> {
     match name {
         ResourceName::Mesh => Some(Resource::Mesh(mesh(world))),
-        ResourceName::Trust(domain) => (*domain == world.defaults().trust_domain)
-            .then(|| Resource::Trust { trust_domain: domain.clone(), anchors: world.anchors().to_vec() }),
+        ResourceName::Trust(domain) => {
+            (*domain == world.defaults().trust_domain).then(|| Resource::Trust(world.trust().clone()))
+        }
         ResourceName::Service(name) => service(world, name).map(Resource::Service),
         ResourceName::Endpoints(name) => endpoints(world, name).map(Resource::Endpoints),
         ResourceName::Address(ip) => address(world, *ip).map(Resource::Address),

@@ -135,7 +135,7 @@ impl Admin {
         let Some((generation, credentials)) = self.credentials.current() else { return json!(null) };
         json!({
             "spiffe_id": credentials.identity().as_str(),
-            "serial": credentials.serial(),
+            "serial": credentials.serial().as_str(),
             "not_before": time(credentials.not_before()),
             "not_after": time(credentials.not_after()),
             "generation": generation,

@@ -67,7 +67,7 @@ mod tests {
             let serial = issued.serial.clone();
             store.replace(Credentials::new(issued.chain, &key, &authority.anchors(), &domain).unwrap());
             let (seen, credentials) = store.current().unwrap();
-            assert_eq!((seen, credentials.serial()), (generation, serial.as_str()));
+            assert_eq!((seen, credentials.serial().as_str()), (generation, serial.as_str()));
         }
         assert_eq!(*store.changes().borrow(), 2);
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use weft_core::model::{Endpoint, Mesh, QualifiedName, Service, ServicePort, Workload};
+use weft_core::model::{Endpoint, Mesh, QualifiedName, Service, ServicePort, Trust, Workload};
 
 use crate::rates::Rates;
 use crate::routing::Routing;
@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub revision: u64,
     /// Settings of the whole mesh; none before the first configuration.
     pub mesh: Option<Arc<Mesh>>,
+    /// Whom to believe.
+    pub trust: Option<Arc<Trust>>,
     /// The workload this sidecar serves.
     pub workload: Option<Arc<Workload>>,
     /// How often others may call it; none: as often as they like.

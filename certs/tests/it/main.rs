@@ -8,8 +8,12 @@ mod handshake;
 #[cfg(test)]
 mod malformed;
 #[cfg(test)]
+mod ninety_days;
+#[cfg(test)]
 mod random;
 #[cfg(test)]
 mod request;
+#[cfg(test)]
+mod roots;
 #[cfg(test)]
 mod support;

@@ -1,5 +1,6 @@
 //! `weft.v1.Admin`: what the `weft` command asks. Every call carries the admin token.
 
+mod authority;
 mod configuration;
 mod explain;
 mod listing;
@@ -15,7 +16,7 @@ use tonic::{Request, Response, Status};
 use weft_core::model::Name;
 use weft_proto::v1;
 
-use crate::ca::Ca;
+use crate::ca::{Ca, Keeper};
 use crate::configuration::Configuration;
 use crate::peer::Connection;
 use crate::source::registry::Registry;
@@ -31,6 +32,7 @@ const DEFAULT_NAMESPACE: &str = "default";
 #[derive(Debug, Clone)]
 pub(crate) struct AdminService {
     pub(crate) ca: Arc<Ca>,
+    pub(crate) keeper: Arc<Keeper>,
     pub(crate) configuration: Arc<Configuration>,
     pub(crate) world: Arc<World>,
     pub(crate) registry: Arc<Registry>,
@@ -122,4 +124,9 @@ calls! {
     create_token(CreateTokenRequest) -> CreateTokenResponse;
     list_tokens(ListTokensRequest) -> ListTokensResponse;
     revoke_token(RevokeTokenRequest) -> RevokeTokenResponse;
+    ca_status(CaStatusRequest) -> CaStatusResponse;
+    rotate_ca(RotateCaRequest) -> CaStatusResponse;
+    revoke_identity(RevokeIdentityRequest) -> RevokeIdentityResponse;
+    restore_identity(RestoreIdentityRequest) -> RestoreIdentityResponse;
+    list_revocations(ListRevocationsRequest) -> ListRevocationsResponse;
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use tonic::Status;
 use weft_core::manifest::{is_label_key, is_label_value};
-use weft_core::model::Name;
+use weft_core::model::{Name, SpiffeId};
 use weft_proto::v1;
 
 use super::{AdminService, name, namespace};
@@ -28,6 +28,11 @@ impl AdminService {
         if services.is_empty() {
             services.insert(service_account.clone());
         }
+        let namespace = namespace(&request.namespace)?;
+        let identity = SpiffeId::of_service_account(&self.ca.trust_domain(), &namespace, &service_account);
+        if self.ca.is_own(&identity) {
+            return Err(Status::invalid_argument(format!("{identity} is the control plane itself")));
+        }
         let labels: std::collections::BTreeMap<_, _> = request.labels.into_iter().collect();
         if let Some((key, value)) =
             labels.iter().find(|(key, value)| !is_label_key(key) || !is_label_value(value))
@@ -36,7 +41,7 @@ impl AdminService {
         }
         let ttl = if request.ttl_seconds == 0 { TTL } else { Duration::from_secs(request.ttl_seconds) };
         let wanted = TokenRequest {
-            namespace: namespace(&request.namespace)?,
+            namespace,
             service_account,
             services,
             labels,

@@ -3,8 +3,10 @@
 //! A caller proves itself with a join token or with the certificate it has; the grant of the one is inherited by
 //! the other, remembered by serial number.
 
+mod keeper;
 mod own;
 mod rate;
+mod revocations;
 mod service;
 
 use std::collections::HashMap;
@@ -13,18 +15,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use weft_certs::{Authority, CertError, Credentials, IssueParams, Issued, KeyPair};
-use weft_core::model::{Name, SpiffeId, TrustDomain};
+use tokio::sync::watch;
+use weft_certs::{
+    CertError, Credentials, IssueParams, Issued, KeyPair, Phase, Progress, Roots, RotateError, SETTLING,
+};
+use weft_core::model::{Name, Revoked, RevokedError, SpiffeId, Trust, TrustDomain};
 
 use crate::peer::Peer;
 use crate::store::{Certificate, Embedded, Grant, StoreError};
 use crate::tokens::{TokenError, Tokens};
 
+pub(crate) use keeper::Keeper;
 pub(crate) use own::OwnCertificate;
-pub(crate) use service::IdentityService;
+use revocations::Revocations;
+pub(crate) use service::{IdentityService, status};
 
-/// The issuing certificate is renewed when it has less than this left: it lives a year.
-const ISSUING_RENEWAL: Duration = Duration::from_hours(60 * 24);
+/// The secret that roots and keys are kept as.
+const AUTHORITY: &str = "authority";
+/// Where everybody is asked for another certificate, so many are signed in a second.
+const RENEWALS_PER_SECOND: u32 = 20;
 /// How long an expired certificate is remembered; TLS no longer takes it.
 const CERTIFICATE_REMEMBERED: Duration = Duration::from_mins(1);
 /// How long an expired token is remembered, so that it is listed as such.
@@ -54,6 +63,21 @@ pub enum CaError {
     /// The request is not acceptable.
     #[error("the certificate request is refused")]
     Refused(#[source] CertError),
+    /// Whoever asks is not believed any more.
+    #[error("{0} is revoked")]
+    Revoked(Revoked),
+    /// What is to be revoked cannot be.
+    #[error("{0} cannot be revoked: {1}")]
+    Irrevocable(String, &'static str),
+    /// What is to be revoked, or restored, is not there.
+    #[error("there is no {0}")]
+    Absent(String),
+    /// What is to be revoked is neither an identity nor a serial number.
+    #[error("this names nothing that can be revoked")]
+    RevokedName(#[source] RevokedError),
+    /// No move to another root begins.
+    #[error("the root stays")]
+    Rotate(#[source] RotateError),
     /// The authority itself does not work.
     #[error("the certificate authority does not work")]
     Authority(#[source] CertError),
@@ -80,21 +104,29 @@ pub(crate) struct Claimant {
     pub namespace: Name,
     /// What it may claim beyond that.
     pub grant: Grant,
+    /// The token that it joined with.
+    pub token: String,
 }
 
 /// The certificate authority.
 pub(crate) struct Ca {
-    authority: ArcSwap<Authority>,
+    roots: ArcSwap<Roots>,
     tokens: Tokens,
     store: Embedded,
     issued: Mutex<HashMap<String, Arc<Certificate>>>,
+    /// Certificates whose holders have said that they use a later one, and when.
+    replaced: Mutex<HashMap<String, SystemTime>>,
+    revocations: Revocations,
+    /// Held while roots or revocations are changed, lest two changes undo one another.
+    changing: tokio::sync::Mutex<()>,
+    changed: watch::Sender<u64>,
     rate: rate::Rate,
     ttl: Duration,
 }
 
 impl fmt::Debug for Ca {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ca").field("authority", &self.authority.load()).finish_non_exhaustive()
+        f.debug_struct("Ca").field("roots", &self.roots.load()).finish_non_exhaustive()
     }
 }
 
@@ -106,24 +138,31 @@ impl Ca {
         ttl: Duration,
         now: SystemTime,
     ) -> Result<Self, CaError> {
-        let pem = match store.secret("authority").await? {
+        let pem = match store.secret(AUTHORITY).await? {
             Some(pem) => pem,
             None => {
-                let fresh = Authority::create(trust_domain, now).map_err(CaError::Authority)?;
-                store.keep_secret("authority", fresh.to_pem().into_bytes()).await?
+                let fresh = Roots::create(trust_domain, now).map_err(CaError::Authority)?;
+                store.keep_secret(AUTHORITY, fresh.to_pem().into_bytes()).await?
             }
         };
-        let authority = Authority::from_pem(&String::from_utf8_lossy(&pem)).map_err(CaError::Authority)?;
+        let roots = Roots::from_pem(&String::from_utf8_lossy(&pem), now).map_err(CaError::Authority)?;
         let issued = store.certificates().await?;
         let issued = issued.into_iter().map(|c| (c.serial.clone(), Arc::new(c))).collect();
-        Ok(Self {
-            authority: ArcSwap::from_pointee(authority),
+        let ca = Self {
+            roots: ArcSwap::from_pointee(roots),
             tokens: Tokens::open(store.clone(), trust_domain.clone()).await?,
+            revocations: Revocations::open(&store).await?,
             store,
             issued: Mutex::new(issued),
+            replaced: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+            changed: watch::Sender::new(0),
             rate: rate::Rate::default(),
             ttl,
-        })
+        };
+        // Before anything else: one that ended while we were away would sign nothing, not even our own certificate.
+        ca.renew_issuing(now).await?;
+        Ok(ca)
     }
 
     /// The join tokens.
@@ -133,17 +172,41 @@ impl Ca {
 
     /// The trust domain it speaks for.
     pub(crate) fn trust_domain(&self) -> TrustDomain {
-        self.authority.load().trust_domain().clone()
+        self.roots.load().trust_domain().clone()
     }
 
-    /// What everyone must trust, as DER.
-    pub(crate) fn anchors(&self) -> Vec<Vec<u8>> {
-        self.authority.load().anchors()
+    /// The roots, as they are now.
+    pub(crate) fn roots(&self) -> Arc<Roots> {
+        self.roots.load_full()
+    }
+
+    /// Whom everybody is to believe.
+    pub(crate) fn trust(&self) -> Trust {
+        let roots = self.roots.load();
+        let certificates = u32::try_from(self.lock().len()).unwrap_or(u32::MAX);
+        let renewals = Duration::from_secs(1) * certificates / RENEWALS_PER_SECOND;
+        Trust {
+            trust_domain: roots.trust_domain().clone(),
+            sequence: roots.sequence(),
+            anchors: roots.anchors(),
+            renew_within: renewals.clamp(Duration::from_secs(1), (self.ttl / 3).max(Duration::from_secs(1))),
+            revoked: self.revocations.in_force(),
+        }
     }
 
     /// What everyone must trust, as PEM.
     pub(crate) fn anchors_pem(&self) -> String {
-        self.authority.load().anchors_pem()
+        weft_certs::pem::from_certificates(&self.roots.load().anchors())
+    }
+
+    /// Whether this is the control plane's own identity.
+    pub(crate) fn is_own(&self, identity: &SpiffeId) -> bool {
+        own::own_identity(identity.trust_domain()).is_ok_and(|own| own == *identity)
+    }
+
+    /// Wakes when another root, another issuing certificate or another revocation is in force.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
     }
 
     /// Checks a caller's proof.
@@ -154,9 +217,18 @@ impl Ca {
                 let name = |text: &str| text.parse::<Name>().map_err(|_| CaError::Name(text.into()));
                 let (namespace, account) = (name(&token.namespace)?, name(&token.service_account)?);
                 let identity = SpiffeId::of_service_account(&self.trust_domain(), &namespace, &account);
-                Ok(Claimant { identity, namespace, grant: token.grant })
+                if self.revocations.hold_identity(&identity) {
+                    return Err(CaError::Revoked(Revoked::Identity(identity)));
+                }
+                Ok(Claimant { identity, namespace, grant: token.grant, token: token.id })
             }
-            Proof::Certificate(peer) => self.known(peer),
+            Proof::Certificate(peer) => {
+                let claimant = self.known(peer)?;
+                if self.store.is_token_revoked(&claimant.token).await? {
+                    return Err(TokenError::Revoked(claimant.token).into());
+                }
+                Ok(claimant)
+            }
         }
     }
 
@@ -170,7 +242,16 @@ impl Ca {
             .identity
             .service_account()
             .ok_or_else(|| CaError::NotServiceAccount(peer.identity.clone()))?;
-        Ok(Claimant { identity: peer.identity.clone(), namespace, grant: certificate.grant.clone() })
+        if let Some(revoked) = self.revocations.hold(&peer.identity, &peer.serial) {
+            return Err(CaError::Revoked(revoked));
+        }
+        let (grant, token) = (certificate.grant.clone(), certificate.token.clone());
+        Ok(Claimant { identity: peer.identity.clone(), namespace, grant, token })
+    }
+
+    /// What is not believed of a peer any more.
+    pub(crate) fn revoked(&self, peer: &Peer) -> Option<Revoked> {
+        self.revocations.hold(&peer.identity, &peer.serial)
     }
 
     /// Issues a certificate to a caller that was attested, for the key of its request.
@@ -187,7 +268,7 @@ impl Ca {
         }
         let identity = claimant.identity.clone();
         let wanted = IssueParams { identity, dns: Vec::new(), ips: Vec::new(), ttl: self.ttl, now };
-        let issued = self.authority.load().sign(request, &wanted).map_err(CaError::Refused)?;
+        let issued = self.roots.load().sign(request, &wanted).map_err(CaError::Refused)?;
         let certificate = Certificate {
             serial: issued.serial.clone(),
             namespace: claimant.namespace.to_string(),
@@ -197,6 +278,8 @@ impl Ca {
             not_before: issued.not_before,
             not_after: issued.not_after,
             grant: claimant.grant,
+            root: issued.root.clone(),
+            token: claimant.token,
         };
         self.store.keep_certificate(&certificate).await?;
         self.lock().insert(certificate.serial.clone(), Arc::new(certificate));
@@ -205,14 +288,14 @@ impl Ca {
 
     /// A certificate of our own, for the port that sidecars and the `weft` command call.
     fn own_credentials(&self, names: &own::OwnNames, now: SystemTime) -> Result<Credentials, CertError> {
-        let authority = self.authority.load();
+        let roots = self.roots.load();
         let key = KeyPair::generate()?;
         let own::OwnNames { identity, dns, ips } = names.clone();
         // Our own certificate is checked by sidecars whose clocks differ; minutes are short enough for us.
         let ttl = self.ttl.max(Duration::from_mins(5));
         let wanted = IssueParams { identity, dns, ips, ttl, now };
-        let issued = authority.sign(&weft_certs::request(&key)?, &wanted)?;
-        Credentials::new(issued.chain, &key, &authority.anchors(), authority.trust_domain())
+        let issued = roots.sign_for_latecomers(&weft_certs::request(&key)?, &wanted)?;
+        Credentials::new(issued.chain, &key, &roots.anchors(), roots.trust_domain())
     }
 
     /// The certificate of this serial number, if it is remembered.
@@ -231,30 +314,99 @@ impl Ca {
         expiries
     }
 
-    /// The certificates that are valid now.
+    /// The certificates that are valid now and that no later one has replaced.
     pub(crate) fn valid_certificates(&self, now: SystemTime) -> Vec<Arc<Certificate>> {
-        self.lock().values().filter(|certificate| certificate.not_after > now).cloned().collect()
+        let (issued, replaced) = (self.lock(), lock(&self.replaced));
+        let is_used = |c: &&Arc<Certificate>| c.not_after > now && !replaced.contains_key(&c.serial);
+        issued.values().filter(is_used).cloned().collect()
     }
 
-    /// What is due from time to time: a new issuing certificate, and forgetting what long expired.
+    /// The holder of this certificate says that it uses no earlier one of its workload any more.
+    pub(crate) fn in_use(&self, identity: &SpiffeId, workload: &Name, serial: &str, now: SystemTime) {
+        let issued = self.lock();
+        let holds = |c: &Certificate| c.spiffe_id == identity.as_str() && c.workload == workload.as_str();
+        let Some(used) = issued.get(serial).filter(|certificate| holds(certificate)) else { return };
+        let is_earlier =
+            |c: &&Arc<Certificate>| holds(c) && c.not_before <= used.not_before && c.serial != used.serial;
+        let mut replaced = lock(&self.replaced);
+        for earlier in issued.values().filter(is_earlier) {
+            replaced.entry(earlier.serial.clone()).or_insert(now);
+        }
+        replaced.remove(&used.serial);
+    }
+
+    /// How many certificates each root has in use, by the root's fingerprint.
+    pub(crate) fn certificates_by_root(&self, now: SystemTime) -> HashMap<String, usize> {
+        let mut counts = HashMap::new();
+        let (issued, replaced) = (self.lock(), lock(&self.replaced));
+        let settled = |serial: &str| replaced.get(serial).is_some_and(|at| *at + SETTLING <= now);
+        for certificate in issued.values().filter(|c| c.not_after >= now && !settled(&c.serial)) {
+            *counts.entry(certificate.root.clone()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Begins a move to another root.
+    pub(crate) async fn rotate(&self, now: SystemTime) -> Result<(), CaError> {
+        let _changing = self.changing.lock().await;
+        let next = self.roots.load().rotate(now).map_err(CaError::Rotate)?;
+        self.adopt(next).await?;
+        tracing::info!("a new root is announced");
+        Ok(())
+    }
+
+    /// Takes the next step of a move, where nothing stands in its way; whether it did.
+    async fn advance(&self, progress: Progress, now: SystemTime) -> Result<bool, CaError> {
+        let _changing = self.changing.lock().await;
+        let next = self.roots.load().advance(progress, now).map_err(CaError::Authority)?;
+        let Some(next) = next else { return Ok(false) };
+        match next.phase() {
+            Phase::Steady => tracing::info!("the former root is dropped"),
+            phase => tracing::info!(phase = phase.as_str(), issuing = next.issuer(), "the new root signs"),
+        }
+        self.adopt(next).await?;
+        Ok(true)
+    }
+
+    /// Makes another issuing certificate, where that is due.
+    async fn renew_issuing(&self, now: SystemTime) -> Result<(), CaError> {
+        let _changing = self.changing.lock().await;
+        let Some(next) = self.roots.load().renew_issuing(now).map_err(CaError::Authority)? else {
+            return Ok(());
+        };
+        tracing::info!(issuing = next.issuer(), "renewed the issuing certificate");
+        self.adopt(next).await
+    }
+
+    /// First it is written down, then it is in force.
+    async fn adopt(&self, next: Roots) -> Result<(), CaError> {
+        self.store.replace_secret(AUTHORITY, next.to_pem().into_bytes()).await?;
+        self.roots.store(Arc::new(next));
+        self.changed.send_modify(|change| *change += 1);
+        Ok(())
+    }
+
+    /// What is due from time to time: forgetting what long expired.
     pub(crate) async fn maintain(&self, now: SystemTime) -> Result<(), CaError> {
         let before = |life: Duration| now.checked_sub(life).unwrap_or(SystemTime::UNIX_EPOCH);
         self.lock().retain(|_, certificate| certificate.not_after >= before(CERTIFICATE_REMEMBERED));
         self.rate.forget(now);
         self.store.prune_certificates(before(CERTIFICATE_REMEMBERED)).await?;
-        self.store.prune_tokens(before(TOKEN_REMEMBERED)).await?;
-        let authority = self.authority.load_full();
-        if authority.issuing_not_after() < now + ISSUING_RENEWAL {
-            let same = Authority::from_pem(&authority.to_pem()).map_err(CaError::Authority)?;
-            let renewed = same.renew_issuing(now).map_err(CaError::Authority)?;
-            self.store.replace_secret("authority", renewed.to_pem().into_bytes()).await?;
-            self.authority.store(Arc::new(renewed));
-            tracing::info!("renewed the issuing certificate");
+        {
+            let issued = self.lock();
+            lock(&self.replaced).retain(|serial, _| issued.contains_key(serial));
         }
-        Ok(())
+        // One that was taken back must outlive the certificates that it gave.
+        self.store.prune_tokens(before(TOKEN_REMEMBERED.max(self.ttl))).await?;
+        self.forget_revocations(now).await
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Certificate>>> {
-        self.issued.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.issued)
     }
+}
+
+/// Nothing panics while it holds one of these; if it did, the data would still be whole.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

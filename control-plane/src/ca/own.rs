@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use tokio::time::sleep;
-use weft_certs::{CertError, ClientAuth, Credentials, alpn};
+use weft_certs::{CertError, ClientAuth, Credentials, Roots, Schedule, alpn};
 use weft_core::model::{Name, SpiffeId, TrustDomain};
 
 use super::Ca;
@@ -16,6 +16,8 @@ use crate::report::chain;
 
 /// Until a renewal that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// The longest sleep between two looks at the clock, which goes on while the machine sleeps, and may be set.
+const NAP: Duration = Duration::from_secs(5);
 
 /// What the certificate says.
 #[derive(Debug, Clone)]
@@ -54,12 +56,29 @@ impl OwnCertificate {
     /// Renews it, for ever. Connections that are open keep the one they began with.
     pub(crate) async fn run(self: Arc<Self>) {
         let mut rng = fastrand::Rng::new();
+        let mut changes = self.ca.changes();
+        let mut schedule = Schedule::new(&self.current.load(), SystemTime::now(), &mut rng);
+        let mut roots = self.ca.roots();
         loop {
-            let due = self.current.load().renew_at(SystemTime::now(), &mut rng);
-            sleep(due.duration_since(SystemTime::now()).unwrap_or_default()).await;
-            while let Err(error) = self.renew() {
-                tracing::error!(reason = chain(&error), "cannot renew our own certificate");
-                sleep(RETRY).await;
+            let now = SystemTime::now();
+            let is_due = schedule.due(now) <= now;
+            // Revocations are another matter: whoever is revoked is told so, and needs a connection for that.
+            if !is_due && same(&roots, &self.ca.roots()) {
+                let wait = schedule.due(now).duration_since(now).unwrap_or_default().min(NAP);
+                tokio::select! {
+                    () = sleep(wait) => {}
+                    // The sender lives in the authority that we hold.
+                    _ = changes.changed() => {}
+                }
+                continue;
+            }
+            roots = self.ca.roots();
+            match self.renew() {
+                Ok(()) => schedule = Schedule::new(&self.current.load(), SystemTime::now(), &mut rng),
+                Err(error) => {
+                    tracing::error!(reason = chain(&error), "cannot renew our own certificate");
+                    sleep(RETRY).await;
+                }
             }
         }
     }
@@ -67,7 +86,7 @@ impl OwnCertificate {
     fn renew(&self) -> Result<(), CertError> {
         let credentials = self.ca.own_credentials(&self.names, SystemTime::now())?;
         self.settings.store(server_config(&credentials)?);
-        tracing::info!(serial = credentials.serial(), "renewed our own certificate");
+        tracing::info!(serial = %credentials.serial(), "renewed our own certificate");
         self.current.store(Arc::new(credentials));
         Ok(())
     }
@@ -75,7 +94,6 @@ impl OwnCertificate {
 
 impl OwnNames {
     fn new(domain: &TrustDomain, listens_at: SocketAddr) -> Result<Self, CertError> {
-        let identity = format!("spiffe://{domain}/ns/weft/sa/control-plane");
         let mut dns = vec!["localhost".to_owned(), "weft-control-plane".to_owned()];
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let host = host.trim().to_ascii_lowercase();
@@ -86,8 +104,18 @@ impl OwnNames {
         if !listens_at.ip().is_unspecified() && !ips.contains(&listens_at.ip()) {
             ips.push(listens_at.ip());
         }
-        Ok(Self { identity: identity.parse().map_err(CertError::Identity)?, dns, ips })
+        Ok(Self { identity: own_identity(domain)?, dns, ips })
     }
+}
+
+/// Whom a control plane of this trust domain proves to be.
+pub(super) fn own_identity(domain: &TrustDomain) -> Result<SpiffeId, CertError> {
+    format!("spiffe://{domain}/ns/weft/sa/control-plane").parse().map_err(CertError::Identity)
+}
+
+/// Whether the same is signed with, and the same trusted.
+fn same(before: &Roots, now: &Roots) -> bool {
+    before.issuer() == now.issuer() && before.anchors() == now.anchors()
 }
 
 fn server_config(credentials: &Credentials) -> Result<Arc<ServerConfig>, CertError> {

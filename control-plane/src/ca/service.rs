@@ -49,7 +49,9 @@ impl IdentityService {
         } else {
             tracing::debug!(%identity, %workload, serial = issued.serial, "renewed its certificate");
         }
-        Ok(v1::SignResponse { chain: issued.chain, anchors: self.ca.anchors(), identity })
+        let roots = self.ca.roots();
+        let (anchors, sequence) = (roots.anchors(), roots.sequence());
+        Ok(v1::SignResponse { chain: issued.chain, anchors, identity, sequence })
     }
 }
 
@@ -75,14 +77,17 @@ impl v1::identity_server::Identity for IdentityService {
     }
 }
 
-fn status(error: &CaError) -> Status {
+/// As callers are told.
+pub(crate) fn status(error: &CaError) -> Status {
     let reason = chain(error);
     match error {
         CaError::NoProof | CaError::UnknownCertificate(_) => Status::unauthenticated(reason),
         CaError::Token(crate::tokens::TokenError::Store(_)) => Status::unavailable(reason),
         CaError::Token(_) => Status::unauthenticated(reason),
-        CaError::NotServiceAccount(_) => Status::permission_denied(reason),
-        CaError::Name(_) | CaError::Refused(_) => Status::invalid_argument(reason),
+        CaError::NotServiceAccount(_) | CaError::Revoked(_) => Status::permission_denied(reason),
+        CaError::Name(_) | CaError::Refused(_) | CaError::RevokedName(_) => Status::invalid_argument(reason),
+        CaError::Absent(_) => Status::not_found(reason),
+        CaError::Irrevocable(..) | CaError::Rotate(_) => Status::failed_precondition(reason),
         CaError::TooMany(_) => Status::resource_exhausted(reason),
         CaError::Authority(_) | CaError::Store(_) => Status::unavailable(reason),
     }

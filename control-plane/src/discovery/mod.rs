@@ -17,12 +17,11 @@ use weft_proto::v1;
 use weft_runtime::drain::DrainWatch;
 use weft_runtime::task;
 
-use crate::ca::{Ca, Claimant};
+use crate::ca::{self, Ca, Claimant};
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::peer::{Connection, Peer};
 use crate::push::Hub;
-use crate::report::chain;
 use crate::source::registry::Registry;
 use crate::world::World;
 
@@ -91,7 +90,7 @@ impl DiscoveryService {
                 "a sidecar shows its certificate; Identity.Sign issues one for a join token",
             )
         })?;
-        let claimant = self.0.ca.known(&peer).map_err(|error| Status::unauthenticated(chain(&error)))?;
+        let claimant = self.0.ca.known(&peer).map_err(|error| ca::status(&error))?;
         Ok((peer, claimant))
     }
 }
@@ -110,12 +109,12 @@ async fn serve(
         Ok(announced) => {
             workload = announced.workload.to_string();
             let connected = Connected::start(&shared.metrics);
-            let ended = stream::run(&shared, announced, inbound, &sender).await;
+            let ended = stream::run(&shared, announced, peer, inbound, &sender).await;
             drop(connected);
             match ended {
                 Ended::Clean | Ended::Lost => return,
                 Ended::Draining => Status::unavailable("the control plane is shutting down"),
-                Ended::Refused(status) => status,
+                Ended::Refused(status) | Ended::Revoked(status) => status,
             }
         }
         Err(status) => {

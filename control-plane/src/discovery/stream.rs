@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::time::{sleep_until, timeout};
 use tonic::{Status, Streaming};
@@ -11,6 +11,7 @@ use weft_proto::v1::{self, sidecar_message::Message};
 
 use super::hello::{Announced, violation};
 use super::{SEND, Sender, Shared};
+use crate::peer::Peer;
 use crate::push::{Mailbox, Session, kind, title};
 use crate::source::registry::Lease;
 
@@ -30,11 +31,15 @@ pub(super) enum Ended {
     Draining,
     /// We ended it; the sidecar is told why.
     Refused(Status),
+    /// The same, and it is not to come back.
+    Revoked(Status),
 }
 
 struct Stream<'a> {
     shared: &'a Shared,
     workload: QualifiedName,
+    /// Who it is, by the certificate that it uses now.
+    peer: Peer,
     session: Session,
     mailbox: Arc<Mailbox>,
     lease: Lease,
@@ -47,6 +52,7 @@ struct Stream<'a> {
 pub(super) async fn run(
     shared: &Shared,
     announced: Announced,
+    peer: Peer,
     mut inbound: Streaming<v1::SidecarMessage>,
     sender: &Sender,
 ) -> Ended {
@@ -56,10 +62,10 @@ pub(super) async fn run(
     let mailbox = shared.hub.join();
     let _listed = shared.live.list(&workload, mailbox.clone());
     shared.hub.watch(&mailbox, session.subscriptions());
-    let mut stream = Stream { shared, workload, session, mailbox, lease, sender, readiness: None };
+    let mut stream = Stream { shared, workload, peer, session, mailbox, lease, sender, readiness: None };
     let ended = stream.serve(&mut inbound).await;
     shared.hub.leave(&stream.mailbox, &stream.session);
-    if matches!(ended, Ended::Clean) {
+    if matches!(ended, Ended::Clean | Ended::Revoked(_)) {
         stream.lease.end();
     }
     ended
@@ -68,6 +74,7 @@ pub(super) async fn run(
 impl Stream<'_> {
     async fn serve(&mut self, inbound: &mut Streaming<v1::SidecarMessage>) -> Ended {
         let mut drain = self.shared.drain.clone();
+        let mut authority = self.shared.ca.changes();
         loop {
             if let Err(ended) = self.flush().await {
                 return ended;
@@ -80,6 +87,11 @@ impl Stream<'_> {
                     return Ended::Refused(Status::aborted("a newer stream of this workload took over"));
                 }
                 () = drain.draining() => return Ended::Draining,
+                // The sender lives in the authority that we hold.
+                _ = authority.changed() => match self.refuse_revoked() {
+                    Some(status) => return Ended::Revoked(status),
+                    None => continue,
+                },
                 () = until(overdue) => {
                     let message = format!("no ack for {} s", ACK.as_secs());
                     return Ended::Refused(Status::deadline_exceeded(message));
@@ -95,6 +107,9 @@ impl Stream<'_> {
             };
             if let Err(status) = self.take(message) {
                 return Ended::Refused(status);
+            }
+            if let Some(status) = self.refuse_revoked() {
+                return Ended::Revoked(status);
             }
         }
     }
@@ -126,6 +141,12 @@ impl Stream<'_> {
         }
     }
 
+    /// Whoever is believed no more serves nobody, and is told so.
+    fn refuse_revoked(&self) -> Option<Status> {
+        let revoked = self.shared.ca.revoked(&self.peer)?;
+        Some(Status::permission_denied(format!("{revoked} is revoked")))
+    }
+
     fn take(&mut self, message: v1::SidecarMessage) -> Result<(), Status> {
         match message.message {
             Some(Message::Subscribe(change)) => {
@@ -153,6 +174,11 @@ impl Stream<'_> {
             }
             Some(Message::Health(health)) => self.lease.set_unhealthy(unhealthy(&health)?),
             Some(Message::UnknownKey(v1::UnknownKey { issuer })) => self.shared.keys.ask(&issuer),
+            Some(Message::CertificateInUse(v1::CertificateInUse { serial })) => {
+                let (workload, now) = (&self.workload.name, SystemTime::now());
+                self.shared.ca.in_use(&self.peer.identity, workload, &serial, now);
+                self.peer.serial = serial;
+            }
             Some(Message::Hello(_)) => return Err(Status::invalid_argument("a second Hello")),
             // A later version may say more; it is told nothing wrong by our silence.
             None => {}

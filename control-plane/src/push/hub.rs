@@ -19,6 +19,8 @@ pub(crate) struct SyncState {
     pub in_sync: bool,
     /// What it did not take, and why.
     pub rejected: Vec<(String, String)>,
+    /// The hash of the trust that is in force there.
+    pub trust: Option<u64>,
 }
 
 /// One session's dirty names, and how far it has come.
@@ -132,6 +134,7 @@ impl Mailbox {
             revision: session.revision(),
             in_sync: session.in_sync(),
             rejected: session.rejected().iter().map(named).collect(),
+            trust: session.trust(),
         };
     }
 

@@ -230,6 +230,14 @@ impl Session {
         Ok(acked)
     }
 
+    /// The hash of the trust that it certainly holds; none: it has not said so yet, or did not take it.
+    pub(crate) fn trust(&self) -> Option<u64> {
+        let name = self.own.iter().find(|name| matches!(name, ResourceName::Trust(_)))?;
+        let told = self.subscriptions.get(name)?;
+        let waits = self.waiting.iter().any(|waiting| waiting.names.iter().any(|(told, _)| told == name));
+        told.hash.filter(|_| told.solid && !waits && !self.rejected.contains_key(name))
+    }
+
     /// Since when the oldest push waits for its answer.
     pub(crate) fn waiting_since(&self) -> Option<Instant> {
         self.waiting.front().map(|waiting| waiting.sent)
@@ -321,7 +329,7 @@ fn tell(
 #[cfg(test)]
 mod tests {
     use weft_core::model::{
-        Address, Endpoint, Mesh, QualifiedName, Resource, Service, TrustDomain, Workload,
+        Address, Endpoint, Mesh, QualifiedName, Resource, Service, Trust, TrustDomain, Workload,
     };
 
     use super::super::title;
@@ -394,7 +402,7 @@ mod tests {
     }
 
     fn basics() -> Vec<Change> {
-        let trust = Resource::Trust { trust_domain: domain(), anchors: vec![vec![1]] };
+        let trust = Resource::Trust(Trust::new(domain(), vec![vec![1]]));
         vec![
             (ResourceName::Mesh, Some(Resource::Mesh(Mesh::with_defaults(domain(), Vec::new())))),
             (ResourceName::Trust(domain()), Some(trust)),

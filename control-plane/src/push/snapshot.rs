@@ -72,6 +72,12 @@ impl Snapshot {
         (Self { revision, resources }, changed)
     }
 
+    /// The hash of exactly this resource, where it is the one that is published.
+    pub(crate) fn hash_of(&self, name: &ResourceName, resource: &Resource) -> Option<u64> {
+        let published = self.find(name)?;
+        (published.body == encode(resource)).then_some(published.hash)
+    }
+
     /// The resource of this name.
     pub(crate) fn find(&self, name: &ResourceName) -> Option<&Arc<Encoded>> {
         self.resources.get(name)

@@ -165,6 +165,25 @@ pub(crate) struct Certificate {
     pub not_after: SystemTime,
     /// What its holder may claim.
     pub grant: Grant,
+    /// The fingerprint of the root that it leads to; empty where an earlier version wrote it.
+    #[serde(default)]
+    pub root: String,
+    /// The token that its holder joined with; empty where an earlier version wrote it.
+    #[serde(default)]
+    pub token: String,
+}
+
+/// Someone who is not believed any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Revocation {
+    /// An identity or a serial number.
+    pub what: String,
+    /// Since when.
+    pub since: SystemTime,
+    /// Until when; none: until someone takes it back.
+    pub until: Option<SystemTime>,
+    /// Why, for people.
+    pub reason: String,
 }
 
 /// What a workload serves of a service.

@@ -19,7 +19,10 @@ async fn a_token_gives_a_certificate_of_its_service_account() {
     let mut admin = mesh.admin().await;
     let listed = admin.identities(v1::IdentitiesRequest::default()).await.unwrap().identities;
     assert_eq!(listed.len(), 1);
-    assert_eq!((listed[0].workload.as_str(), listed[0].serial.as_str()), ("web-1", credentials.serial()));
+    assert_eq!(
+        (listed[0].workload.as_str(), listed[0].serial.as_str()),
+        ("web-1", credentials.serial().as_str())
+    );
 }
 
 #[tokio::test]

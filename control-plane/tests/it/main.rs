@@ -16,4 +16,6 @@ mod sync;
 #[cfg(test)]
 mod telemetry;
 #[cfg(test)]
+mod trust;
+#[cfg(test)]
 mod wire;

@@ -176,6 +176,11 @@ calls! {
     list_tokens: ListTokensRequest -> ListTokensResponse;
     create_token: CreateTokenRequest -> CreateTokenResponse;
     revoke_token: RevokeTokenRequest -> RevokeTokenResponse;
+    ca_status: CaStatusRequest -> CaStatusResponse;
+    rotate_ca: RotateCaRequest -> CaStatusResponse;
+    revoke_identity: RevokeIdentityRequest -> RevokeIdentityResponse;
+    restore_identity: RestoreIdentityRequest -> RestoreIdentityResponse;
+    list_revocations: ListRevocationsRequest -> ListRevocationsResponse;
 }
 
 impl Admin {

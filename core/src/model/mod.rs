@@ -15,6 +15,7 @@ mod service;
 mod target;
 mod token;
 mod traffic;
+mod trust;
 
 pub use access::{
     AccessAction, AccessMode, AccessPolicy, AccessRule, Attribute, Callers, Condition, Operations,
@@ -49,3 +50,4 @@ pub use traffic::{
     Abort, Balancing, BalancingPolicy, Bulkhead, CircuitBreaker, Fault, HashCookie, HashKey, Locality,
     Timeouts, Traffic,
 };
+pub use trust::{Revocations, Revoked, RevokedError, Serial, Trust};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::{Address, Endpoint, Mesh, QualifiedName, Service, TrustDomain, Workload};
+use super::{Address, Endpoint, Mesh, QualifiedName, Service, Trust, TrustDomain, Workload};
 
 /// Which resource: its kind and its name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,13 +27,8 @@ pub enum ResourceName {
 pub enum Resource {
     /// Mesh-wide settings.
     Mesh(Mesh),
-    /// Trust anchors, as DER.
-    Trust {
-        /// Whose they are.
-        trust_domain: TrustDomain,
-        /// The certificates.
-        anchors: Vec<Vec<u8>>,
-    },
+    /// Whom to believe.
+    Trust(Trust),
     /// A service.
     Service(Service),
     /// The endpoints of a service, sorted by workload.

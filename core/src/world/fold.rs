@@ -60,8 +60,8 @@ impl World {
                     }
                 })
             }
-            Change::Anchors(anchors) => {
-                self.anchors = anchors;
+            Change::Trust(trust) => {
+                self.trust = trust;
                 let affected = [ResourceName::Trust(self.defaults.trust_domain.clone())].into();
                 Effects { affected, ..Effects::default() }
             }

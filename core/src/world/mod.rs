@@ -17,7 +17,7 @@ use crate::manifest::{
     MeshConfigSpec, Resource, ResourceKey, ServiceAddresses, ServiceSpec, Spec, WorkloadSpec,
 };
 use crate::model::{
-    Cidr, KeySource, Name, PolicyTarget, Protocol, QualifiedName, ResourceName, SpiffeId, TokenKey,
+    Cidr, KeySource, Name, PolicyTarget, Protocol, QualifiedName, ResourceName, SpiffeId, TokenKey, Trust,
     TrustDomain,
 };
 use by_namespace::ByNamespace;
@@ -105,8 +105,6 @@ pub enum Change {
         /// The services as one behind which it does not.
         unhealthy: BTreeSet<QualifiedName>,
     },
-    /// The trust anchors are now these (DER certificates).
-    Anchors(Vec<Vec<u8>>),
     /// Keys were fetched; none: they are to be forgotten.
     Keys {
         /// From where.
@@ -114,6 +112,8 @@ pub enum Change {
         /// The keys.
         keys: Vec<TokenKey>,
     },
+    /// Whom to believe is now this.
+    Trust(Trust),
 }
 
 /// What a change brought about.
@@ -129,7 +129,7 @@ pub struct Effects {
 #[derive(Debug, Clone)]
 pub struct World {
     defaults: Defaults,
-    anchors: Vec<Vec<u8>>,
+    trust: Trust,
     sources: BTreeMap<String, BTreeMap<ResourceKey, Arc<Resource>>>,
     /// Those in force.
     resources: BTreeMap<ResourceKey, Arc<Resource>>,
@@ -183,8 +183,8 @@ impl World {
     /// A world without anything in it, but with the virtual addresses that were given out before.
     pub fn new(defaults: Defaults, allocated: BTreeMap<QualifiedName, Vec<IpAddr>>) -> Self {
         Self {
+            trust: Trust::new(defaults.trust_domain.clone(), Vec::new()),
             defaults,
-            anchors: Vec::new(),
             sources: BTreeMap::new(),
             resources: BTreeMap::new(),
             services: ByNamespace::default(),
@@ -208,9 +208,9 @@ impl World {
         &self.defaults
     }
 
-    /// The trust anchors, as DER.
-    pub fn anchors(&self) -> &[Vec<u8>] {
-        &self.anchors
+    /// Whom to believe.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// Every resource in force, in the order of kind, namespace and name.

@@ -2,7 +2,7 @@
 
 use weft_core::compile::{address, compile, endpoints, mesh, service, workload};
 use weft_core::model::{
-    Address, KeyMaterial, KeySource, MtlsMode, Propagation, Protocol, Resource, ResourceName, TokenKey,
+    Address, KeyMaterial, KeySource, MtlsMode, Propagation, Protocol, Resource, ResourceName, TokenKey, Trust,
 };
 use weft_core::world::{Change, World};
 
@@ -257,11 +257,9 @@ fn the_meshs_settings_are_the_defaults_and_what_the_document_says() {
 #[test]
 fn an_empty_world_has_settings_and_trust_only() {
     let mut world = world();
-    world.apply(Change::Anchors(vec![vec![1]]));
+    world.apply(Change::Trust(Trust::new("mesh.local".parse().unwrap(), vec![vec![1]])));
     let all: Vec<_> = compile(&world).into_values().collect();
-    assert!(
-        matches!(&all[..], [Resource::Mesh(_), Resource::Trust { anchors, .. }] if *anchors == [vec![1]])
-    );
+    assert!(matches!(&all[..], [Resource::Mesh(_), Resource::Trust(trust)] if trust.anchors == [vec![1]]));
 }
 
 #[test]

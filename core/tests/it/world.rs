@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use weft_core::compile::{compile, compile_one};
-use weft_core::model::{Protocol, QualifiedName, Resource, ResourceName, SpiffeId};
+use weft_core::model::{Protocol, QualifiedName, Resource, ResourceName, SpiffeId, Trust};
 use weft_core::world::{Change, Defaults, Holder, Offer, OfferedPort, Registration, World};
 
 use crate::documents::good;
@@ -312,7 +312,7 @@ fn any_change() -> impl Strategy<Value = Change> {
         2 => workload().prop_map(Change::Unregistered),
         2 => (workload(), any::<bool>()).prop_map(|(workload, ready)| Change::Ready { workload, ready }),
         4 => replaced,
-        1 => vec(vec(any::<u8>(), 1..3), 0..2).prop_map(Change::Anchors),
+        1 => vec(vec(any::<u8>(), 1..3), 0..2).prop_map(|anchors| Change::Trust(Trust::new("mesh.local".parse().unwrap(), anchors))),
     ]
 }
 
@@ -339,15 +339,15 @@ proptest! {
     fn what_is_told_follows_from_what_there_is_and_not_from_how_it_came(changes in vec(any_change(), 0..25)) {
         let mut world = world();
         let mut stored = BTreeMap::new();
-        let mut anchors = Vec::new();
+        let mut trust = world.trust().clone();
         for change in changes {
-            if let Change::Anchors(latest) = &change {
-                anchors.clone_from(latest);
+            if let Change::Trust(latest) = &change {
+                trust.clone_from(latest);
             }
             stored.extend(world.apply(change).allocated);
         }
         let mut anew = World::new(world.defaults().clone(), stored);
-        anew.apply(Change::Anchors(anchors));
+        anew.apply(Change::Trust(trust));
         for registration in world.registrations() {
             anew.apply(Change::Registered(registration.clone()));
         }

@@ -12,6 +12,7 @@ mod route;
 mod service;
 mod token;
 mod traffic;
+mod trust;
 
 use std::net::IpAddr;
 
@@ -39,6 +40,9 @@ pub enum ConvertError {
     /// A range of addresses that is none.
     #[error("{0} is not valid")]
     Cidr(&'static str, #[source] model::CidrError),
+    /// Neither an identity nor a serial number.
+    #[error("what is revoked is not valid")]
+    Revoked(#[source] model::RevokedError),
     /// An address that is none.
     #[error("{0} is not valid")]
     Address(&'static str, #[source] std::net::AddrParseError),
@@ -66,10 +70,7 @@ pub fn decode(kind: v1::Kind, body: &[u8]) -> Result<Resource, ConvertError> {
     }
     Ok(match kind {
         v1::Kind::Mesh => Resource::Mesh(read::<v1::Mesh>("Mesh", body)?.try_into()?),
-        v1::Kind::Trust => {
-            let trust = read::<v1::Trust>("Trust", body)?;
-            Resource::Trust { trust_domain: domain(&trust.trust_domain)?, anchors: trust.anchors }
-        }
+        v1::Kind::Trust => Resource::Trust(read::<v1::Trust>("Trust", body)?.try_into()?),
         v1::Kind::Service => Resource::Service(read::<v1::Service>("Service", body)?.try_into()?),
         v1::Kind::Endpoints => {
             let wire = read::<v1::Endpoints>("Endpoints", body)?;
@@ -85,9 +86,7 @@ pub fn decode(kind: v1::Kind, body: &[u8]) -> Result<Resource, ConvertError> {
 pub fn encode(resource: &Resource) -> Vec<u8> {
     match resource {
         Resource::Mesh(mesh) => v1::Mesh::from(mesh).encode_to_vec(),
-        Resource::Trust { trust_domain, anchors } => {
-            v1::Trust { trust_domain: trust_domain.to_string(), anchors: anchors.clone() }.encode_to_vec()
-        }
+        Resource::Trust(trust) => v1::Trust::from(trust).encode_to_vec(),
         Resource::Service(service) => v1::Service::from(service).encode_to_vec(),
         Resource::Endpoints(endpoints) => {
             v1::Endpoints { endpoints: endpoints.iter().map(Into::into).collect() }.encode_to_vec()

@@ -17,6 +17,8 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const STATE: &str = "state";
 const IDENTITY: &str = "identity.pem";
 const ANCHORS: &str = "anchors.pem";
+/// Stands before the anchors' number, in a line of its own.
+const SEQUENCE: &str = "sequence: ";
 
 /// A directory for one workload's state.
 #[derive(Debug, Clone)]
@@ -33,6 +35,8 @@ pub(super) struct Identity {
     pub(super) chain: Vec<Vec<u8>>,
     /// The anchors, DER.
     pub(super) anchors: Vec<Vec<u8>>,
+    /// The number of the trust that these are of.
+    pub(super) sequence: u64,
 }
 
 impl Cache {
@@ -69,7 +73,9 @@ impl Cache {
     /// Keeps who we are.
     pub(super) fn store_identity(&self, identity: &Identity) -> io::Result<()> {
         let text = identity.key.to_pem() + &pem::from_certificates(&identity.chain);
-        self.replace(ANCHORS, pem::from_certificates(&identity.anchors).as_bytes())?;
+        let anchors =
+            format!("{SEQUENCE}{}\n{}", identity.sequence, pem::from_certificates(&identity.anchors));
+        self.replace(ANCHORS, anchors.as_bytes())?;
         self.replace(IDENTITY, text.as_bytes())
     }
 
@@ -78,7 +84,9 @@ impl Cache {
         let text = fs::read_to_string(self.dir.join(IDENTITY)).ok()?;
         let anchors = fs::read_to_string(self.dir.join(ANCHORS)).ok()?;
         let key = text.split_inclusive("-----END PRIVATE KEY-----").next()?;
+        let sequence = anchors.strip_prefix(SEQUENCE).and_then(|rest| rest.lines().next()?.parse().ok());
         Some(Identity {
+            sequence: sequence.unwrap_or_default(),
             key: KeyPair::from_pem(key).ok()?,
             chain: pem::certificates(&text).ok()?,
             anchors: pem::certificates(&anchors).ok()?,
@@ -145,10 +153,12 @@ mod tests {
         let cache = cache(dir.path());
         let key = KeyPair::generate().unwrap();
         let pem = key.to_pem();
-        let identity = Identity { key, chain: vec![vec![1, 2], vec![3]], anchors: vec![vec![4]] };
+        let identity =
+            Identity { key, chain: vec![vec![1, 2], vec![3]], anchors: vec![vec![4]], sequence: 7 };
         cache.store_identity(&identity).unwrap();
         let again = cache.load_identity().unwrap();
         assert_eq!((again.key.to_pem(), again.chain, again.anchors), (pem, identity.chain, identity.anchors));
+        assert_eq!(again.sequence, 7);
         let mode = fs::metadata(dir.path().join("web").join(IDENTITY)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }

@@ -4,11 +4,15 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request};
-use weft_certs::{CertError, Credentials, KeyPair, alpn, anchored_client_config, pem, trust_domain_of};
-use weft_core::model::TrustDomain;
+use weft_certs::{
+    CertError, Credentials, KeyPair, Proof, Schedule, alpn, anchored_client_config, peer_identity, pem,
+    trust_domain_of,
+};
+use weft_core::model::{Revoked, Trust, TrustDomain};
 use weft_proto::v1;
 use weft_proto::v1::identity_client::IdentityClient;
 
@@ -22,8 +26,8 @@ use crate::credentials::CredentialStore;
 /// How long the signing of a request may take.
 const SIGN_LIMIT: Duration = Duration::from_secs(10);
 
-/// The longest sleep between two looks at the clock, which may be set meanwhile.
-const NAP: Duration = Duration::from_secs(60);
+/// The longest sleep between two looks at the clock, which goes on while the machine sleeps, and may be set.
+const NAP: Duration = Duration::from_secs(15);
 
 /// Keeps the [`CredentialStore`] filled.
 #[derive(Debug)]
@@ -31,8 +35,12 @@ pub(super) struct IdentityLoop {
     pub(super) settings: Arc<Settings>,
     pub(super) store: CredentialStore,
     pub(super) cache: Option<Cache>,
-    /// The anchors that the control plane last pushed.
-    pub(super) anchors: watch::Receiver<Vec<Vec<u8>>>,
+    /// What the control plane last pushed.
+    pub(super) trust: watch::Receiver<Option<Arc<Trust>>>,
+    /// Hears that our certificate is not taken.
+    pub(super) refused: Arc<Notify>,
+    /// What the log has last said of renewals that fail.
+    pub(super) alarm: Option<Alarm>,
     pub(super) rng: fastrand::Rng,
 }
 
@@ -40,7 +48,19 @@ pub(super) struct IdentityLoop {
 struct Current {
     identity: Identity,
     credentials: Credentials,
-    renew_at: SystemTime,
+    revoked: Vec<Revoked>,
+    schedule: Schedule,
+}
+
+/// How bad it is that there is no new certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Alarm {
+    /// There is time enough.
+    Failing,
+    /// Most of the certificate's life is over.
+    Late,
+    /// It proves nothing any more, or there has never been one.
+    None,
 }
 
 /// Why there is no new certificate.
@@ -56,6 +76,10 @@ enum SignError {
     Key(#[source] CertError),
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    #[error(
+        "{0} does not lead to the roots in {1}: where the mesh has moved to another root, fetch its ca.pem anew"
+    )]
+    OtherRoots(String, String, #[source] ConnectError),
     #[error("{0} refused: {1}")]
     Refused(String, String, Code),
     #[error("{0} did not answer in time")]
@@ -65,8 +89,9 @@ enum SignError {
 }
 
 /// How we prove who we are.
-enum Proof<'a> {
-    Token,
+enum Means<'a> {
+    /// With our token; beside the roots that we were started with, we trust those.
+    Token(&'a [Vec<u8>]),
     Certificate(&'a Credentials),
 }
 
@@ -75,37 +100,44 @@ impl IdentityLoop {
     pub(super) async fn run(mut self) {
         let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
         let mut current = self.begin().await;
+        // Counted by a clock that nobody sets.
+        let mut retry: Option<Instant> =
+            current.is_none().then(|| Instant::now() + backoff.next(&mut self.rng));
         loop {
-            let wait = match &current {
-                Some(current) => current.renew_at.duration_since(SystemTime::now()).unwrap_or_default(),
-                None => backoff.next(&mut self.rng),
+            let now = SystemTime::now();
+            let wait = match (&current, retry) {
+                (_, Some(at)) => at.saturating_duration_since(Instant::now()),
+                (Some(current), None) => current.schedule.due(now).duration_since(now).unwrap_or_default(),
+                (None, None) => Duration::ZERO,
             };
+            let mut refused = false;
             tokio::select! {
                 () = tokio::time::sleep(wait.min(NAP)) => {}
-                Ok(()) = self.anchors.changed() => {
+                // The control plane's last word on it holds, but not the moment that it was said in.
+                () = self.refused.notified(), if retry.is_none() => refused = true,
+                Ok(()) = self.trust.changed() => {
                     if let Some(current) = &mut current {
-                        self.trust(current);
+                        self.believe(current);
                     }
                     continue;
                 }
             }
-            if wait > NAP {
+            if wait > NAP && !refused {
                 continue;
             }
-            match self.renew(current.as_ref()).await {
-                Ok(identity) => {
+            let renewed = match &current {
+                Some(current) if !refused => self.renew(current).await,
+                _ => self.sign(&Means::Token(held(current.as_ref()))).await,
+            };
+            match renewed.and_then(|identity| self.adopt(identity)) {
+                Ok(adopted) => {
                     backoff.reset();
-                    match self.adopt(identity) {
-                        Ok(adopted) => current = Some(adopted),
-                        Err(error) => tracing::error!(error = with_causes(&error), "got no new certificate"),
-                    }
+                    (current, retry, self.alarm) = (Some(adopted), None, None);
                 }
                 Err(error) => {
-                    let retry = backoff.next(&mut self.rng);
-                    self.complain(current.as_ref(), &error, retry);
-                    if let Some(current) = &mut current {
-                        current.renew_at = SystemTime::now() + retry;
-                    }
+                    let wait = backoff.next(&mut self.rng);
+                    self.complain(current.as_ref(), &error, wait);
+                    retry = Some(Instant::now() + wait);
                 }
             }
         }
@@ -114,39 +146,42 @@ impl IdentityLoop {
     /// The first certificate: from the control plane, since our token may be for another identity than last time; from
     /// disk where that cannot be had.
     async fn begin(&mut self) -> Option<Current> {
-        match self.sign(&Proof::Token).await.and_then(|identity| self.adopt(identity)) {
+        let cached = self.cache.as_ref().and_then(Cache::load_identity);
+        let anchors = cached.as_ref().map(|cached| cached.anchors.clone()).unwrap_or_default();
+        match self.sign(&Means::Token(&anchors)).await.and_then(|identity| self.adopt(identity)) {
             Ok(current) => return Some(current),
             Err(error) => tracing::warn!(error = with_causes(&error), "cannot get a certificate yet"),
         }
-        let cached = self.cache.as_ref()?.load_identity()?;
-        let current = self.put_in_force(cached).ok()?;
+        let current = self.put_in_force(cached?).ok()?;
         tracing::info!(identity = %current.credentials.identity(), "serving with the certificate from disk");
         Some(current)
     }
 
-    async fn renew(&self, current: Option<&Current>) -> Result<Identity, SignError> {
-        let valid = current.filter(|current| SystemTime::now() < current.credentials.not_after());
-        let Some(current) = valid else { return self.sign(&Proof::Token).await };
-        match self.sign(&Proof::Certificate(&current.credentials)).await {
+    async fn renew(&self, current: &Current) -> Result<Identity, SignError> {
+        let with_token = Means::Token(&current.identity.anchors);
+        if current.schedule.proof(SystemTime::now()) == Proof::Token {
+            return self.sign(&with_token).await;
+        }
+        match self.sign(&Means::Certificate(&current.credentials)).await {
             Err(SignError::Refused(by, reason, Code::Unauthenticated | Code::PermissionDenied)) => {
                 tracing::warn!(by, reason, "our certificate does not renew itself, trying the token");
-                self.sign(&Proof::Token).await
+                self.sign(&with_token).await
             }
             other => other,
         }
     }
 
     /// Asks each control plane in turn until one answers.
-    async fn sign(&self, proof: &Proof<'_>) -> Result<Identity, SignError> {
+    async fn sign(&self, means: &Means<'_>) -> Result<Identity, SignError> {
         let key = KeyPair::generate().map_err(SignError::Key)?;
         let csr = weft_certs::request(&key).map_err(SignError::Key)?;
-        let (tls, token) = match proof {
-            Proof::Certificate(credentials) => {
+        let (tls, token) = match means {
+            Means::Certificate(credentials) => {
                 let expected = control_plane_identity(credentials.trust_domain())?;
                 (credentials.client_config(&expected, &[alpn::H2]).map_err(ConnectError::Tls)?, None)
             }
-            Proof::Token => {
-                let (anchors, domain) = self.given_anchors()?;
+            Means::Token(held) => {
+                let (anchors, domain) = self.anchors(held)?;
                 let expected = control_plane_identity(&domain)?;
                 let tls =
                     anchored_client_config(&anchors, &expected, &[alpn::H2]).map_err(ConnectError::Tls)?;
@@ -158,7 +193,7 @@ impl IdentityLoop {
             let channel = match connect(target, Arc::clone(&tls), self.settings.mark).await {
                 Ok(channel) => channel,
                 Err(error) => {
-                    outcome = Err(error.into());
+                    outcome = Err(self.unconnected(target.to_string(), error));
                     continue;
                 }
             };
@@ -171,7 +206,8 @@ impl IdentityLoop {
             return match answer {
                 Ok(Ok(answer)) => {
                     let answer = answer.into_inner();
-                    Ok(Identity { key, chain: answer.chain, anchors: answer.anchors })
+                    let v1::SignResponse { chain, anchors, sequence, .. } = answer;
+                    Ok(Identity { key, chain, anchors, sequence })
                 }
                 Ok(Err(status)) => {
                     Err(SignError::Refused(target.to_string(), status.message().to_owned(), status.code()))
@@ -186,7 +222,7 @@ impl IdentityLoop {
         let current = self.put_in_force(identity)?;
         tracing::info!(
             identity = %current.credentials.identity(),
-            serial = current.credentials.serial(),
+            serial = %current.credentials.serial(),
             life = ?current.credentials.not_after().duration_since(SystemTime::now()).unwrap_or_default(),
             "new certificate"
         );
@@ -194,33 +230,55 @@ impl IdentityLoop {
         Ok(current)
     }
 
-    fn put_in_force(&mut self, identity: Identity) -> Result<Current, SignError> {
-        let domain = domain_of(&identity.anchors).map_err(SignError::Unusable)?;
-        let credentials = Credentials::new(identity.chain.clone(), &identity.key, &identity.anchors, &domain)
-            .map_err(SignError::Unusable)?;
+    /// Believes whom the newer of two words says: the one that came with the certificate, and the one that was pushed.
+    fn put_in_force(&mut self, mut identity: Identity) -> Result<Current, SignError> {
+        let pushed = self.trust.borrow_and_update().clone();
+        let revoked = pushed.as_ref().map(|pushed| pushed.revoked.clone()).unwrap_or_default();
+        if let Some(pushed) = pushed.filter(|pushed| pushed.sequence > identity.sequence) {
+            (identity.anchors, identity.sequence) = (pushed.anchors.clone(), pushed.sequence);
+        }
+        let credentials = credentials(&identity, &revoked).map_err(SignError::Unusable)?;
         self.store.replace(credentials.clone());
-        let renew_at = credentials.renew_at(SystemTime::now(), &mut self.rng);
-        Ok(Current { identity, credentials, renew_at })
+        let schedule = Schedule::new(&credentials, SystemTime::now(), &mut self.rng);
+        let mut current = Current { identity, credentials, revoked, schedule };
+        self.hasten(&mut current);
+        Ok(current)
     }
 
-    /// Puts pushed anchors in force with the certificate that we have.
-    fn trust(&mut self, current: &mut Current) {
-        let anchors = self.anchors.borrow_and_update().clone();
-        if anchors.is_empty() || anchors == current.identity.anchors {
+    /// Believes whom the control plane says, from now on.
+    fn believe(&mut self, current: &mut Current) {
+        let Some(pushed) = self.trust.borrow_and_update().clone() else { return };
+        // What was on disk may be older than what came with the certificate.
+        if pushed.anchors.is_empty() || pushed.sequence < current.identity.sequence {
+            return;
+        }
+        if (&pushed.anchors, &pushed.revoked) == (&current.identity.anchors, &current.revoked) {
             return;
         }
         let Identity { key, chain, .. } = &current.identity;
-        match Credentials::new(chain.clone(), key, &anchors, current.credentials.trust_domain()) {
+        match renewed((key, chain), &pushed) {
             Ok(credentials) => {
-                tracing::info!(anchors = anchors.len(), "new trust anchors");
+                let (anchors, revoked) = (pushed.anchors.len(), pushed.revoked.len());
+                tracing::info!(anchors, revoked, sequence = pushed.sequence, "believing others from now on");
                 self.store.replace(credentials.clone());
                 current.credentials = credentials;
-                current.identity.anchors = anchors;
+                current.revoked.clone_from(&pushed.revoked);
+                current.identity.anchors.clone_from(&pushed.anchors);
+                current.identity.sequence = pushed.sequence;
                 self.keep(&current.identity);
+                self.hasten(current);
             }
             Err(error) => {
                 tracing::error!(error = with_causes(&error), "the pushed trust anchors are not usable")
             }
+        }
+    }
+
+    /// A certificate of a root that is on its way out is renewed soon.
+    fn hasten(&mut self, current: &mut Current) {
+        let within = self.trust.borrow().as_ref().map(|pushed| pushed.renew_within);
+        if let Some(within) = within.filter(|_| !current.credentials.is_of_first_anchor()) {
+            current.schedule.hasten(SystemTime::now(), within, &mut self.rng);
         }
     }
 
@@ -230,27 +288,50 @@ impl IdentityLoop {
         }
     }
 
-    fn complain(&self, current: Option<&Current>, error: &SignError, retry: Duration) {
-        let error = with_causes(error);
-        let left = current.map(|current| current.credentials.not_after().duration_since(SystemTime::now()));
-        match left {
-            Some(Ok(left)) => tracing::warn!(error, ?left, ?retry, "cannot renew the certificate"),
-            Some(Err(_)) => {
-                tracing::error!(error, ?retry, "the certificate has expired and cannot be renewed")
-            }
-            None => tracing::error!(error, ?retry, "cannot get a certificate"),
+    /// Says it once, and again when it gets worse.
+    fn complain(&mut self, current: Option<&Current>, error: &SignError, retry: Duration) {
+        let (error, now) = (with_causes(error), SystemTime::now());
+        let alarm = match current {
+            Some(current) if current.schedule.proof(now) == Proof::Token => Alarm::None,
+            Some(current) if current.schedule.is_late(now) => Alarm::Late,
+            Some(_) => Alarm::Failing,
+            None => Alarm::None,
+        };
+        if self.alarm >= Some(alarm) {
+            return tracing::debug!(error, ?retry, "still no new certificate");
+        }
+        self.alarm = Some(alarm);
+        let left = current.and_then(|current| current.credentials.not_after().duration_since(now).ok());
+        match alarm {
+            Alarm::Failing => tracing::warn!(error, ?left, ?retry, "cannot renew the certificate"),
+            Alarm::Late => tracing::error!(error, ?left, "cannot renew the certificate, which ends soon"),
+            Alarm::None => tracing::error!(error, "there is no valid certificate, and no new one"),
         }
     }
 
-    /// The anchors that we were started with, and the trust domain that they are of. Read anew: it may have been mounted
-    /// or replaced since.
-    fn given_anchors(&self) -> Result<(Vec<Vec<u8>>, TrustDomain), SignError> {
+    fn unconnected(&self, target: String, error: ConnectError) -> SignError {
+        if with_causes(&error).contains("UnknownIssuer") {
+            return SignError::OtherRoots(target, self.settings.ca.display().to_string(), error);
+        }
+        error.into()
+    }
+
+    /// The anchors that we were started with, those that we have heard of since, and the trust domain that they are of.
+    /// Read anew: the file may have been mounted or replaced.
+    fn anchors(&self, held: &[Vec<u8>]) -> Result<(Vec<Vec<u8>>, TrustDomain), SignError> {
         let path = &self.settings.ca;
         let name = || path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| SignError::File(name(), error))?;
-        let anchors = pem::certificates(&text).map_err(|error| SignError::Anchors(name(), error))?;
-        let domain = domain_of(&anchors).map_err(|error| SignError::Anchors(name(), error))?;
-        Ok((anchors, domain))
+        let given = std::fs::read_to_string(path).map_err(|error| SignError::File(name(), error));
+        let given = given
+            .and_then(|text| pem::certificates(&text).map_err(|error| SignError::Anchors(name(), error)));
+        let mut anchors = match given {
+            Err(error) if held.is_empty() => return Err(error),
+            given => given.unwrap_or_default(),
+        };
+        anchors.extend(held.iter().filter(|anchor| !anchors.contains(anchor)).cloned().collect::<Vec<_>>());
+        let first = anchors.first().ok_or(CertError::NoAnchors);
+        let domain = first.and_then(|first| trust_domain_of(first));
+        Ok((anchors, domain.map_err(|error| SignError::Anchors(name(), error))?))
     }
 
     fn token(&self) -> Result<MetadataValue<tonic::metadata::Ascii>, SignError> {
@@ -264,6 +345,19 @@ impl IdentityLoop {
     }
 }
 
-fn domain_of(anchors: &[Vec<u8>]) -> Result<TrustDomain, CertError> {
-    trust_domain_of(anchors.first().ok_or(CertError::NoAnchors)?)
+/// The anchors that we have heard of.
+fn held(current: Option<&Current>) -> &[Vec<u8>] {
+    current.map_or(&[], |current| &current.identity.anchors)
+}
+
+fn credentials(identity: &Identity, revoked: &[Revoked]) -> Result<Credentials, CertError> {
+    let Identity { key, chain, anchors, .. } = identity;
+    let own = peer_identity(chain.first().ok_or(CertError::EmptyChain)?)?;
+    Ok(Credentials::new(chain.clone(), key, anchors, own.trust_domain())?.refusing(revoked))
+}
+
+/// The same certificate, believing others.
+fn renewed((key, chain): (&KeyPair, &[Vec<u8>]), trust: &Trust) -> Result<Credentials, CertError> {
+    let credentials = Credentials::new(chain.to_vec(), key, &trust.anchors, &trust.trust_domain)?;
+    Ok(credentials.refusing(&trust.revoked))
 }

@@ -12,7 +12,7 @@ mod tests;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tonic::transport::Channel;
 use weft_runtime::task;
 
@@ -59,14 +59,17 @@ impl Control {
                 .map_err(|error| tracing::warn!(dir = %dir.display(), %error, "nothing is kept on disk"))
                 .ok()
         });
-        let (anchors, pushed_anchors) = watch::channel(Vec::new());
+        let (trust, pushed) = watch::channel(None);
+        let refused = Arc::new(Notify::new());
         let (collector, channel) = watch::channel(None);
         let mut rng = fastrand::Rng::new();
         let identity = IdentityLoop {
             settings: Arc::clone(&self.settings),
             store: self.store.clone(),
             cache: cache.clone(),
-            anchors: pushed_anchors,
+            trust: pushed,
+            refused: Arc::clone(&refused),
+            alarm: None,
             rng: rng.fork(),
         };
         let sync = SyncLoop {
@@ -80,7 +83,8 @@ impl Control {
             ready: self.ready,
             health: self.health,
             was_ready: false,
-            anchors,
+            trust,
+            refused,
             collector,
             observe: self.observe,
             instance: format!("{:032x}", rng.u128(..)),

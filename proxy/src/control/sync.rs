@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
 use tonic::transport::Channel;
+use tonic::{Code, Streaming};
 use weft_certs::{Credentials, alpn};
 use weft_core::health::Found;
-use weft_core::model::{AppCheck, Protocol, QualifiedName};
+use weft_core::model::{AppCheck, Protocol, QualifiedName, Trust};
 use weft_proto::convert;
 use weft_proto::v1::discovery_client::DiscoveryClient;
 use weft_proto::v1::{self, sidecar_message::Message};
@@ -51,7 +51,9 @@ pub(super) struct SyncLoop {
     pub(super) health: watch::Receiver<Thoughts>,
     /// Whether we have said before that traffic may come.
     pub(super) was_ready: bool,
-    pub(super) anchors: watch::Sender<Vec<Vec<u8>>>,
+    pub(super) trust: watch::Sender<Option<Arc<Trust>>>,
+    /// Told where our certificate is not taken: the token may be.
+    pub(super) refused: Arc<Notify>,
     pub(super) collector: watch::Sender<Option<Channel>>,
     pub(super) observe: Observe,
     pub(super) instance: String,
@@ -64,11 +66,18 @@ enum SyncError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error("{0} ({1:?})")]
-    Status(String, tonic::Code),
+    Status(String, Code),
     #[error("the control plane ended the stream")]
     Ended,
     #[error("the control plane did not answer in time")]
     Timeout,
+}
+
+impl SyncError {
+    /// Whether we were heard, and our certificate was not enough.
+    fn is_of_certificate(&self) -> bool {
+        matches!(self, Self::Status(_, Code::Unauthenticated | Code::PermissionDenied))
+    }
 }
 
 impl From<tonic::Status> for SyncError {
@@ -101,6 +110,9 @@ impl SyncLoop {
             match ended {
                 Ok(never) => match never {},
                 Err(error) => {
+                    if error.is_of_certificate() {
+                        self.refused.notify_one();
+                    }
                     tracing::warn!(control_plane = %target, error = with_causes(&error), retry = ?wait, "not in sync");
                 }
             }
@@ -161,6 +173,8 @@ impl SyncLoop {
         outbox: &mpsc::Sender<v1::SidecarMessage>,
     ) -> Result<std::convert::Infallible, SyncError> {
         let mut save_at: Option<Instant> = None;
+        let mut certificates = self.store.changes();
+        certificates.mark_changed();
         loop {
             let answer = tokio::select! {
                 message = inbox.message() => {
@@ -169,6 +183,8 @@ impl SyncLoop {
                     self.take(message)
                 }
                 Some(wanted) = self.asked.recv() => self.table.want(&wanted),
+                // The sender lives in the store that we hold.
+                Ok(()) = certificates.changed() => self.certificate_in_use(),
                 Ok(()) = self.ready.changed() => Some(Message::Readiness(self.readiness())),
                 Ok(()) = self.health.changed() => {
                     self.heed_health();
@@ -212,16 +228,16 @@ impl SyncLoop {
         if let Some(mesh) = &snapshot.mesh {
             self.observe.set_access_log(mesh.access_log);
         }
-        self.publisher.publish(snapshot);
-        if let Some(anchors) = self.table.anchors() {
-            self.anchors.send_if_modified(|known| {
-                let differ = known.as_slice() != anchors;
+        if let Some(trust) = &snapshot.trust {
+            self.trust.send_if_modified(|known| {
+                let differ = known.as_ref() != Some(trust);
                 if differ {
-                    *known = anchors.to_vec();
+                    *known = Some(Arc::clone(trust));
                 }
                 differ
             });
         }
+        self.publisher.publish(snapshot);
     }
 
     async fn save(&self) {
@@ -243,6 +259,12 @@ impl SyncLoop {
                 () = tokio::time::sleep_until(until) => return,
             }
         }
+    }
+
+    fn certificate_in_use(&self) -> Option<Message> {
+        let (_, credentials) = self.store.current()?;
+        let serial = credentials.serial().to_string();
+        Some(Message::CertificateInUse(v1::CertificateInUse { serial }))
     }
 
     /// Whether traffic may come. To an app that is asked how it is none comes before it has been asked once.

@@ -156,14 +156,6 @@ impl Table {
         }
     }
 
-    /// The trust anchors in force, DER.
-    pub(super) fn anchors(&self) -> Option<&[Vec<u8>]> {
-        self.held.values().find_map(|held| match held.resource() {
-            Some(Resource::Trust { anchors, .. }) => Some(anchors.as_slice()),
-            _ => None,
-        })
-    }
-
     /// What is known now. What did not change since `before` is shared with it.
     pub(super) fn snapshot(&mut self, before: &Snapshot) -> Snapshot {
         let changed = std::mem::take(&mut self.changed);
@@ -175,6 +167,7 @@ impl Table {
         for (name, held) in &self.held {
             match (name, held.resource()) {
                 (_, Some(Resource::Mesh(mesh))) => next.mesh = Some(shared(before.mesh.as_ref(), mesh)),
+                (_, Some(Resource::Trust(trust))) => next.trust = Some(shared(before.trust.as_ref(), trust)),
                 (_, Some(Resource::Workload(workload))) => {
                     next.workload = Some(shared(before.workload.as_ref(), workload));
                     next.rates = Rates::renew(&workload.limits, before);

@@ -98,7 +98,13 @@ pub fn resources() -> Vec<Vec<u8>> {
         ..Default::default()
     };
     let endpoints = v1::Endpoints { endpoints: vec![endpoint] };
-    let trust = v1::Trust { trust_domain: "mesh.local".into(), anchors: vec![vec![0x30, 0x82].into()] };
+    let trust = v1::Trust {
+        trust_domain: "mesh.local".into(),
+        anchors: vec![vec![0x30, 0x82].into()],
+        sequence: 7,
+        renew_within_ms: 1000,
+        revoked: vec!["spiffe://mesh.local/ns/a/sa/b".into(), "5f".into()],
+    };
     vec![service.encode_to_vec(), endpoints.encode_to_vec(), trust.encode_to_vec()]
 }
 

@@ -6,7 +6,7 @@ use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::super::{Allocation, Certificate, KeySet, Registration, StoreError, Token};
+use super::super::{Allocation, Certificate, KeySet, Registration, Revocation, StoreError, Token};
 use super::{Embedded, Fault, Records, decode, encode, values};
 
 const TOKENS: Records = TableDefinition::new("tokens");
@@ -14,6 +14,7 @@ const CERTIFICATES: Records = TableDefinition::new("certificates");
 const REGISTRATIONS: Records = TableDefinition::new("registrations");
 const ADDRESSES: Records = TableDefinition::new("addresses");
 const KEY_SETS: Records = TableDefinition::new("key-sets");
+const REVOCATIONS: Records = TableDefinition::new("revocations");
 
 /// What became of the attempt to use a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub(crate) enum TokenUse {
 }
 
 pub(super) fn make_tables(txn: &WriteTransaction) -> Result<(), redb::Error> {
-    for table in [TOKENS, CERTIFICATES, REGISTRATIONS, ADDRESSES, KEY_SETS] {
+    for table in [TOKENS, CERTIFICATES, REGISTRATIONS, ADDRESSES, KEY_SETS, REVOCATIONS] {
         txn.open_table(table)?;
     }
     Ok(())
@@ -87,6 +88,30 @@ impl Embedded {
             Ok(true)
         })
         .await
+    }
+
+    /// Whether a token was taken back.
+    pub(crate) async fn is_token_revoked(&self, id: &str) -> Result<bool, StoreError> {
+        let id = id.to_owned();
+        let found =
+            self.read("read a token", move |txn| find::<Token>("a token", &txn.open_table(TOKENS)?, &id));
+        Ok(found.await?.is_some_and(|token| token.revoked))
+    }
+
+    /// Keeps who is not believed.
+    pub(crate) async fn keep_revocation(&self, revocation: &Revocation) -> Result<(), StoreError> {
+        let record = (revocation.what.clone(), encode("a revocation", revocation)?);
+        self.put("keep a revocation", REVOCATIONS, vec![record]).await
+    }
+
+    /// Everybody who is not believed.
+    pub(crate) async fn revocations(&self) -> Result<Vec<Revocation>, StoreError> {
+        self.all("list revocations", "a revocation", REVOCATIONS).await
+    }
+
+    /// Forgets these revocations.
+    pub(crate) async fn remove_revocations(&self, what: Vec<String>) -> Result<(), StoreError> {
+        self.remove("take revocations back", REVOCATIONS, what).await
     }
 
     /// Keeps an issued certificate.
