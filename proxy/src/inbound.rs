@@ -5,10 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::HeaderName;
-use http::header::USER_AGENT;
+use http::header::{HOST, UPGRADE, USER_AGENT};
+use http::{HeaderName, HeaderValue, Method, Uri, request};
 use tokio::time::timeout;
-use weft_certs::sni;
+use weft_certs::{PeerCertificate, sni};
 use weft_core::authorize::{Asked, Call, Denial, Peer, Permit, authorize};
 use weft_core::detect::{ClientHello, Sniffed};
 use weft_core::health;
@@ -29,6 +29,7 @@ use crate::rates;
 use crate::session::{Answer, Purpose, Session};
 use crate::sniff::{self, First};
 use crate::stream::{Peeked, Reset, Stream};
+use crate::ties::{LetIn, Tie};
 use crate::tls::Carries;
 use crate::tokens;
 use crate::upstream::{Cluster, Source};
@@ -86,10 +87,11 @@ async fn from_mesh(
             return forward::nothing_more();
         }
     };
-    let stream = secured.stream;
+    let tie = worker.ties.tie(Some(secured.peer.clone()), None);
+    let stream = secured.stream.tied(tie);
     let port = wanted.filter(|port| !worker.own_ports.contains(port));
     let Some(port) = port else { return refuse(&worker, &stream, Refusal::UnknownDestination) };
-    let peer = Peer::Known(secured.peer);
+    let peer = Peer::Known(secured.peer.identity);
     let app = SocketAddr::new(at.ip(), port);
     match secured.carries {
         Carries::Tcp => to_app(worker, stream, peer, from, app).await,
@@ -128,10 +130,11 @@ async fn from_stranger(
             if !is_within_limits(&worker, &peer, from, app.port()) {
                 return refuse(&worker, &client.into(), Refusal::RateLimited);
             }
+            let client = let_in(&worker, client.into(), from, &permit);
             let (cluster, flow) =
                 (app_cluster(&worker, &permit, app.ip(), from), flow(&worker, &peer, app.port()));
             let plain = Security::Plaintext;
-            forward::tunnel(&worker, &cluster, client.into(), greeted, &flow, spoken, plain).await
+            forward::tunnel(&worker, &cluster, client, greeted, &flow, spoken, plain).await
         }
         Err(denial) => refuse(&worker, &client.into(), refusal_of(&denial)),
     }
@@ -150,6 +153,7 @@ async fn to_app(
             if !is_within_limits(&worker, &peer, from, app.port()) {
                 return refuse(&worker, &stream, Refusal::RateLimited);
             }
+            let stream = let_in(&worker, stream, from, &permit);
             let (cluster, flow) =
                 (app_cluster(&worker, &permit, app.ip(), from), flow(&worker, &peer, app.port()));
             let mutual = Security::Mutual;
@@ -160,6 +164,13 @@ async fn to_app(
             refuse(&worker, &stream, refusal_of(&denial))
         }
     }
+}
+
+/// A connection of bytes, which ends when it would be let in no longer.
+fn let_in(worker: &Worker, stream: Stream, from: SocketAddr, permit: &Permit) -> Stream {
+    let certificate = stream.tie().and_then(Tie::peer).cloned();
+    let let_in = LetIn { address: from.ip().to_canonical(), port: permit.port(), request: None, claims: None };
+    stream.tied(worker.ties.tie(certificate, Some(let_in)))
 }
 
 /// Asks what is in force now of a connection.
@@ -243,7 +254,8 @@ fn serve(
     let security = if identity.is_some() { Security::Mutual } else { Security::Plaintext };
     let fields = ClientFields::new(client, identity);
     let flow = flow(&worker, &peer, app.port());
-    let purpose = Purpose::Inbound(Requests { peer, client, fields, app });
+    let certificate = stream.tie().and_then(Tie::peer).cloned();
+    let purpose = Purpose::Inbound(Requests { peer, certificate, client, fields, app });
     Box::pin(
         Session { worker, version, flow, client, security, purpose, requests: Cell::default() }.serve(stream),
     )
@@ -253,6 +265,7 @@ fn serve(
 #[derive(Debug)]
 pub struct Requests {
     peer: Peer,
+    certificate: Option<PeerCertificate>,
     client: SocketAddr,
     fields: ClientFields,
     app: SocketAddr,
@@ -285,15 +298,16 @@ impl Requests {
         checks.filter(|check| check.port == self.app.port()).any(|check| is_of(check, head.path()))
     }
 
-    /// Says whether a request may reach the app. The permit is spent on the way there.
+    /// Says whether a request may reach the app, and what bytes rest on that may follow on it. The permit is spent on the way
+    /// there.
     pub fn rule(
         &self,
         worker: &Worker,
         head: &mut impl Head,
         exchange: &mut Exchange,
-    ) -> Result<Rc<Cluster>, Answer> {
+    ) -> Result<(Rc<Cluster>, Option<Tie>), Answer> {
         let claims = tokens::authenticate(worker, self.app.port(), head)?;
-        let request = Seen { head, path: OnceCell::new(), host: OnceCell::new(), claims };
+        let request = Seen::new(&*head, claims);
         let (peer, address) = (&self.peer, self.client.ip().to_canonical());
         let call = Call { peer, address, port: self.app.port(), request: Some(&request) };
         let permit = decide(worker, &call).map_err(|denial| {
@@ -307,16 +321,52 @@ impl Requests {
                 Err(limited) => return Err(rates::answer(&limited, exchange)),
             }
         }
-        Ok(app_cluster(worker, &permit, self.app.ip(), self.client))
+        let tie = self.tie(worker, head, request.claims);
+        Ok((app_cluster(worker, &permit, self.app.ip(), self.client), tie))
+    }
+
+    /// What a request rests on that asks for more than an answer: bytes both ways, for as long as it would be let in.
+    fn tie(&self, worker: &Worker, head: &impl Head, claims: Option<Rc<Claims>>) -> Option<Tie> {
+        if *head.method() != Method::CONNECT && head.fields().first(&UPGRADE).is_none() {
+            return None;
+        }
+        let address = self.client.ip().to_canonical();
+        let let_in = LetIn { address, port: self.app.port(), request: kept(head).map(Rc::new), claims };
+        Some(worker.ties.tie(self.certificate.clone(), Some(let_in)))
     }
 }
 
+/// What policies may ask of a request, kept; none where it cannot be: then it is judged as bytes are.
+fn kept(head: &impl Head) -> Option<request::Parts> {
+    let target = match head.target() {
+        Some(target) => target.parse::<Uri>().ok()?,
+        None => Uri::builder().authority(head.authority()).build().ok()?,
+    };
+    let mut parts = http::Request::builder().method(head.method()).uri(target).body(()).ok()?.into_parts().0;
+    for name in head.fields().names() {
+        let name = HeaderName::from_bytes(name).ok()?;
+        if !parts.headers.contains_key(&name) {
+            for value in head.fields().all(&name) {
+                parts.headers.append(&name, HeaderValue::from_bytes(value).ok()?);
+            }
+        }
+    }
+    parts.headers.insert(HOST, head.authority().parse().ok()?);
+    Some(parts)
+}
+
 /// What policies see of a request; what none asks for is not read.
-struct Seen<'a, H> {
+pub(crate) struct Seen<'a, H> {
     head: &'a H,
     path: OnceCell<Option<Path<'a>>>,
     host: OnceCell<Option<Host<'a>>>,
     claims: Option<Rc<Claims>>,
+}
+
+impl<'a, H> Seen<'a, H> {
+    pub(crate) fn new(head: &'a H, claims: Option<Rc<Claims>>) -> Self {
+        Self { head, path: OnceCell::new(), host: OnceCell::new(), claims }
+    }
 }
 
 impl<H: Head> Asked for Seen<'_, H> {

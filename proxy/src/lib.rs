@@ -29,6 +29,7 @@ pub mod sniff;
 pub mod state;
 pub mod stream;
 pub mod tcp;
+pub mod ties;
 pub mod tls;
 pub mod tokens;
 pub mod upstream;

@@ -12,6 +12,7 @@ use crate::http::target::settle;
 use crate::http::{Exchange, Facts, Version, headers};
 use crate::observe::{Flow, Security, Spoken};
 use crate::stream::Stream;
+use crate::ties::Tie;
 use crate::upstream::Cluster;
 use crate::worker::Worker;
 use crate::{http1, http2, inbound, outbound};
@@ -56,6 +57,8 @@ pub struct Ruling {
     pub exchange: Exchange,
     /// Whether it is gRPC, and so refused in its words.
     pub grpc: bool,
+    /// What bytes rest on that may follow on it.
+    pub tie: Option<Tie>,
 }
 
 /// What the mesh answers itself.
@@ -130,8 +133,13 @@ impl Session {
         };
         // Told of is what was asked, not what a route makes of it.
         let mut exchange = Exchange::begin(&worker.observer, head, facts);
+        let mut tie = None;
         let verdict = settled.map_err(Answer::from).and_then(|()| match &self.purpose {
-            Purpose::Inbound(requests) => requests.rule(worker, head, &mut exchange),
+            Purpose::Inbound(requests) => {
+                let (cluster, rests_on) = requests.rule(worker, head, &mut exchange)?;
+                tie = rests_on;
+                Ok(cluster)
+            }
             Purpose::Outbound(requests) => requests.rule(worker, head, &mut exchange),
             Purpose::Nowhere(code) => Err(Answer::Error(*code)),
         });
@@ -150,7 +158,7 @@ impl Session {
             }
             _ => {}
         }
-        Ruling { verdict, exchange, grpc }
+        Ruling { verdict, exchange, grpc, tie }
     }
 
     /// Continues the request's trace, or begins one as the mesh's settings say.

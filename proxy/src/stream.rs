@@ -12,6 +12,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::ties::Tie;
 use crate::tls::TlsStream;
 use crate::upstream::Berth;
 
@@ -21,6 +22,8 @@ pub struct Stream {
     transport: Transport,
     /// Its place among those to a service, where these are limited.
     berth: Option<Box<Berth>>,
+    /// What it rests on; none: nothing that could change.
+    tie: Option<Tie>,
 }
 
 #[derive(Debug)]
@@ -42,21 +45,27 @@ impl From<TcpStream> for Peeked {
     }
 }
 
+impl From<Transport> for Stream {
+    fn from(transport: Transport) -> Self {
+        Self { transport, berth: None, tie: None }
+    }
+}
+
 impl From<TcpStream> for Stream {
     fn from(tcp: TcpStream) -> Self {
-        Peeked::from(tcp).into()
+        Transport::Tcp(tcp.into()).into()
     }
 }
 
 impl From<Peeked> for Stream {
     fn from(peeked: Peeked) -> Self {
-        Self { transport: Transport::Tcp(peeked), berth: None }
+        Transport::Tcp(peeked).into()
     }
 }
 
 impl From<TlsStream> for Stream {
     fn from(tls: TlsStream) -> Self {
-        Self { transport: Transport::Tls(Box::new(tls)), berth: None }
+        Transport::Tls(Box::new(tls)).into()
     }
 }
 
@@ -84,6 +93,38 @@ impl Stream {
     /// Whether someone waits for it to be closed.
     pub fn is_wanted(&self) -> bool {
         self.berth.as_ref().is_some_and(|berth| berth.is_wanted())
+    }
+
+    /// What it rests on.
+    pub fn tie(&self) -> Option<&Tie> {
+        self.tie.as_ref()
+    }
+
+    /// The same connection, which ends with this tie.
+    pub fn tied(mut self, tie: Tie) -> Self {
+        self.tie = Some(tie);
+        self
+    }
+
+    /// An error, and a reset, where the connection is to end.
+    fn held(&self) -> io::Result<()> {
+        match &self.tie {
+            Some(tie) if tie.is_cut() => {
+                self.reset();
+                Err(io::ErrorKind::PermissionDenied.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What waits for the other end is also to hear that the connection is to end.
+    fn waits<T>(&self, cx: &Context<'_>, polled: Poll<T>) -> Poll<T> {
+        if polled.is_pending()
+            && let Some(tie) = &self.tie
+        {
+            tie.wake_at_cut(cx);
+        }
+        polled
     }
 }
 
@@ -156,7 +197,7 @@ impl AsyncWrite for Peeked {
 /// Calls the same method of whichever transport it is.
 macro_rules! delegate {
     ($stream:expr, $method:ident ( $($argument:expr),* )) => {
-        match &mut $stream.get_mut().transport {
+        match &mut $stream.transport {
             Transport::Tcp(io) => Pin::new(io).$method($($argument),*),
             Transport::Tls(io) => Pin::new(&mut **io).$method($($argument),*),
         }
@@ -165,13 +206,19 @@ macro_rules! delegate {
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, poll_read(cx, buf))
+        let this = self.get_mut();
+        this.held()?;
+        let polled = delegate!(this, poll_read(cx, buf));
+        this.waits(cx, polled)
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        delegate!(self, poll_write(cx, buf))
+        let this = self.get_mut();
+        this.held()?;
+        let polled = delegate!(this, poll_write(cx, buf));
+        this.waits(cx, polled)
     }
 
     fn poll_write_vectored(
@@ -179,7 +226,10 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        delegate!(self, poll_write_vectored(cx, bufs))
+        let this = self.get_mut();
+        this.held()?;
+        let polled = delegate!(this, poll_write_vectored(cx, bufs));
+        this.waits(cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -187,10 +237,12 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, poll_flush(cx))
+        let this = self.get_mut();
+        delegate!(this, poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, poll_shutdown(cx))
+        let this = self.get_mut();
+        delegate!(this, poll_shutdown(cx))
     }
 }

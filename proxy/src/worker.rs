@@ -24,6 +24,7 @@ use crate::listen::{self, Accepted, Listener};
 use crate::mirror::Copies;
 use crate::observe::{Observe, Observer, Party};
 use crate::state::{Discovery, Snapshot};
+use crate::ties::Ties;
 use crate::tls::{TlsClient, TlsServer};
 use crate::tokens::ProvedTokens;
 use crate::upstream::{Cluster, Dialer, Site, Source};
@@ -217,6 +218,7 @@ async fn run(
         });
     }
     task::spawn_local("sweep", sweep(Rc::clone(&worker)));
+    task::spawn_local("ties", review(Rc::clone(&worker)));
     task::spawn_local("follow", follow(Rc::clone(&worker)));
     drain.draining().await;
     if worker.has_callers() {
@@ -253,6 +255,8 @@ pub struct Worker {
     pub dialer: Dialer,
     /// How it dials and how much it takes on.
     pub conduct: Conduct,
+    /// What its open connections rest on.
+    pub ties: Ties,
     /// TLS towards other sidecars.
     pub tls_client: TlsClient,
     /// TLS from other sidecars.
@@ -278,6 +282,7 @@ impl Worker {
     pub fn new(shared: Shared, conduct: Conduct, own_ports: [u16; 2], leaving: Leaving) -> Self {
         Self {
             observer: shared.observe.observer(),
+            ties: Ties::default(),
             tls_client: TlsClient::new(shared.credentials.clone()),
             tls_server: TlsServer::new(shared.credentials.clone()),
             credentials: shared.credentials,
@@ -426,6 +431,17 @@ async fn sweep(worker: Rc<Worker>) {
             !too_many || Rc::strong_count(cluster) > 1
         });
     }
+}
+
+/// Ends connections that are not to go on, those that lie idle too.
+async fn review(worker: Rc<Worker>) {
+    let (discovery, closing) = (worker.discovery.clone(), worker.leaving.closing.clone());
+    let ended = |cut, count| {
+        worker.observer.connections_cut(cut, count);
+        let now = Instant::now();
+        worker.clusters.borrow().values().for_each(|cluster| cluster.sweep(now));
+    };
+    worker.ties.review(discovery, closing, ended).await;
 }
 
 /// Connections that are open, and who waits for there to be fewer.

@@ -41,6 +41,7 @@ mod rate_limits;
 mod reference;
 mod registration;
 mod retries;
+mod revocation;
 mod roots;
 mod rotation;
 mod routes;

@@ -189,6 +189,59 @@ fn names_that_are_no_identity_of_a_workload_are_refused() {
 }
 
 #[test]
+fn identities_that_only_look_like_ours_are_refused() {
+    const EXPECTED: &str = "not a workload's SPIFFE identity";
+    check(EXPECTED, |params| names(params, &["SPIFFE://mesh.local/ns/shop/sa/web"]));
+    check(EXPECTED, |params| names(params, &["spiffe:/mesh.local/ns/shop/sa/web"]));
+    check(EXPECTED, |params| names(params, &["spiffe://mesh.local//ns/shop/sa/web"]));
+    check(EXPECTED, |params| names(params, &["spiffe://mesh.local/ns/shop/./sa/web"]));
+    check(EXPECTED, |params| names(params, &["spiffe://mesh.local/ns/shop/sa/web#x"]));
+    check(EXPECTED, |params| names(params, &["spiffe://mesh.local/ns/shop/sa/web\0.evil"]));
+    check(EXPECTED, |params| names(params, &[" spiffe://mesh.local/ns/shop/sa/web"]));
+    check(EXPECTED, |params| names(params, &["spiffe://mesh.local/ns/shop/sa/w b"]));
+    check(EXPECTED, |params| names(params, &[&format!("spiffe://{}/ns/shop/sa/web", "m".repeat(256))]));
+}
+
+#[test]
+fn the_right_identity_under_another_name_is_somebody_else() {
+    // Where a name of a host or a subject says web, nobody is believed to be web.
+    let root = Signer::root();
+    let issuing = root.below("issuing", |_| {});
+    let (leaf, key) = issuing.leaf(|params| {
+        names(params, &[id("payments").as_str()]);
+        params.subject_alt_names.push(SanType::DnsName(Ia5String::try_from("web").unwrap()));
+        params.distinguished_name.push(DnType::CommonName, "web");
+    });
+    let [dialled, _] = refusals(&root, vec![leaf, issuing.der], &key);
+    let reason = reason(&dialled.expect("accepted"));
+    assert_eq!(reason, format!("the peer is {}, expected {}", id("payments"), id("web")));
+}
+
+#[test]
+fn chains_that_were_tampered_with_or_put_together_from_parts_are_refused() {
+    let root = Signer::root();
+    let issuing = root.below("issuing", |_| {});
+    let (leaf, key) = issuing.leaf(|_| {});
+    let (other, other_key) = issuing.leaf(|_| {});
+    // Somebody's certificate with another's key.
+    let failure = refusals(&root, vec![leaf.clone(), issuing.der.clone()], &other_key);
+    assert!(failure.iter().all(Option::is_some), "{failure:?}");
+    // One bit of the signature, of the issuer, of the identity.
+    for place in [leaf.len() - 1, leaf.len() / 2] {
+        let mut bent = leaf.to_vec();
+        bent[place] ^= 1;
+        let chain = vec![CertificateDer::from(bent), issuing.der.clone()];
+        assert!(refusals(&root, chain, &key).iter().all(Option::is_some), "byte {place}");
+    }
+    // The leaf of another issuer of the same name.
+    let twin = root.below("issuing", |_| {});
+    check_chain(&root, vec![leaf.clone(), twin.der], &key, "BadSignature");
+    // The leaf behind another leaf, and no leaf at all.
+    check_chain(&root, vec![issuing.der.clone(), leaf], &key, "has 0 URI names");
+    drop((other, other_key));
+}
+
+#[test]
 fn identities_of_other_trust_domains_are_refused_whoever_signed_them() {
     check("is of a trust domain without anchors here", |params| {
         names(params, &["spiffe://other/ns/shop/sa/web"])

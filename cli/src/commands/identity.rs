@@ -33,7 +33,7 @@ enum Action {
     Revoke(Revoke),
 }
 
-/// Believe an identity or a certificate no longer: nobody takes it, and it is not renewed
+/// Believe an identity or a certificate no longer: its connections end, and it is not renewed
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   weft identity revoke spiffe://mesh.local/ns/default/sa/web --reason 'laptop stolen'

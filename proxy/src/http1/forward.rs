@@ -20,6 +20,7 @@ use crate::http::Exchange;
 use crate::session::{Answer, Ruling, Session};
 use crate::stream::{Reset as _, Stream};
 use crate::tcp;
+use crate::ties::Tie;
 use crate::upstream::InFlight;
 
 /// A request whose head has been read.
@@ -49,6 +50,7 @@ pub(super) struct Tunnel {
     server: Stream,
     greeting: Buffer,
     exchange: Exchange,
+    tie: Option<Tie>,
     _flight: Box<InFlight>,
 }
 
@@ -59,12 +61,12 @@ pub(super) async fn forward(
     mut request: Request,
     ruling: Ruling,
 ) -> After {
-    let Ruling { verdict, exchange, grpc } = ruling;
+    let Ruling { verdict, exchange, grpc, tie } = ruling;
     let (code, fields) = match verdict {
         Ok(cluster) => match Journey::new(session, caller, &mut request, &exchange, &cluster).run().await {
             Ok(Passed::On(after)) => return after,
             Ok(Passed::Into(server, greeting, flight)) => {
-                return After::Tunnel(Box::new(Tunnel { server, greeting, exchange, _flight: flight }));
+                return After::Tunnel(Box::new(Tunnel { server, greeting, exchange, tie, _flight: flight }));
             }
             Err(code) => (code, None),
         },
@@ -114,6 +116,9 @@ impl Tunnel {
     /// Carries bytes both ways until both have ended.
     pub(super) async fn run(mut self, caller: Caller) {
         let Caller { mut stream, input, .. } = caller;
+        if let Some(tie) = self.tie.take() {
+            stream = stream.tied(tie);
+        }
         let held = async {
             stream.write_all(self.greeting.unseen()).await?;
             stream.flush().await?;

@@ -14,6 +14,7 @@ use super::refuse::cut_short;
 use super::relay::{Fate, taken_back};
 use crate::failure::ErrorCode;
 use crate::http::{Exchange, Patience};
+use crate::ties::Tie;
 use crate::upstream::http2::{Place, Waits};
 
 /// How long a caller may leave its window full before its response is given up.
@@ -31,6 +32,8 @@ pub(super) struct Passage {
     pub(super) caller: SendStream<Bytes>,
     /// Runs while the caller takes nothing.
     pub(super) stalled: Option<Pin<Box<Sleep>>>,
+    /// What it rests on, where it carries bytes for as long as it is let in.
+    pub(super) tie: Option<Tie>,
 }
 
 /// How it ended.
@@ -39,6 +42,7 @@ enum Ended {
     CallerGone(Reason),
     UpstreamGone(Reason),
     Late,
+    Cut,
 }
 
 impl Future for Passage {
@@ -55,6 +59,12 @@ impl Future for Passage {
             Ended::UpstreamGone(reason) => {
                 this.exchange.failed(ErrorCode::UpstreamReset);
                 this.caller.send_reset(reason);
+                Fate::Done
+            }
+            Ended::Cut => {
+                this.upstream.send_reset(Reason::CANCEL);
+                this.exchange.failed(ErrorCode::Denied);
+                this.caller.send_reset(Reason::CANCEL);
                 Fate::Done
             }
             Ended::Late => {
@@ -74,6 +84,9 @@ impl Future for Passage {
 
 impl Passage {
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        if self.tie.as_ref().is_some_and(|tie| tie.poll_cut(cx).is_ready()) {
+            return Poll::Ready(Ended::Cut);
+        }
         if let Some(ended) = self.poll_upload(cx) {
             return Poll::Ready(ended);
         }

@@ -23,6 +23,7 @@ use crate::http::patience::allowed;
 use crate::http::{Exchange, Patience, headers};
 use crate::observe::Security;
 use crate::session::{Answer, Ruling, Session};
+use crate::ties::Tie;
 use crate::upstream::http2::{Place, Waits, find};
 use crate::upstream::{Attempts, Cluster, Hedge};
 use crate::worker::Worker;
@@ -52,7 +53,7 @@ pub(super) async fn relay(
 ) -> Fate {
     let (mut head, body) = request.into_parts();
     let objection = objection(&head);
-    let Ruling { verdict, exchange, grpc } = session.rule(&mut head);
+    let Ruling { verdict, exchange, grpc, tie } = session.rule(&mut head);
     let kept = exchange.retry().map_or(0, |retry| retry.max_body);
     let allowed = if grpc { allowed(&head.headers) } else { None };
     let mut call = Call {
@@ -64,6 +65,7 @@ pub(super) async fn relay(
         upload: Pump::repeatable(body, kept),
         is_tunnel: head.method == Method::CONNECT,
         hedge: None,
+        tie,
     };
     match objection.map_or(verdict, |code| Err(Answer::Error(code))) {
         Ok(cluster) => call.forward(&cluster, head).await,
@@ -99,6 +101,8 @@ pub(super) struct Call<'a> {
     pub(super) is_tunnel: bool,
     /// When another endpoint is asked beside the first, where a policy says so.
     pub(super) hedge: Option<Box<Hedge>>,
+    /// What they rest on.
+    pub(super) tie: Option<Tie>,
 }
 
 /// What became of an attempt.
@@ -245,10 +249,11 @@ impl Call<'_> {
         }
         match self.respond.send_response(Response::from_parts(head, ()), download.has_passed()) {
             Ok(caller) => {
-                let Self { exchange, grpc, upload, patience, .. } = self;
+                let Self { exchange, grpc, upload, patience, tie, .. } = self;
                 let upstream = sender;
                 let stalled = None;
-                Passage { exchange, grpc, patience, place, upload, upstream, download, caller, stalled }.await
+                Passage { exchange, grpc, patience, place, upload, upstream, download, caller, stalled, tie }
+                    .await
             }
             // The caller is gone; what is dropped here cancels the stream to the upstream.
             Err(_) => taken_back(&self.exchange),

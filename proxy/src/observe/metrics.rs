@@ -14,6 +14,7 @@ use weft_runtime::metrics::{Counter, Family, Gauge, Histogram, Registry, Shard};
 use super::event::{Direction, Refusal, RequestEnded, Security, Spoken};
 use crate::failure::ErrorCode;
 use crate::mirror::Mirrored;
+use crate::ties::Cut;
 
 /// The semantic conventions' bounds for request durations, with finer ones below for hops within a machine.
 const SECONDS: [f64; 17] =
@@ -65,6 +66,11 @@ const REFUSED: Family<Counter, 2> = Family::counter(
 );
 const HANDSHAKES: Family<Counter, 1> =
     Family::counter("weft_tls_handshake_failures_total", "TLS handshakes that failed.", ["direction"]);
+const CUT: Family<Counter, 1> = Family::counter(
+    "weft_connections_cut_total",
+    "Open connections that were ended: their peer was revoked, or a changed policy lets them in no longer.",
+    ["reason"],
+);
 const TLS: Family<Counter, 1> = Family::counter(
     "weft_tls_connections_total",
     "Connections of the app's own TLS, by the host that it asked for.",
@@ -103,6 +109,7 @@ pub(super) fn declare(registry: &Registry) {
     registry.declare(&OPENED);
     registry.declare(&REFUSED);
     registry.declare(&HANDSHAKES);
+    registry.declare(&CUT);
     registry.declare(&TLS);
     registry.declare(&BYTES);
     registry.declare(&DECISIONS);
@@ -116,6 +123,10 @@ pub(super) fn refused(shard: &Shard, direction: Direction, refusal: Refusal) {
 
 pub(super) fn mirrored(shard: &Shard, destination: &str, outcome: Mirrored) {
     shard.series(&MIRRORED, &[destination, outcome.as_str()]).increment();
+}
+
+pub(super) fn cut(shard: &Shard, cut: Cut, count: u64) {
+    shard.series(&CUT, &[cut.as_str()]).add(count);
 }
 
 pub(super) fn handshake_failed(shard: &Shard, direction: Direction) {

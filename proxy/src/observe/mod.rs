@@ -27,6 +27,7 @@ pub use event::{Direction, Party, Refusal, RequestEnded, Requested, Security, Sp
 pub use record::{Record, RecordQueue, Records};
 
 use crate::mirror::Mirrored;
+use crate::ties::Cut;
 use metrics::{Connections, FlowSeries, ServerNames};
 
 /// What all workers' observers share.
@@ -175,6 +176,11 @@ impl Observer {
     /// A mirror got a copy of a request, or did not.
     pub fn mirrored(&self, destination: &str, outcome: Mirrored) {
         metrics::mirrored(&self.0.shard, destination, outcome);
+    }
+
+    /// Open connections were ended: their peer is not believed, or let in, any more.
+    pub fn connections_cut(&self, cut: Cut, count: u64) {
+        metrics::cut(&self.0.shard, cut, count);
     }
 
     /// A policy allowed or denied something.

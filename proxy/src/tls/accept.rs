@@ -7,8 +7,7 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::server::UnbufferedServerConnection;
 use tokio::time::timeout;
-use weft_certs::{ClientAuth, peer_identity};
-use weft_core::model::SpiffeId;
+use weft_certs::{ClientAuth, PeerCertificate, peer_certificate};
 
 use super::handshake::handshake;
 use super::{Carries, HANDSHAKE_LIMIT};
@@ -28,7 +27,7 @@ pub struct Secured {
     /// What it carries is read here.
     pub stream: Stream,
     /// Who it proved to be.
-    pub peer: SpiffeId,
+    pub peer: PeerCertificate,
     /// What it carries.
     pub carries: Carries,
 }
@@ -70,8 +69,8 @@ impl TlsServer {
             .await
             .map_err(|_| AcceptError::TimedOut)?
             .map_err(AcceptError::Handshake)?;
-        let peer =
-            agreed.certificate.and_then(|leaf| peer_identity(&leaf).ok()).ok_or(AcceptError::NoIdentity)?;
+        let peer = agreed.certificate.and_then(|leaf| peer_certificate(&leaf).ok());
+        let peer = peer.ok_or(AcceptError::NoIdentity)?;
         let carries = Carries::of_alpn(agreed.alpn.as_deref());
         Ok(Secured { stream: agreed.stream.into(), peer, carries })
     }

@@ -10,6 +10,7 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use weft_certs::peer_certificate;
 use weft_core::model::SpiffeId;
 
 use super::handshake::handshake;
@@ -17,6 +18,7 @@ use super::{Carries, HANDSHAKE_LIMIT};
 use crate::credentials::CredentialStore;
 use crate::failure::ErrorCode;
 use crate::stream::{Peeked, Stream};
+use crate::ties::Ties;
 
 /// One worker's TLS settings towards other sidecars, made once for each identity and protocol.
 #[derive(Debug)]
@@ -44,6 +46,7 @@ impl TlsClient {
         expected: &SpiffeId,
         server_name: ServerName<'static>,
         carries: Carries,
+        ties: &Ties,
     ) -> Result<Stream, ErrorCode> {
         let config = self.config(expected, carries).ok_or(ErrorCode::TlsFailed)?;
         let session = UnbufferedClientConnection::new(config, server_name).map_err(|error| {
@@ -52,7 +55,10 @@ impl TlsClient {
         })?;
         // Boxed, for it is over long before the connection is.
         match timeout(HANDSHAKE_LIMIT, Box::pin(handshake(session, Peeked::from(tcp)))).await {
-            Ok(Ok(agreed)) => Ok(agreed.stream.into()),
+            Ok(Ok(agreed)) => {
+                let peer = agreed.certificate.and_then(|leaf| peer_certificate(&leaf).ok());
+                Ok(Stream::from(agreed.stream).tied(ties.tie(peer, None)))
+            }
             Ok(Err(error)) => {
                 tracing::debug!(%expected, %error, "TLS handshake failed");
                 Err(if is_of_transport(&error) { ErrorCode::ConnectFailed } else { ErrorCode::TlsFailed })

@@ -190,7 +190,7 @@ impl Upstream {
             None => Ok(tcp.into()),
             Some(secure) => {
                 let name = secure.server_name.clone();
-                worker.tls_client.connect(tcp, &secure.expected, name, carries).await
+                worker.tls_client.connect(tcp, &secure.expected, name, carries, &worker.ties).await
             }
         }
     }

@@ -42,6 +42,8 @@ mod strangers;
 #[cfg(test)]
 mod tcp;
 #[cfg(test)]
+mod ties;
+#[cfg(test)]
 mod timeouts;
 #[cfg(test)]
 mod wire;
