@@ -83,7 +83,7 @@ async fn from_mesh(
     let secured = match worker.tls_server.accept(client).await {
         Ok(secured) => secured,
         Err(error) => {
-            worker.observer.handshake_failed(Direction::Inbound, &Chain(&error));
+            worker.observer.handshake_failed(Direction::Inbound, error.reason(), &Chain(&error));
             return forward::nothing_more();
         }
     };

@@ -64,8 +64,11 @@ const REFUSED: Family<Counter, 2> = Family::counter(
     "Connections closed before they carried anything.",
     ["direction", "reason"],
 );
-const HANDSHAKES: Family<Counter, 1> =
-    Family::counter("weft_tls_handshake_failures_total", "TLS handshakes that failed.", ["direction"]);
+const HANDSHAKES: Family<Counter, 2> = Family::counter(
+    "weft_tls_handshake_failures_total",
+    "TLS handshakes that failed.",
+    ["direction", "reason"],
+);
 const CUT: Family<Counter, 1> = Family::counter(
     "weft_connections_cut_total",
     "Open connections that were ended: their peer was revoked, or a changed policy lets them in no longer.",
@@ -129,8 +132,8 @@ pub(super) fn cut(shard: &Shard, cut: Cut, count: u64) {
     shard.series(&CUT, &[cut.as_str()]).add(count);
 }
 
-pub(super) fn handshake_failed(shard: &Shard, direction: Direction) {
-    shard.series(&HANDSHAKES, &[direction.as_str()]).increment();
+pub(super) fn handshake_failed(shard: &Shard, direction: Direction, reason: &'static str) {
+    shard.series(&HANDSHAKES, &[direction.as_str(), reason]).increment();
 }
 
 /// Connections of TLS by the host that they ask for. It is on the wire: only what is a host's name is a label, and only so

@@ -167,9 +167,9 @@ impl Observer {
         self.0.server_names.borrow_mut().opened(&self.0.shard, server_name);
     }
 
-    /// A TLS handshake failed; the reason goes to the log alone.
-    pub fn handshake_failed(&self, direction: Direction, reason: &dyn fmt::Display) {
-        metrics::handshake_failed(&self.0.shard, direction);
+    /// A TLS handshake failed; the whole reason goes to the log alone.
+    pub fn handshake_failed(&self, direction: Direction, word: &'static str, reason: &dyn fmt::Display) {
+        metrics::handshake_failed(&self.0.shard, direction, word);
         tracing::debug!(direction = direction.as_str(), %reason, "TLS handshake failed");
     }
 

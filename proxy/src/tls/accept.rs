@@ -9,7 +9,7 @@ use rustls::server::UnbufferedServerConnection;
 use tokio::time::timeout;
 use weft_certs::{ClientAuth, PeerCertificate, peer_certificate};
 
-use super::handshake::handshake;
+use super::handshake::{handshake, reason};
 use super::{Carries, HANDSHAKE_LIMIT};
 use crate::credentials::CredentialStore;
 use crate::stream::{Peeked, Stream};
@@ -53,6 +53,18 @@ pub enum AcceptError {
     /// The peer's certificate names no one.
     #[error("the peer's certificate holds no identity")]
     NoIdentity,
+}
+
+impl AcceptError {
+    /// In a word, for metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoCertificate | Self::Credentials(_) | Self::Settings(_) => "not-ready",
+            Self::Handshake(error) => reason(error),
+            Self::TimedOut => "timeout",
+            Self::NoIdentity => "identity",
+        }
+    }
 }
 
 impl TlsServer {

@@ -61,6 +61,28 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
+/// Why a handshake came to nothing, in one of a few words that metrics can be labelled with.
+pub(super) fn reason(error: &io::Error) -> &'static str {
+    let Some(Refused(error)) = error.get_ref().and_then(|inner| inner.downcast_ref()) else {
+        return "closed";
+    };
+    match error {
+        Error::InvalidCertificate(certificate) => match certificate {
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => "expired",
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "not-yet-valid",
+            CertificateError::Revoked => "revoked",
+            CertificateError::UnknownIssuer => "unknown-issuer",
+            CertificateError::BadSignature => "bad-signature",
+            CertificateError::BadEncoding => "malformed",
+            _ => "identity",
+        },
+        Error::NoCertificatesPresented => "no-certificate",
+        Error::PeerIncompatible(_) => "incompatible",
+        Error::AlertReceived(_) => "refused-by-peer",
+        _ => "protocol",
+    }
+}
+
 fn refused(error: Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, Refused(error))
 }

@@ -8,6 +8,8 @@ mod circuits;
 #[cfg(test)]
 mod failures;
 #[cfg(test)]
+mod handshakes;
+#[cfg(test)]
 mod hedging;
 #[cfg(test)]
 mod hostile;

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use weft_certs::{Authority, Credentials, IssueParams, KeyPair};
 use weft_core::model::{
     AuthorizationDefault, ConcurrencyMode, Endpoint, InboundPort, Mesh, MtlsMode, PortMap, Protocol,
-    QualifiedName, Service, ServicePort, SpiffeId, Traffic, TrustDomain, Workload,
+    QualifiedName, Revoked, Service, ServicePort, SpiffeId, Traffic, TrustDomain, Workload,
 };
 use weft_proxy::credentials::CredentialStore;
 use weft_proxy::observe::{Observe, Record, RecordQueue};
@@ -36,6 +36,7 @@ pub(crate) struct Sidecar {
     pub(crate) orders: SocketAddr,
     credentials: CredentialStore,
     records: RecordQueue,
+    pub(crate) metrics: Registry,
     _discovery: Discovery,
 }
 
@@ -45,7 +46,7 @@ pub(crate) struct Pair {
     pub(crate) callee: Sidecar,
     /// What is said of how `orders` is to be called; in force with the next offer.
     pub(crate) traffic: Traffic,
-    authority: Authority,
+    pub(crate) authority: Authority,
     generation: u64,
 }
 
@@ -120,7 +121,8 @@ fn sidecar(authority: &Authority, account: &str, conduct: Conduct) -> Sidecar {
     let (discovery, publisher, _asked) = state::channel(vec![LOCALHOST]);
     let store = CredentialStore::default();
     store.replace(credentials(authority, account));
-    let (observe, records) = Observe::new(&Registry::default());
+    let metrics = Registry::default();
+    let (observe, records) = Observe::new(&metrics);
     let any = SocketAddr::new(LOCALHOST, 0);
     // The explicit listener's port must be known, and only one worker may have it before the others join.
     let free = std::net::TcpListener::bind(any).unwrap().local_addr().unwrap();
@@ -144,7 +146,16 @@ fn sidecar(authority: &Authority, account: &str, conduct: Conduct) -> Sidecar {
     };
     let (drain, watch) = drain::channel();
     let workers = worker::start(&settings, &shared, &watch).unwrap();
-    Sidecar { workers, publisher, drain, orders: free, credentials: store, records, _discovery: discovery }
+    Sidecar {
+        workers,
+        publisher,
+        drain,
+        orders: free,
+        credentials: store,
+        records,
+        metrics,
+        _discovery: discovery,
+    }
 }
 
 impl Sidecar {
@@ -242,6 +253,12 @@ impl Pair {
     /// What another pod of the mesh proves itself by.
     pub(crate) fn credentials(&self, account: &str) -> Credentials {
         credentials(&self.authority, account)
+    }
+
+    /// The endpoint's sidecar believes none of those.
+    pub(crate) fn callee_refuses(&self, revoked: &[Revoked]) {
+        let (_, current) = self.callee.credentials.current().unwrap();
+        self.callee.credentials.replace(current.refusing(revoked));
     }
 
     /// A connection of the calling app.
