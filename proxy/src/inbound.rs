@@ -169,7 +169,8 @@ async fn to_app(
 /// A connection of bytes, which ends when it would be let in no longer.
 fn let_in(worker: &Worker, stream: Stream, from: SocketAddr, permit: &Permit) -> Stream {
     let certificate = stream.tie().and_then(Tie::peer).cloned();
-    let let_in = LetIn { address: from.ip().to_canonical(), port: permit.port(), request: None, claims: None };
+    let let_in =
+        LetIn { address: from.ip().to_canonical(), port: permit.port(), request: None, claims: None };
     stream.tied(worker.ties.tie(certificate, Some(let_in)))
 }
 

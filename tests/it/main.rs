@@ -1,6 +1,7 @@
 //! The whole mesh, tried from outside: one file per promise.
 
 mod addresses;
+mod asleep;
 mod authorization;
 mod balancing;
 mod breaker;
