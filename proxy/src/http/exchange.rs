@@ -251,6 +251,11 @@ impl Exchange {
         }
     }
 
+    /// Whether the endpoint's sidecar refused it, for its app has enough to do.
+    pub fn is_shed(&self) -> bool {
+        self.is_shed.get()
+    }
+
     /// The endpoint's sidecar refuses it, for its app has enough to do.
     pub fn was_shed(&self) {
         self.is_shed.set(true);

@@ -321,6 +321,8 @@ impl Transit<'_> {
                 }
                 if head.status < 500 {
                     self.flight.answered();
+                } else if self.exchange.is_shed() {
+                    self.flight.has_enough();
                 }
                 if let Some(patience) = patience {
                     self.flight.upstream().http1.promised(patience);

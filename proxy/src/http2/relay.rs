@@ -236,6 +236,9 @@ impl Call<'_> {
         }
         self.exchange.amend_response(&mut head.headers);
         self.exchange.responded(head.status.as_u16(), &head.headers);
+        if self.exchange.is_shed() {
+            place.has_enough();
+        }
         self.upload.settle();
         self.patience.answered();
         self.patience.moved(self.exchange.idle());

@@ -354,6 +354,11 @@ impl Place {
         self.flight.answered();
     }
 
+    /// Its sidecar refuses it, for its app has enough to do.
+    pub fn has_enough(&mut self) {
+        self.flight.has_enough();
+    }
+
     /// Its endpoint did not do what was hoped for: what it holds of the service's is for another one.
     pub fn give_way(&mut self, attempts: &mut Attempts) {
         attempts.avoid(&mut self.flight);

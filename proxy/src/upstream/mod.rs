@@ -43,7 +43,7 @@ use bulkhead::Room;
 use limiter::Admission;
 use watch::Watched;
 
-/// What an endpoint that cannot be reached is taken to cost.
+/// What an endpoint is taken to cost that cannot be reached, or whose sidecar refuses more.
 const UNREACHABLE: Duration = Duration::from_secs(1);
 
 /// One place that connections are made to: an endpoint's port.
@@ -217,7 +217,7 @@ pub struct InFlight {
 enum Took {
     /// It answered after so long.
     Answered(Duration),
-    /// It could not be reached.
+    /// It could not be reached, or not within its sidecar's limit.
     Unreachable,
 }
 
@@ -272,6 +272,11 @@ impl InFlight {
         }
     }
 
+    /// Its sidecar refuses it, for its app has enough to do: others are asked rather, for a while.
+    pub fn has_enough(&mut self) {
+        self.took = Some(Took::Unreachable);
+    }
+
     /// It is no request any more, and may last: nothing that the app works on.
     pub fn becomes_something_else(&mut self) {
         self.admission = None;
@@ -296,5 +301,26 @@ impl Drop for InFlight {
             Some(Took::Unreachable) => load.finish(Instant::now(), Some(UNREACHABLE)),
             None => load.finish(self.begun, None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_whose_sidecar_refuses_costs_more_than_one_that_answers() {
+        let upstream = || Rc::new(Upstream::of_app(([127, 0, 0, 1], 80).into(), None, Instant::now()));
+        let (full, free) = (upstream(), upstream());
+        for (upstream, refuses) in [(&full, true), (&free, false)] {
+            let mut flight = InFlight::begin(Rc::clone(upstream), Instant::now());
+            flight.answered();
+            if refuses {
+                flight.has_enough();
+            }
+        }
+        let now = Instant::now();
+        assert!(full.cost(now) > 10.0 * free.cost(now), "{} {}", full.cost(now), free.cost(now));
+        assert_eq!((full.in_flight(), free.in_flight()), (0, 0));
     }
 }
