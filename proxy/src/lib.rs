@@ -15,6 +15,9 @@ pub mod health;
 pub mod http;
 pub mod http1;
 pub mod http2;
+#[cfg(test)]
+#[path = "../tests/it/identity.rs"]
+mod identity;
 pub mod inbound;
 mod intercept;
 pub mod listen;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
@@ -11,11 +11,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
-use weft_certs::{Authority, ClientAuth, Credentials, IssueParams, KeyPair, sni};
-use weft_core::model::SpiffeId;
+use weft_certs::{ClientAuth, sni};
 
 use super::handshake::{Agreed, handshake};
 use super::stream::TlsStream;
+use crate::identity::{authority, credentials, identity};
 use crate::stream::Peeked;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,29 +25,14 @@ struct Sides {
     server: Arc<ServerConfig>,
 }
 
-fn identity(account: &str) -> SpiffeId {
-    format!("spiffe://mesh.local/ns/default/sa/{account}").parse().unwrap()
-}
-
 /// Settings of `web`, which expects `expected`, and of `orders`.
 fn sides(expected: &str) -> Sides {
-    let domain = "mesh.local".parse().unwrap();
-    let authority = Authority::create(&domain, SystemTime::now()).unwrap();
-    let credentials = |account| {
-        let key = KeyPair::generate().unwrap();
-        let wanted = IssueParams {
-            identity: identity(account),
-            dns: Vec::new(),
-            ips: Vec::new(),
-            ttl: Duration::from_secs(3600),
-            now: SystemTime::now(),
-        };
-        let issued = authority.sign(&weft_certs::request(&key).unwrap(), &wanted).unwrap();
-        Credentials::new(issued.chain, &key, &authority.anchors(), &domain).unwrap()
-    };
+    let authority = authority();
     Sides {
-        client: credentials("web").client_config(&identity(expected), &[b"weft-tcp"]).unwrap(),
-        server: credentials("orders").server_config(&[b"h2", b"weft-tcp"], ClientAuth::Required).unwrap(),
+        client: credentials(&authority, "web").client_config(&identity(expected), &[b"weft-tcp"]).unwrap(),
+        server: credentials(&authority, "orders")
+            .server_config(&[b"h2", b"weft-tcp"], ClientAuth::Required)
+            .unwrap(),
     }
 }
 

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use weft_certs::{Authority, Credentials, IssueParams, KeyPair};
+use weft_certs::{Authority, Credentials};
 use weft_core::model::{
     AuthorizationDefault, ConcurrencyMode, Endpoint, InboundPort, Mesh, MtlsMode, PortMap, Protocol,
-    QualifiedName, Revoked, Service, ServicePort, SpiffeId, Traffic, TrustDomain, Workload,
+    QualifiedName, Revoked, Service, ServicePort, Traffic, Workload,
 };
 use weft_proxy::credentials::CredentialStore;
 use weft_proxy::observe::{Observe, Record, RecordQueue};
@@ -18,6 +18,11 @@ use weft_proxy::state::{self, Discovery, KnownService, Publisher, Snapshot};
 use weft_proxy::worker::{self, Conduct, Explicit, Settings, Shared, Workers};
 use weft_runtime::drain::{self, Drain};
 use weft_runtime::metrics::Registry;
+
+pub(crate) use identity::{authority, credentials, domain, identity};
+
+#[path = "identity.rs"]
+mod identity;
 
 /// The service's port.
 pub(crate) const PORT: u16 = 80;
@@ -54,29 +59,8 @@ pub(crate) fn orders() -> QualifiedName {
     "default/orders".parse().unwrap()
 }
 
-pub(crate) fn domain() -> TrustDomain {
-    "mesh.local".parse().unwrap()
-}
-
-pub(crate) fn identity(account: &str) -> SpiffeId {
-    format!("spiffe://mesh.local/ns/default/sa/{account}").parse().unwrap()
-}
-
 pub(crate) fn mesh() -> Mesh {
     Mesh::with_defaults(domain(), Vec::new())
-}
-
-pub(crate) fn credentials(authority: &Authority, account: &str) -> Credentials {
-    let key = KeyPair::generate().unwrap();
-    let wanted = IssueParams {
-        identity: identity(account),
-        dns: Vec::new(),
-        ips: Vec::new(),
-        ttl: Duration::from_secs(3600),
-        now: SystemTime::now(),
-    };
-    let issued = authority.sign(&weft_certs::request(&key).unwrap(), &wanted).unwrap();
-    Credentials::new(issued.chain, &key, &authority.anchors(), &domain()).unwrap()
 }
 
 /// The endpoint of `orders` where its app has no sidecar.
@@ -183,7 +167,7 @@ impl Pair {
 
     /// The same, where both sidecars conduct themselves so.
     pub(crate) fn that(conduct: Conduct, app: SocketAddr, protocol: Protocol) -> Self {
-        let authority = Authority::create(&domain(), SystemTime::now()).unwrap();
+        let authority = authority();
         let (caller, callee) = (sidecar(&authority, "web", conduct), sidecar(&authority, "orders", conduct));
         let mut pair = Self { caller, callee, traffic: Traffic::default(), authority, generation: 0 };
         let endpoint = endpoint(pair.callee.workers.inbound(), app.port());

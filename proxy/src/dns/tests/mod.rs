@@ -11,7 +11,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use hickory_proto::op::{Edns, Message, Query as Question, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name as HostName, RData, Record, RecordType};
@@ -20,11 +20,11 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
-use weft_certs::{Authority, Credentials, IssueParams, KeyPair};
 use weft_core::model::{Cidr, Endpoint, Mesh as MeshSettings, PortMap, Protocol, Service, ServicePort};
 use weft_runtime::metrics::Format;
 
 use super::*;
+use crate::identity;
 use crate::state::{self, Known, KnownService, Publisher, Snapshot, Wanted};
 
 /// Longer than anything here takes, shorter than a test run may hang.
@@ -254,19 +254,8 @@ fn addressed(question: &Message, address: [u8; 4], ttl: u32) -> Message {
 }
 
 fn credentials() -> CredentialStore {
-    let domain = "mesh.local".parse().unwrap();
-    let authority = Authority::create(&domain, SystemTime::now()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let wanted = IssueParams {
-        identity: "spiffe://mesh.local/ns/default/sa/web".parse().unwrap(),
-        dns: Vec::new(),
-        ips: Vec::new(),
-        ttl: Duration::from_secs(3600),
-        now: SystemTime::now(),
-    };
-    let issued = authority.sign(&weft_certs::request(&key).unwrap(), &wanted).unwrap();
     let store = CredentialStore::default();
-    store.replace(Credentials::new(issued.chain, &key, &authority.anchors(), &domain).unwrap());
+    store.replace(identity::credentials(&identity::authority(), "web"));
     store
 }
 
