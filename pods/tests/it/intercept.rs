@@ -161,6 +161,34 @@ pub(crate) fn connections_from_before_are_left_alone_by_up_and_down() {
     }
 }
 
+pub(crate) fn connections_that_are_redirected_go_on_when_the_rules_are_replaced() {
+    let Scene { app, peer, .. } = scene(&Rules::default());
+    let mut open = Vec::new();
+    for (from, to, port) in [(&app, &peer, OUTBOUND), (&peer, &app, INBOUND)] {
+        let sidecar = listen(&app, port);
+        for destination in both(to, 8080) {
+            let caller = call(from, destination, None).unwrap();
+            open.push((caller, sidecar.accept().unwrap().0));
+        }
+    }
+    let rules = [
+        Rules {
+            skip_outbound_ports: parse(&["8080"]),
+            skip_inbound_ports: parse(&["8080"]),
+            ..Rules::default()
+        },
+        Rules { source: Source::Caller, ..Rules::default() },
+        Rules::default(),
+    ];
+    for rules in &rules {
+        app.run(|| intercept::up(rules)).unwrap().unwrap();
+        for (caller, sidecar) in &mut open {
+            greets(caller, sidecar);
+            greets(sidecar, caller);
+        }
+    }
+}
+
 /// Bytes of the one reach the other, and an answer comes back.
 fn greets(one: &mut TcpStream, other: &mut TcpStream) {
     for stream in [&*one, &*other] {

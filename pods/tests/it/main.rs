@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         intercept::calls_to_the_pod_itself_are_not_intercepted,
         intercept::skipped_ports_and_networks_are_not_intercepted,
         intercept::connections_from_before_are_left_alone_by_up_and_down,
+        intercept::connections_that_are_redirected_go_on_when_the_rules_are_replaced,
         intercept::an_app_may_be_called_from_its_callers_own_address,
         intercept::marked_sockets_are_let_through,
         intercept::the_sidecars_user_is_let_through_and_nobody_else,
