@@ -79,7 +79,7 @@ async fn more_than_the_limits_is_refused_with_431() {
         for head in [
             format!("GET / HTTP/1.1\r\nHost: orders\r\nX: {}\r\n\r\n", "a".repeat(70_000)),
             format!("GET / HTTP/1.1\r\nHost: orders\r\n{}\r\n", "a: b\r\n".repeat(300)),
-            format!("GET /{} HTTP/1.1\r\nHost: orders\r\n\r\n", "a".repeat(17_000)),
+            format!("GET /{} HTTP/1.1\r\nHost: orders\r\n\r\n", "a".repeat(33_000)),
         ] {
             let mut client = pair.connect().await;
             client.write_all(head.as_bytes()).await.unwrap();
