@@ -137,7 +137,7 @@ fn by_policies(
 ) -> Option<bool> {
     let (mut allows, mut allowed, mut denied) = (false, false, false);
     for policy in policies.iter().filter(|policy| is_about(policy, call.port)) {
-        let holds = matching::any_rule(&policy.rules, call);
+        let holds = matching::policy(&policy.rules, call);
         let decision = match (policy.action, policy.mode) {
             (AccessAction::Deny, _) if holds == Holds::No => continue,
             (AccessAction::Deny, AccessMode::Audit) => Decision::WouldDeny,
@@ -165,7 +165,7 @@ fn denying(policies: &[AccessPolicy], call: &Call<'_>) -> Denial {
         policy.action == AccessAction::Deny
             && policy.mode == AccessMode::Enforce
             && is_about(policy, call.port)
-            && matching::any_rule(&policy.rules, call) != Holds::No
+            && matching::policy(&policy.rules, call) != Holds::No
     });
     denying.map_or(Denial::NotAllowed, |policy| Denial::Policy(policy.name.clone()))
 }

@@ -147,7 +147,7 @@ pub fn workload(world: &World, name: &QualifiedName) -> Option<Workload> {
         let Some(about) = ports_of(world, name, &ports, target) else { continue };
         match spec {
             Spec::AuthorizationPolicy(AuthorizationPolicySpec { action, mode, rules, .. }) => {
-                let (action, mode, rules) = (*action, *mode, rules.clone());
+                let (action, mode, rules) = (*action, *mode, rules.clone().into());
                 policies.push(AccessPolicy { name: policy, action, mode, ports: about, rules });
             }
             Spec::RateLimit(RateLimitSpec { rules, limits: said, .. }) => {

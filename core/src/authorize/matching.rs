@@ -4,8 +4,8 @@
 use super::{Asked, Call, Peer};
 use crate::jwt::Claims;
 use crate::model::{
-    AccessRule, Attribute, Callers, ClaimName, Condition, Operations, PathPattern, QualifiedName, Selection,
-    SpiffeId, TextPattern,
+    AccessRule, AccessRules, Attribute, Callers, ClaimName, Condition, Operations, PathPattern,
+    QualifiedName, Selection, SpiffeId, TextPattern,
 };
 use crate::path::Path;
 
@@ -32,6 +32,18 @@ impl From<bool> for Holds {
     fn from(holds: bool) -> Self {
         if holds { Self::Yes } else { Self::No }
     }
+}
+
+/// Whether one of a policy's rules is about the call.
+pub(super) fn policy(rules: &AccessRules, call: &Call<'_>) -> Holds {
+    let request = if rules.are_many() { call.request } else { None };
+    // Of what has no path it is not known which rules are about it.
+    let Some(path) = request.and_then(Asked::path) else { return any_rule(rules, call) };
+    let caller = match call.peer {
+        Peer::Known(id) => id.service_account_text(),
+        Peer::Anonymous => None,
+    };
+    any(rules.candidates(caller, [path.matched(), path.literal()]), |rule| self::rule(rule, call))
 }
 
 /// Whether one of these rules is about the call.
@@ -184,7 +196,7 @@ fn all<T>(list: &[T], holds: impl Fn(&T) -> Holds) -> Holds {
     least
 }
 
-fn any<T>(list: &[T], holds: impl Fn(&T) -> Holds) -> Holds {
+fn any<'t, T: 't>(list: impl IntoIterator<Item = &'t T>, holds: impl Fn(&T) -> Holds) -> Holds {
     let mut most = Holds::No;
     for one in list {
         most = most.max(holds(one));

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Cidr, ClaimName, QualifiedName, SpiffeId};
+use super::{AccessRules, Cidr, ClaimName, QualifiedName, SpiffeId};
 use crate::path::Path;
 
 /// A policy, as the sidecar of one workload is told it.
@@ -17,7 +17,7 @@ pub struct AccessPolicy {
     /// The app's ports that it is about; none: every port.
     pub ports: Vec<u16>,
     /// A call matches the policy where it matches one of them.
-    pub rules: Vec<AccessRule>,
+    pub rules: AccessRules,
 }
 
 /// What becomes of a call that matches.

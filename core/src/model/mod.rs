@@ -11,6 +11,7 @@ mod ratio;
 mod resource;
 mod retries;
 mod route;
+mod rules;
 mod service;
 mod target;
 mod token;
@@ -40,6 +41,7 @@ pub use route::{
     RoutePathError, RoutePolicy, RouteRules, Scheme, SessionKey, SessionPersistence, Share, StatusCode,
     StatusError, TextError, TextMatch,
 };
+pub use rules::AccessRules;
 pub use service::{Address, Endpoint, InboundPort, PortMap, Protocol, Service, ServicePort, Workload};
 pub use target::PolicyTarget;
 pub use token::{

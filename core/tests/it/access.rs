@@ -90,7 +90,7 @@ fn policy(spec: &str) -> AccessPolicy {
     else {
         panic!("{text} is another kind")
     };
-    AccessPolicy { name: "default/p".parse().unwrap(), action, mode, ports: Vec::new(), rules }
+    AccessPolicy { name: "default/p".parse().unwrap(), action, mode, ports: Vec::new(), rules: rules.into() }
 }
 
 fn mesh() -> Mesh {
@@ -323,3 +323,83 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    /// However a denied host is spelled, it stays denied.
+    #[test]
+    fn no_spelling_of_a_denied_host_is_allowed(
+        upper in prop::collection::vec(any::<bool>(), 14),
+        end in prop::sample::select(vec!["", ".", ":80", ".:80", ":8080", ":"]),
+    ) {
+        let letters = "orders.example".chars().zip(&upper);
+        let name: String =
+            letters.map(|(letter, upper)| if *upper { letter.to_ascii_uppercase() } else { letter }).collect();
+        let text = format!("{name}{end}");
+        // What names no host is refused before it is asked for.
+        if let Ok(host) = Host::parse(text.as_bytes()) {
+            for pattern in ["orders.example", "*.example", "orders*"] {
+                let deny = policy(&format!("{{action: Deny, rules: [{{to: [{{hosts: ['{pattern}']}}]}}]}}"));
+                let request = Request { host: Host::parse(text.as_bytes()).unwrap(), ..get("/") };
+                prop_assert!(decide(&[deny], &web(), Some(&request)).is_err(), "{text} and {pattern}");
+            }
+            prop_assert_eq!(host.name(), "orders.example");
+        }
+    }
+
+    /// Of many rules those are found that would have been found one by one.
+    #[test]
+    fn many_rules_decide_as_each_by_itself(
+        rules in prop::collection::vec((0_usize..6, 0_usize..6, 0_usize..16, any::<bool>()), 8..24),
+        caller in 0_usize..4,
+        path in 0_usize..PATHS.len(),
+    ) {
+        let account = |number: usize| ["web", "orders", "shop/web"].get(number);
+        let written = |(first, second, pattern, negated): &(usize, usize, usize, bool)| {
+            let accounts: Vec<_> = [first, second].into_iter().filter_map(|number| account(*number)).copied().collect();
+            let from = match accounts.as_slice() {
+                [] => String::new(),
+                accounts => format!("from: [{{serviceAccounts: [{}]}}], ", accounts.join(", ")),
+            };
+            let field = if *negated { "notPaths" } else { "paths" };
+            let to = PATTERNS.get(*pattern).map(|pattern| format!("to: [{{{field}: ['{pattern}']}}]")).unwrap_or_default();
+            format!("{{{from}{to}}}")
+        };
+        let rules: Vec<String> = rules.iter().map(written).collect();
+        let peer = match account(caller) {
+            Some(account) => {
+                let (namespace, name) = account.split_once('/').unwrap_or(("default", account));
+                Peer::Known(format!("spiffe://mesh.local/ns/{namespace}/sa/{name}").parse().unwrap())
+            }
+            None => Peer::Anonymous,
+        };
+        for action in ["Allow", "Deny"] {
+            let of = |rules: &[String]| policy(&format!("{{action: {action}, rules: [{}]}}", rules.join(", ")));
+            let request = get(PATHS[path]);
+            let lets = |rules: &[String]| decide(&[of(rules)], &peer, Some(&request)).is_ok();
+            let each = rules.iter().map(|rule| lets(std::slice::from_ref(rule)));
+            let expected = match action {
+                "Allow" => each.into_iter().any(|lets| lets),
+                _ => each.into_iter().all(|lets| lets),
+            };
+            prop_assert_eq!(lets(&rules), expected, "{} of {:?} for {}: {:?}", action, peer, PATHS[path], rules);
+        }
+    }
+}
+
+const PATTERNS: [&str; 12] =
+    ["/a", "/a/*", "/a*", "/a/b", "/a/b/*", "*b", "*", "/", "/a/{*}", "/a/{**}", "/{*}/b", "/a/b/c/a/b/c"];
+
+const PATHS: [&str; 12] = [
+    "/",
+    "/a",
+    "/a/",
+    "/a/b",
+    "/a//b",
+    "/a%2Fb",
+    "/a/b/c",
+    "/ab",
+    "/b",
+    "/a/b/c/a/b/c",
+    "//a",
+    "/a/b/c/a/b%2Fc",
+];

@@ -24,7 +24,7 @@ impl TryFrom<v1::AccessPolicy> for model::AccessPolicy {
                 v1::AccessMode::Audit => AccessMode::Audit,
             },
             ports: ports("policy.ports", &wire.ports)?,
-            rules: wire.rules.iter().map(rule).collect::<Result<_, _>>()?,
+            rules: wire.rules.iter().map(rule).collect::<Result<Vec<_>, _>>()?.into(),
         })
     }
 }
@@ -182,7 +182,8 @@ mod tests {
                         values: Selection { one_of: Vec::new(), none_of: vec!["read".parse().unwrap()] },
                     },
                 ],
-            }],
+            }]
+            .into(),
         }
     }
 

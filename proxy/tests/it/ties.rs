@@ -122,7 +122,7 @@ fn policy(action: AccessAction, rule: AccessRule) -> AccessPolicy {
         action,
         mode: AccessMode::Enforce,
         ports: Vec::new(),
-        rules: vec![rule],
+        rules: vec![rule].into(),
     }
 }
 
