@@ -23,6 +23,9 @@ const MAX_IDLE: usize = 512;
 /// Sweeps that a connection may lie idle through: one more than it takes a minute, for the first may come at once.
 const MAX_SWEEPS: u8 = 7;
 
+/// As long as nothing is known of an endpoint, so much is expected of it; more, once its connections have outlived that.
+const UNPROVEN: Duration = Duration::from_millis(50);
+
 /// Who closes a connection sooner than this does not do so because it was idle.
 const NO_PATIENCE: Duration = Duration::from_millis(10);
 
@@ -53,6 +56,8 @@ pub struct Idle {
     parked: RefCell<Vec<Parked>>,
     /// For how long the other end leaves a connection idle, at least; none: it never closed one.
     patience: Cell<Option<Duration>>,
+    /// The longest that one was idle and still open.
+    proven: Cell<Duration>,
 }
 
 #[derive(Debug)]
@@ -79,7 +84,11 @@ impl Idle {
         if repeat == Repeat::Impossible {
             // The oldest are closed first, and say after how long.
             let mut unwatched = Context::from_waker(Waker::noop());
-            while parked.first_mut().is_some_and(|oldest| !self.is_silent(oldest, &mut unwatched)) {
+            while let Some(oldest) = parked.first_mut() {
+                if self.is_silent(oldest, &mut unwatched) {
+                    self.outlived(oldest.since.elapsed());
+                    break;
+                }
                 parked.remove(0);
             }
         }
@@ -102,6 +111,11 @@ impl Idle {
         if parked.len() < MAX_IDLE && !connection.stream.is_wanted() {
             parked.push(Parked { connection, since: Instant::now(), sweeps: 0 });
         }
+    }
+
+    /// The other end has left a connection open that was idle for that long.
+    fn outlived(&self, idle: Duration) {
+        self.proven.set(self.proven.get().max(idle));
     }
 
     /// The other end says that it leaves connections idle for that long.
@@ -141,6 +155,9 @@ impl Idle {
             parked.sweeps += 1;
             parked.sweeps < MAX_SWEEPS && self.is_silent(parked, &mut cx)
         });
+        if let Some(oldest) = self.parked.borrow().first() {
+            self.outlived(oldest.since.elapsed());
+        }
         // A server that is slow to be forgotten costs a few connections more; one that was restarted with other settings, or
         // closed all it had when it ended, is known anew in some minutes.
         self.patience.set(self.patience.get().map(|known| known.saturating_mul(5) / 4));
@@ -163,13 +180,17 @@ impl Idle {
 
     /// Whether the other end's patience may run out while a request is on its way.
     fn may_close_now(&self, parked: &Parked) -> bool {
-        let Some(patience) = self.patience.get() else { return false };
+        let limit = match self.patience.get() {
+            Some(patience) => patience * 3 / 4,
+            // One that is still open may be about to be closed by a server that is late.
+            None => self.proven.get().max(UNPROVEN) / 2,
+        };
         let mut idle = parked.since.elapsed();
         // We may have parked it late; the other end has counted from when it had said all.
         if let Ok(silence) = weft_sys::silence(parked.connection.stream.tcp()) {
             idle = idle.max(silence.of_bytes);
         }
-        idle >= patience * 3 / 4
+        idle >= limit
     }
 }
 
