@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use weft_core::model::{Revocations, Revoked, Serial, SpiffeId, TrustDomain};
 
 use crate::spiffe::{self, Svid};
@@ -153,6 +153,27 @@ pub fn anchored_client_config(
     client(&anchors_of(expected.trust_domain(), anchors)?, expected, alpn, |builder| {
         builder.with_no_client_auth()
     })
+}
+
+/// Settings to reach a server outside the mesh, which proves its name to one of these authorities (DER); none are given: to
+/// one that the public trusts. They come with us, for there is nobody to ask in an image without files.
+pub fn outside_client_config(anchors: &[Vec<u8>], alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, CertError> {
+    let mut roots = RootCertStore::empty();
+    if anchors.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    for anchor in anchors {
+        roots.add(CertificateDer::from(anchor.clone())).map_err(CertError::Tls)?;
+    }
+    let mut config = ClientConfig::builder_with_provider(PROVIDER.clone())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(CertError::Tls)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    config.resumption = Resumption::disabled();
+    config.enable_secret_extraction = true;
+    Ok(Arc::new(config))
 }
 
 type ClientBuilder = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;

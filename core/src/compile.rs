@@ -8,13 +8,13 @@ use std::net::IpAddr;
 
 use crate::attachment;
 use crate::manifest::{
-    AuthorizationPolicySpec, DocumentedPort, JwtAuthenticationSpec, RateLimitSpec, ServiceSpec, Spec,
-    TargetPort,
+    AuthorizationPolicySpec, DocumentedPort, ExternalServiceSpec, JwtAuthenticationSpec, RateLimitSpec,
+    ServiceSpec, Spec, TargetPort,
 };
 use crate::model::{
-    AccessPolicy, Address, AppCheck, Endpoint, InboundPort, KeySource, Mesh, PolicyTarget, PortMap,
-    Propagation, Protocol, QualifiedName, RateLimit, Resource, ResourceName, Service, ServicePort, SpiffeId,
-    TokenPolicy, TokenProvider, Workload,
+    AccessPolicy, Address, AppCheck, Endpoint, External, ExternalHosts, ExternalPort, InboundPort, KeySource,
+    Mesh, PolicyTarget, PortMap, Propagation, Protocol, QualifiedName, RateLimit, Resource, ResourceName,
+    Service, ServicePort, SpiffeId, TokenPolicy, TokenProvider, Workload,
 };
 use crate::world::{Holder, Member, Registration, World};
 
@@ -58,6 +58,7 @@ pub fn compile_one(world: &World, name: &ResourceName) -> Option<Resource> {
 pub fn mesh(world: &World) -> Mesh {
     let defaults = world.defaults();
     let mut mesh = Mesh::with_defaults(defaults.trust_domain.clone(), defaults.service_cidrs.clone());
+    mesh.externals = external_hosts(world);
     let Some(config) = world.mesh_config() else { return mesh };
     mesh.mtls = config.mtls.unwrap_or(mesh.mtls);
     mesh.outbound = config.outbound.unwrap_or(mesh.outbound);
@@ -76,6 +77,26 @@ pub fn mesh(world: &World) -> Mesh {
     mesh
 }
 
+/// By which hosts each service outside the mesh is known.
+fn external_hosts(world: &World) -> Vec<ExternalHosts> {
+    let hosts = |(service, spec): (QualifiedName, &ExternalServiceSpec)| ExternalHosts {
+        service,
+        hosts: spec.hosts.clone(),
+        ports: spec.ports.iter().map(|port| port.port).collect(),
+    };
+    world.external_services().map(hosts).collect()
+}
+
+/// How a service outside the mesh is reached.
+fn external(spec: &ExternalServiceSpec) -> External {
+    let map = |port: &ExternalPort| PortMap { port: port.port, target_port: port.target_port };
+    External {
+        host: spec.host().and_then(|host| host.parse().ok()),
+        ports: spec.ports.iter().map(map).collect(),
+        tls: spec.tls.clone(),
+    }
+}
+
 /// A service: its virtual addresses, its ports and its routes.
 pub fn service(world: &World, name: &QualifiedName) -> Option<Service> {
     if !world.has_service(name) {
@@ -85,7 +106,8 @@ pub fn service(world: &World, name: &QualifiedName) -> Option<Service> {
     let ports = service_ports(world, name);
     let routes = attachment::routes(world, name, &ports);
     let traffic = Box::new(world.traffic(name));
-    Some(Service { name: name.clone(), addresses, ports, traffic, routes })
+    let external = world.external_service(name).map(external);
+    Some(Service { name: name.clone(), addresses, ports, traffic, routes, external })
 }
 
 /// The endpoints of a service: its members that are ready and have an app's port behind one of its ports. Where a service
@@ -222,6 +244,9 @@ fn ports_of(
 
 /// The document's ports stand; without any, those that are offered.
 fn service_ports(world: &World, service: &QualifiedName) -> Vec<ServicePort> {
+    if let Some(spec) = world.external_service(service) {
+        return spec.ports.iter().map(Into::into).collect();
+    }
     let document = world.documented_service(service).filter(|spec| !spec.ports.is_empty());
     if let Some(spec) = document {
         let members = world.members(service);

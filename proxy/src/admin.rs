@@ -10,7 +10,7 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use weft_core::health::Found;
-use weft_core::model::{Endpoint, Service, ServicePort, Traffic};
+use weft_core::model::{Endpoint, HostName, Service, ServicePort, Traffic};
 use weft_runtime::http::{Peer, text, typed};
 use weft_runtime::logs::LogLevel;
 use weft_runtime::metrics::{Format, Registry};
@@ -223,13 +223,14 @@ fn health((subject, thought): (&Subject, &Found)) -> Value {
 }
 
 fn service(known: &KnownService) -> Value {
-    let Service { name, addresses, ports, traffic, routes } = &known.service;
+    let Service { name, addresses, ports, traffic, routes, external } = &known.service;
     json!({
         "name": name.to_string(),
         "addresses": addresses,
         "ports": ports.iter().map(port).collect::<Vec<_>>(),
         "traffic": (**traffic != Traffic::default()).then(|| format!("{traffic:?}")),
         "routes": routes.iter().map(|route| route.name.to_string()).collect::<Vec<_>>(),
+        "host": external.as_ref().and_then(|external| external.host.as_ref()).map(HostName::as_str),
         "endpoints": known.endpoints.iter().map(|known| endpoint(known)).collect::<Vec<_>>(),
     })
 }

@@ -30,7 +30,7 @@ use crate::health::{HealthLoop, Thoughts};
 use crate::observe::export::Exporter;
 use crate::observe::{Observe, RecordQueue};
 use crate::state::{self, Discovery};
-use crate::upstream::{Dialer, Listed, Site, may_dial_as_others};
+use crate::upstream::{Dialer, Listed, Names, Site, may_dial_as_others};
 use crate::worker::{self, Workers};
 
 /// What admin clients may take: a few probes and a scraper.
@@ -349,7 +349,8 @@ fn declare_metrics(registry: &Registry, discovery: &Discovery, credentials: &Cre
 
 /// From where we call, and the metrics of what keeps calls from an endpoint, and requests from the app.
 fn site(settings: &Settings, registry: &Registry) -> Site {
-    let site = Site { zone: settings.zone.as_str().into(), ..Site::default() };
+    let names = Names::new(forwarder(settings));
+    let site = Site { zone: settings.zone.as_str().into(), names, ..Site::default() };
     let breakers = site.breakers.clone();
     registry.gauge_from(
         "weft_circuit_state",

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
-use weft_core::model::{OutboundMode, Protocol, QualifiedName};
+use weft_core::model::{OutboundMode, Protocol, QualifiedName, external_service};
 
 use crate::failure::ErrorCode;
 use crate::forward::{self, Heard, LastStage};
@@ -29,6 +29,9 @@ const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
 
 /// How long a client may take to read it.
 const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// How long a client may take to say hello, on a port of some host outside the mesh.
+const FIRST_HELLO: Duration = Duration::from_millis(500);
 
 /// Who is called.
 #[derive(Debug)]
@@ -82,8 +85,15 @@ async fn connection(
     let mut client = Peeked::from(accepted.io);
     let (cluster, called) = match callee {
         Callee::Mesh(cluster, called) => (cluster, called),
-        Callee::Stranger(address) => return pass_through(&worker, client, address).await,
-        Callee::Refused(address) => return turn_away(worker, client, accepted.client, address).await,
+        Callee::Stranger(address) | Callee::Refused(address) => {
+            if let Some(outside) = outside(&worker, &mut client, address).await {
+                return call_outside(&worker, client, outside).await;
+            }
+            return match callee {
+                Callee::Refused(_) => turn_away(worker, client, accepted.client, address).await,
+                Callee::Stranger(_) | Callee::Mesh(..) => pass_through(&worker, client, address).await,
+            };
+        }
     };
     let own = worker.own_party(&worker.discovery.peek(), None);
     let flow = worker.observer.flow(Direction::Outbound, own, called);
@@ -176,6 +186,38 @@ async fn callee(worker: &Worker, destination: SocketAddr) -> Callee {
 fn may_pass(snapshot: &Snapshot) -> bool {
     // Before the first configuration strangers are refused: it may say so.
     snapshot.mesh.as_ref().is_some_and(|mesh| mesh.outbound == OutboundMode::AllowAny)
+}
+
+/// A host outside the mesh that a document names.
+struct Outside {
+    cluster: Rc<Cluster>,
+    service: QualifiedName,
+    host: String,
+}
+
+/// The host that the client's TLS asks for, where a document names it. Nobody waits for it on ports that no document names.
+async fn outside(worker: &Worker, client: &mut Peeked, destination: SocketAddr) -> Option<Outside> {
+    let mesh = worker.discovery.snapshot().mesh.clone()?;
+    let port = destination.port();
+    if !mesh.externals.iter().any(|external| external.ports.contains(&port)) {
+        return None;
+    }
+    let hello = timeout(FIRST_HELLO, sniff::client_hello(client)).await.ok()?.ok()??;
+    let host = hello.server_name?.to_ascii_lowercase();
+    let service =
+        external_service(&mesh.externals, &host, Some(port), worker.own_namespace().as_ref())?.clone();
+    worker.discovery.lookup_service(&service).await?;
+    // Where it goes its name says, not the address: that could be anyone's.
+    let source = Source::Host(service.clone(), port, host.as_str().into());
+    Some(Outside { cluster: worker.cluster(source, &worker.discovery.snapshot()), service, host })
+}
+
+async fn call_outside(worker: &Worker, client: Peeked, outside: Outside) -> LastStage {
+    let own = worker.own_party(&worker.discovery.snapshot(), None);
+    let flow = worker.observer.flow(Direction::Outbound, own, Party::Named(outside.service));
+    worker.observer.tls_opened(Some(&outside.host));
+    let (plain, cluster) = (Security::Plaintext, &outside.cluster);
+    forward::tunnel(worker, cluster, client.into(), None, &flow, Spoken::Tls, plain).await
 }
 
 /// Carries a connection to where it was going, untouched. What name its TLS asks for is read on the way, where the

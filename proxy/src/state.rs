@@ -271,6 +271,7 @@ mod tests {
             ports: Vec::new(),
             traffic: Default::default(),
             routes: Vec::new(),
+            external: None,
         };
         let known =
             KnownService { service, endpoints: Arc::from([]), routing: Routing::default(), generation: 1 };

@@ -15,6 +15,7 @@ mod deadlines;
 mod demo;
 mod dns;
 mod draining;
+mod egress;
 mod encryption;
 mod examples;
 mod explain;

@@ -77,6 +77,7 @@ impl AdminService {
             resources.extend(self.world.read(|known| {
                 let offered = known.service_names().into_iter().filter(|service| {
                     known.documented_service(service).is_none()
+                        && known.external_service(service).is_none()
                         && (request.all_namespaces || service.namespace == namespace)
                         && (request.name.is_empty() || service.name.as_str() == request.name)
                 });
@@ -91,6 +92,11 @@ impl AdminService {
     fn resource_status(&self, resource: &Resource) -> Map<String, Value> {
         match (&resource.spec, resource.qualified_name()) {
             (Spec::Service(_), Some(service)) => self.world.read(|known| service_status(known, &service)),
+            (Spec::ExternalService(_), Some(service)) => {
+                let addresses = self.world.read(|known| known.service_addresses(&service).to_vec());
+                let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+                Map::from_iter([("addresses".into(), json!(addresses))])
+            }
             (Spec::Route(_), _) => self.world.read(|known| route_status(known, resource)),
             _ => Map::new(),
         }

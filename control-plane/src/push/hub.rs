@@ -169,6 +169,7 @@ mod tests {
             ports: Vec::new(),
             traffic: Default::default(),
             routes: Vec::new(),
+            external: None,
         };
         (name(service), Some(Resource::Service(resource)))
     }

@@ -393,6 +393,7 @@ mod tests {
             ports: Vec::new(),
             traffic: Default::default(),
             routes: Vec::new(),
+            external: None,
         };
         vec![
             (service(), Some(Resource::Service(orders))),

@@ -377,6 +377,14 @@ impl Explanation {
 
     /// Who may get it. False: nobody.
     fn choose(&mut self, world: &World, service: &QualifiedName, port: u16) -> bool {
+        if let Some(spec) = world.external_service(service) {
+            let host = spec.host().unwrap_or("the host that the client of TLS asks for");
+            let target = spec.ports.iter().find(|own| own.port == port).map_or(port, |own| own.target_port);
+            let tls = if spec.tls.is_some() { ", in TLS that the sidecar speaks" } else { "" };
+            let text = format!("{host}, port {target}, outside the mesh: found by DNS{tls}");
+            self.step("endpoints", text, None);
+            return true;
+        }
         let endpoints = compile::endpoints(world, service).unwrap_or_default();
         let working = endpoints.iter().filter(|endpoint| endpoint.healthy);
         let candidates = working.filter_map(|endpoint| {

@@ -9,8 +9,8 @@ use super::resource::{Resource, Spec};
 use super::route::{self, RouteKind};
 use super::value::{is_label_key, is_label_value};
 use super::{
-    Kind, authorization_policy, fault_injection, jwt_authentication, mesh_config, rate_limit, service,
-    traffic_policy, workload,
+    Kind, authorization_policy, external_service, fault_injection, jwt_authentication, mesh_config,
+    rate_limit, service, traffic_policy, workload,
 };
 use crate::model::Name;
 
@@ -96,6 +96,9 @@ fn resource(kind: Kind, node: &Node, default_namespace: &Name, sink: &Sink<'_>) 
         Kind::MeshConfig => {
             spec(&root).and_then(|spec| mesh_config::read(&spec, &mut places)).map(Spec::MeshConfig)
         }
+        Kind::ExternalService => {
+            spec(&root).and_then(|spec| external_service::read(&spec, &mut places)).map(Spec::ExternalService)
+        }
         Kind::Workload => spec(&root).and_then(|spec| workload::read(&spec, &mut places)).map(Spec::Workload),
         Kind::FaultInjection => {
             let own = namespace.as_ref().and_then(Option::as_ref);
@@ -164,8 +167,8 @@ fn spec<'a>(root: &Object<'a>) -> Option<Field<'a>> {
 fn name(kind: Kind, metadata: &Object<'_>) -> Option<Name> {
     let field = metadata.required("name", "write the resource's name; names are not generated")?;
     let name = field_name(&field)?;
-    // These two become labels of DNS names.
-    if matches!(kind, Kind::Service | Kind::Namespace) && !is_dns_label(&name) {
+    // These become labels of DNS names.
+    if matches!(kind, Kind::Service | Kind::ExternalService | Kind::Namespace) && !is_dns_label(&name) {
         field.mistake(
             format!("{:?} is no DNS label", name.as_str()),
             "leave out dots, and write at most 63 characters",

@@ -15,6 +15,8 @@ pub enum Kind {
     MeshConfig,
     /// `weft.mesh/v1alpha1 Workload`.
     Workload,
+    /// `weft.mesh/v1alpha1 ExternalService`.
+    ExternalService,
     /// `weft.mesh/v1alpha1 TrafficPolicy`.
     TrafficPolicy,
     /// `weft.mesh/v1alpha1 AuthorizationPolicy`.
@@ -70,9 +72,6 @@ struct Spelling {
 const WEFT: &str = "weft.mesh";
 const GATEWAY: &str = super::route::GROUP;
 
-/// Kinds of the mesh's language that this version does not carry out, and so does not take.
-const NOT_YET: [(&str, &str); 1] = [(WEFT, "ExternalService")];
-
 /// Kubernetes' own kinds, by API group, which say nothing to the mesh.
 const KUBERNETES: &[(&str, &str)] = &[
     (
@@ -115,7 +114,8 @@ const KUBERNETES: &[(&str, &str)] = &[
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
+        Self::ExternalService,
         Self::Namespace,
         Self::Service,
         Self::MeshConfig,
@@ -177,12 +177,6 @@ impl Kind {
         if let Some(found) = Self::ALL.into_iter().find(is_meant) {
             return Ok(found);
         }
-        if let Some((_, name)) = NOT_YET.iter().find(|(_, name)| {
-            let name = name.to_lowercase();
-            name == word || format!("{name}s") == word
-        }) {
-            return Err(not_yet(name));
-        }
         let words = Self::ALL.into_iter().flat_map(|kind| [kind.as_str(), kind.plural()]);
         let hint = nearest(word, words).map_or_else(|| format!("kinds are {}", names()), did_you_mean);
         Err(UnknownKind { message: format!("there is no kind {text:?}"), hint })
@@ -204,15 +198,12 @@ impl Kind {
         if (api_version, kind) == ("v1", "List") {
             return Ok(DocumentKind::List);
         }
-        if NOT_YET.contains(&(group, kind)) {
-            return Err(not_yet(kind));
-        }
         let mut theirs =
             KUBERNETES.iter().filter(|(theirs, _)| *theirs == group).flat_map(|(_, kinds)| kinds.split(' '));
         if theirs.clone().any(|theirs| theirs == kind) {
             return Ok(DocumentKind::Kubernetes);
         }
-        let known = Self::ALL.into_iter().map(Self::as_str).chain(NOT_YET.iter().map(|(_, name)| *name));
+        let known = Self::ALL.into_iter().map(Self::as_str);
         let near = nearest(kind, known.chain(theirs.by_ref()));
         let hint = near.map_or_else(|| format!("kinds are {}", names()), did_you_mean);
         Err(UnknownKind { message: format!("unknown kind {kind} of apiVersion {api_version}"), hint })
@@ -225,6 +216,7 @@ impl Kind {
             Self::Service => ("Service", "", &["v1"], "services", &["svc"]),
             Self::MeshConfig => ("MeshConfig", WEFT, &["v1alpha1"], "meshconfigs", &[]),
             Self::Workload => ("Workload", WEFT, &["v1alpha1"], "workloads", &[]),
+            Self::ExternalService => ("ExternalService", WEFT, &["v1alpha1"], "externalservices", &[]),
             Self::TrafficPolicy => ("TrafficPolicy", WEFT, &["v1alpha1"], "trafficpolicies", &[]),
             Self::AuthorizationPolicy => {
                 ("AuthorizationPolicy", WEFT, &["v1alpha1"], "authorizationpolicies", &[])
@@ -249,13 +241,6 @@ impl Kind {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
-    }
-}
-
-fn not_yet(kind: &str) -> UnknownKind {
-    UnknownKind {
-        message: format!("kind {kind} is not supported by this version yet"),
-        hint: format!("take it out; this version takes {}", names()),
     }
 }
 
@@ -293,8 +278,6 @@ mod tests {
         for text in ["tlsroutes.v1alpha3.gateway.networking.k8s.io", "TLSRoute"] {
             assert_eq!(Kind::from_user(text), Ok(Kind::TlsRoute), "{text}");
         }
-        let later = Kind::from_user("externalservices").unwrap_err();
-        assert_eq!(later.message, "kind ExternalService is not supported by this version yet");
     }
 
     #[test]
@@ -330,10 +313,6 @@ mod tests {
             "MeshConfig",
             Err("MeshConfig is not of apiVersion v1; write apiVersion: weft.mesh/v1alpha1"),
         );
-        for (group, kind) in NOT_YET {
-            let error = Kind::of_document(&format!("{group}/v1"), kind).unwrap_err();
-            assert_eq!(error.message, format!("kind {kind} is not supported by this version yet"));
-        }
         assert!(Kind::of_document("example.com/v1", "Thing").is_err());
     }
 }

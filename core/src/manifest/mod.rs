@@ -7,6 +7,7 @@ mod authorization_policy;
 mod decode;
 mod diff;
 mod document;
+mod external_service;
 mod fault_injection;
 mod health_check;
 mod jwt_authentication;
@@ -31,6 +32,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 pub use diff::diff;
+pub use external_service::ExternalServiceSpec;
 pub use fault_injection::FaultInjectionSpec;
 pub use jwt_authentication::JwtAuthenticationSpec;
 pub use kind::{Kind, UnknownKind};

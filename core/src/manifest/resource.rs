@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
+use super::external_service::ExternalServiceSpec;
 use super::fault_injection::FaultInjectionSpec;
 use super::jwt_authentication::JwtAuthenticationSpec;
 use super::node::Place;
@@ -62,6 +63,8 @@ pub enum Spec {
     MeshConfig(MeshConfigSpec),
     /// An endpoint that does not register itself.
     Workload(WorkloadSpec),
+    /// A service outside the mesh.
+    ExternalService(ExternalServiceSpec),
     /// How services are to be called.
     TrafficPolicy(TrafficPolicySpec),
     /// What callers are to be tried with.

@@ -10,7 +10,8 @@ use super::service::port_name;
 use crate::model::Protocol;
 
 const FIELDS: [&str; 6] = ["address", "ports", "serviceAccount", "zone", "weight", "mtls"];
-const PROTOCOLS: [(&str, Protocol); 5] = [
+/// What may be said to be spoken.
+pub(super) const PROTOCOLS: [(&str, Protocol); 5] = [
     ("http", Protocol::Http),
     ("http2", Protocol::Http2),
     ("grpc", Protocol::Grpc),

@@ -1,6 +1,6 @@
 //! Settings that hold for the whole mesh.
 
-use super::{Cidr, TrustDomain};
+use super::{Cidr, ExternalHosts, TrustDomain};
 
 /// What `MeshConfig` says, resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Mesh {
     pub access_log: AccessLog,
     /// Where the mesh's virtual addresses live.
     pub service_cidrs: Vec<Cidr>,
+    /// The services outside the mesh, by their hosts.
+    pub externals: Vec<ExternalHosts>,
 }
 
 /// Whether plaintext from outside the mesh is taken.
@@ -117,6 +119,7 @@ impl Mesh {
             tracing: Tracing::default(),
             access_log: AccessLog::default(),
             service_cidrs,
+            externals: Vec::new(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod access;
 mod cidr;
+mod external;
 mod identity;
 mod mesh;
 mod name;
@@ -23,6 +24,7 @@ pub use access::{
     PathPattern, PathSegment, PatternError, Selection, TextPattern,
 };
 pub use cidr::{Cidr, CidrError};
+pub use external::{External, ExternalHosts, ExternalPort, Origination, external_service};
 pub use identity::{IdentityError, SpiffeId, TrustDomain};
 pub use mesh::{
     AccessLog, AuthorizationDefault, Mesh, MtlsMode, OutboundMode, Propagation, TraceExport, Tracing,

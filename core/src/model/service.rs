@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use super::{
-    AccessPolicy, AppCheck, ConcurrencyMode, Name, QualifiedName, RateLimit, Route, SpiffeId, TokenPolicy,
-    Traffic,
+    AccessPolicy, AppCheck, ConcurrencyMode, External, Name, QualifiedName, RateLimit, Route, SpiffeId,
+    TokenPolicy, Traffic,
 };
 
 /// What is spoken on a port.
@@ -38,6 +38,8 @@ pub struct Service {
     pub traffic: Box<Traffic>,
     /// The routes that it is called by, the oldest first.
     pub routes: Vec<Route>,
+    /// Where it is, where that is outside the mesh.
+    pub external: Option<External>,
 }
 
 /// A port that callers use, or an app's, with what is spoken there.

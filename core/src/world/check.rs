@@ -35,6 +35,7 @@ impl World {
                     "delete it there first, or leave it out here".to_owned(),
                 ));
             }
+            problems.extend(check_namesakes(resource, &all));
             problems.extend(policies::check(resource, &all));
             problems.extend(self.check_trust_domain(resource));
             problems.extend(self.check_workload_address(resource));
@@ -93,6 +94,16 @@ impl World {
             problems.push(resource.problem(&path, message, hint));
         }
     }
+}
+
+/// A name stands for a service of the mesh or for one outside, and cannot stand for both.
+fn check_namesakes(resource: &Resource, all: &[&Resource]) -> Option<Problem> {
+    let Spec::ExternalService(_) = &resource.spec else { return None };
+    let other = all
+        .iter()
+        .find(|other| other.kind == Kind::Service && other.qualified_name() == resource.qualified_name())?;
+    let message = format!("{} at {}:{} has the same name", other.key(), other.file, other.line);
+    Some(resource.problem("", message, "name one of them otherwise".to_owned()))
 }
 
 fn fixed_addresses(resource: &Resource) -> &[IpAddr] {

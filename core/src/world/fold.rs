@@ -110,7 +110,8 @@ impl World {
         });
         let governed = governed.into_iter().chain(self.governed(&changed));
         effects.affected.extend(governed);
-        if changed.iter().any(|key| key.kind == Kind::MeshConfig) {
+        // Every sidecar knows the hosts outside the mesh.
+        if changed.iter().any(|key| matches!(key.kind, Kind::MeshConfig | Kind::ExternalService)) {
             effects.affected.insert(ResourceName::Mesh);
         }
         // Also what stays as it was may now come from another file or line.
@@ -140,7 +141,7 @@ impl World {
 
     fn put_in_force(&mut self, key: &ResourceKey, resource: Option<&Arc<Resource>>) {
         let index = match key.kind {
-            Kind::Service => &mut self.services,
+            Kind::Service | Kind::ExternalService => &mut self.services,
             Kind::Workload => &mut self.workloads,
             Kind::TrafficPolicy | Kind::FaultInjection => return self.policies.put(key, resource),
             Kind::AuthorizationPolicy | Kind::RateLimit | Kind::JwtAuthentication => {
@@ -193,7 +194,7 @@ impl World {
                     let Some(name) = qualified(key) else { continue };
                     match key.kind {
                         Kind::Workload => self.touch_workload(&name, &mut touched),
-                        Kind::Service => {
+                        Kind::Service | Kind::ExternalService => {
                             touched.workloads.extend(self.members(&name).into_keys());
                             touched.services.insert(name);
                         }
@@ -284,7 +285,7 @@ impl World {
             let needs = match self.documented_service(service).map(|spec| &spec.addresses) {
                 Some(ServiceAddresses::Headless | ServiceAddresses::Fixed(_)) => false,
                 Some(ServiceAddresses::Chosen) => true,
-                None => self.offering.contains(service),
+                None => self.is_addressed(service),
             };
             if !needs || self.allocated.contains_key(service) {
                 continue;

@@ -14,7 +14,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::manifest::{
-    MeshConfigSpec, Resource, ResourceKey, ServiceAddresses, ServiceSpec, Spec, WorkloadSpec,
+    ExternalServiceSpec, MeshConfigSpec, Resource, ResourceKey, ServiceAddresses, ServiceSpec, Spec,
+    WorkloadSpec,
 };
 use crate::model::{
     Cidr, KeySource, Name, PolicyTarget, Protocol, QualifiedName, ResourceName, SpiffeId, TokenKey, Trust,
@@ -262,13 +263,34 @@ impl World {
         self.services.get(name).and_then(|resource| service_spec(resource))
     }
 
+    /// What a document says of a service outside the mesh.
+    pub fn external_service(&self, name: &QualifiedName) -> Option<&ExternalServiceSpec> {
+        match &self.services.get(name)?.spec {
+            Spec::ExternalService(spec) => Some(spec),
+            _ => None,
+        }
+    }
+
+    /// Every service outside the mesh, by name.
+    pub fn external_services(&self) -> impl Iterator<Item = (QualifiedName, &ExternalServiceSpec)> {
+        self.services.iter().filter_map(|(name, resource)| match &resource.spec {
+            Spec::ExternalService(spec) => Some((name, spec)),
+            _ => None,
+        })
+    }
+
+    /// Whether the mesh chooses the addresses of a service that no `v1 Service` names.
+    fn is_addressed(&self, name: &QualifiedName) -> bool {
+        self.offering.contains(name) || self.external_service(name).is_some_and(|spec| spec.host().is_some())
+    }
+
     /// A service's virtual addresses.
     pub fn service_addresses(&self, name: &QualifiedName) -> &[IpAddr] {
         match self.documented_service(name).map(|spec| &spec.addresses) {
             Some(ServiceAddresses::Headless) => &[],
             Some(ServiceAddresses::Fixed(addresses)) => addresses,
             Some(ServiceAddresses::Chosen) => self.allocated.get(name).map_or(&[], Vec::as_slice),
-            None if self.offering.contains(name) => self.allocated.get(name).map_or(&[], Vec::as_slice),
+            None if self.is_addressed(name) => self.allocated.get(name).map_or(&[], Vec::as_slice),
             None => &[],
         }
     }

@@ -185,10 +185,6 @@ fn unknown_kinds_are_refused_with_a_suggestion() {
         &["2:7: Workload is not of apiVersion weft.mesh/v1; write apiVersion: weft.mesh/v1alpha1"],
     );
     check(
-        "apiVersion: weft.mesh/v1alpha1\nkind: ExternalService\nmetadata: {name: a}",
-        &["2:7: kind ExternalService is not supported by this version yet"],
-    );
-    check(
         "apiVersion: gateway.networking.k8s.io/v1beta1\nkind: HTTPRoute",
         &[
             "2:7: HTTPRoute is not of apiVersion gateway.networking.k8s.io/v1beta1; write apiVersion: gateway.networking.k8s.io/v1",

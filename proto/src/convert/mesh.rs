@@ -35,6 +35,7 @@ impl TryFrom<v1::Mesh> for model::Mesh {
             tracing: wire.tracing.ok_or(ConvertError::Missing("tracing"))?.try_into()?,
             access_log,
             service_cidrs: wire.service_cidrs.iter().map(|range| cidr(range)).collect::<Result<_, _>>()?,
+            externals: wire.externals.iter().map(super::external::hosts).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -87,6 +88,7 @@ impl From<&model::Mesh> for v1::Mesh {
             tracing: Some((&mesh.tracing).into()),
             access_log: access_log.into(),
             service_cidrs: mesh.service_cidrs.iter().map(ToString::to_string).collect(),
+            externals: mesh.externals.iter().map(Into::into).collect(),
         }
     }
 }

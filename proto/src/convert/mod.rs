@@ -3,6 +3,7 @@
 //! Reading may fail, and says which part was wrong; writing cannot.
 
 mod access;
+mod external;
 mod filter;
 mod health;
 mod mesh;

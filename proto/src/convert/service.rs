@@ -23,6 +23,7 @@ impl TryFrom<v1::Service> for model::Service {
             ports: wire.ports.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             traffic: wire.traffic.map(TryInto::try_into).transpose()?.map(Box::new).unwrap_or_default(),
             routes: wire.routes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            external: wire.external.map(TryInto::try_into).transpose()?,
         })
     }
 }
@@ -123,6 +124,7 @@ impl From<&model::Service> for v1::Service {
             ports: service.ports.iter().map(Into::into).collect(),
             traffic: (*service.traffic != model::Traffic::default()).then(|| (&*service.traffic).into()),
             routes: service.routes.iter().map(Into::into).collect(),
+            external: service.external.as_ref().map(Into::into),
         }
     }
 }

@@ -415,6 +415,7 @@ mod tests {
             ports: Vec::new(),
             traffic: Default::default(),
             routes: Vec::new(),
+            external: None,
         };
         let endpoints = vec![endpoint("default/a", 1), endpoint("default/b", 1)];
         let mesh = Mesh::with_defaults("mesh.local".parse().unwrap(), Vec::new());

@@ -296,6 +296,7 @@ async fn a_sidecar_joins_greets_applies_asks_and_acks() {
             ports: Vec::new(),
             traffic: Default::default(),
             routes: Vec::new(),
+            external: None,
         };
         let good = resource(&ResourceName::Service(orders()), 9, &Resource::Service(service));
         let bad = v1::Resource {

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use futures_util::future::join_all;
-use weft_core::model::{Endpoint, Name as Label, Protocol, QualifiedName, ServicePort};
+use weft_core::model::{
+    Endpoint, HostName, Name as Label, Protocol, QualifiedName, ServicePort, external_service,
+};
 
 use super::names::{self, Candidate, Part};
 use super::wire::{HEADER, IN, Name, Owner, Query, Rcode, Reply, kind};
@@ -36,6 +38,9 @@ impl Mesh<'_> {
         };
         let (places, labels): (Vec<usize>, Vec<String>) = labels.into_iter().unzip();
         let place = |label: usize| HEADER + places.get(label).copied().unwrap_or_default();
+        if let Some(answer) = self.outside(query, &labels.join(".")).await {
+            return Some(answer);
+        }
         if let Some(address) = names::address(&labels) {
             return self.name_of(query, address).await;
         }
@@ -69,6 +74,28 @@ impl Mesh<'_> {
             }
             zone.close(reply)
         })
+    }
+
+    /// Answers for a host outside the mesh that a document names: its calls come to us by an address of our own, whatever
+    /// is spoken.
+    async fn outside(self, query: &Query, host: &str) -> Option<Vec<u8>> {
+        let mesh = self.discovery.snapshot().mesh.clone()?;
+        let name = external_service(&mesh.externals, host, None, self.own)?;
+        let service = self.discovery.lookup_service(name).await?;
+        let is_this = |known: &HostName| known.as_str() == host;
+        service.service.external.as_ref()?.host.as_ref().filter(|known| is_this(known))?;
+        if service.service.addresses.is_empty() {
+            return None;
+        }
+        let asked = Asked { query, service: &service };
+        let mut reply = start(query, Rcode::NoError);
+        match query.kind {
+            kind::A | kind::AAAA | kind::ANY => asked.add_addresses(&mut reply, &service.service.addresses),
+            // What they would hold are addresses, or ways around us.
+            kind::HTTPS | kind::SVCB => {}
+            _ => return None,
+        }
+        Some(Zone { apex: HEADER, revision: self.discovery.snapshot().revision }.close(reply))
     }
 
     /// Whether there are names below `NAMESPACE.mesh`: then it exists too (RFC 8020).

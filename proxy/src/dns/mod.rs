@@ -9,6 +9,7 @@ mod answer;
 mod cache;
 mod count;
 mod forward;
+mod lookup;
 mod names;
 mod resolv_conf;
 mod serve;

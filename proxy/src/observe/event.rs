@@ -63,6 +63,8 @@ impl Spoken {
 pub enum Security {
     /// TLS, and both ends proved who they are.
     Mutual,
+    /// TLS, and the server, which is outside the mesh, proved its name.
+    Server,
     /// Not at all.
     Plaintext,
 }
@@ -72,6 +74,7 @@ impl Security {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Mutual => "mutual",
+            Self::Server => "server",
             Self::Plaintext => "none",
         }
     }

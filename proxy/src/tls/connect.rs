@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
@@ -10,8 +11,8 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use weft_certs::peer_certificate;
-use weft_core::model::SpiffeId;
+use weft_certs::{CertError, outside_client_config, peer_certificate, pem};
+use weft_core::model::{Origination, SpiffeId};
 
 use super::handshake::handshake;
 use super::{Carries, HANDSHAKE_LIMIT};
@@ -20,11 +21,16 @@ use crate::failure::ErrorCode;
 use crate::stream::{Peeked, Stream};
 use crate::ties::Ties;
 
+/// Settings towards servers outside the mesh that a worker keeps.
+const MOST_OUTSIDE: usize = 256;
+
 /// One worker's TLS settings towards other sidecars, made once for each identity and protocol.
 #[derive(Debug)]
 pub struct TlsClient {
     credentials: CredentialStore,
     made: RefCell<Made>,
+    /// The same towards servers outside the mesh.
+    outside: RefCell<HashMap<(Origination, Carries), Arc<ClientConfig>>>,
 }
 
 #[derive(Debug, Default)]
@@ -36,7 +42,7 @@ struct Made {
 impl TlsClient {
     /// Settings made from what is in force.
     pub fn new(credentials: CredentialStore) -> Self {
-        Self { credentials, made: RefCell::default() }
+        Self { credentials, made: RefCell::default(), outside: RefCell::default() }
     }
 
     /// Speaks TLS on `tcp` with a sidecar that must be `expected`; `server_name` says the app's port.
@@ -65,6 +71,60 @@ impl TlsClient {
             }
             Err(_) => Err(ErrorCode::ConnectTimeout),
         }
+    }
+
+    /// Speaks TLS on `tcp` for an app that does not, with a server outside the mesh.
+    pub async fn originate(
+        &self,
+        tcp: TcpStream,
+        origination: &Origination,
+        carries: Carries,
+    ) -> Result<Stream, ErrorCode> {
+        let host = origination.server_name.as_str();
+        let failed = |error: &dyn fmt::Display| {
+            tracing::warn!(host, %error, "TLS to a server outside the mesh failed");
+            ErrorCode::TlsFailed
+        };
+        let config = self.outside_config(origination, carries).map_err(|error| failed(&error))?;
+        let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(&error))?;
+        let session = UnbufferedClientConnection::new(config, name).map_err(|error| failed(&error))?;
+        let agreed = match timeout(HANDSHAKE_LIMIT, Box::pin(handshake(session, Peeked::from(tcp)))).await {
+            Ok(Ok(agreed)) => agreed,
+            Ok(Err(error)) if is_of_transport(&error) => return Err(ErrorCode::ConnectFailed),
+            Ok(Err(error)) => return Err(failed(&error)),
+            Err(_) => return Err(ErrorCode::ConnectTimeout),
+        };
+        // What it did not agree to it may not speak (RFC 9113 section 3.2).
+        if carries == Carries::Http2 && agreed.alpn.as_deref() != Some(carries.alpn()) {
+            return Err(failed(&"the server does not speak HTTP/2"));
+        }
+        Ok(agreed.stream.into())
+    }
+
+    fn outside_config(
+        &self,
+        origination: &Origination,
+        carries: Carries,
+    ) -> Result<Arc<ClientConfig>, CertError> {
+        let key = (origination.clone(), carries);
+        if let Some(config) = self.outside.borrow().get(&key) {
+            return Ok(Arc::clone(config));
+        }
+        let anchors = match origination.ca.as_str() {
+            "" => Vec::new(),
+            ca => pem::certificates(ca)?,
+        };
+        let alpn: &[&[u8]] = match carries {
+            Carries::Http1 | Carries::Http2 => &[carries.alpn()],
+            Carries::Tcp => &[],
+        };
+        let config = outside_client_config(&anchors, alpn)?;
+        let mut outside = self.outside.borrow_mut();
+        if outside.len() >= MOST_OUTSIDE {
+            outside.clear();
+        }
+        outside.insert(key, Arc::clone(&config));
+        Ok(config)
     }
 
     fn config(&self, expected: &SpiffeId, carries: Carries) -> Option<Arc<ClientConfig>> {

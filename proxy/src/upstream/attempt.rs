@@ -82,6 +82,10 @@ impl Attempts {
         if let Some(delay) = self.delay.take() {
             Box::pin(sleep(delay)).await;
         }
+        if let Some(egress) = cluster.egress() {
+            // Boxed, for most requests stay in the mesh.
+            Box::pin(egress.look_up(worker)).await;
+        }
         if self.slot.is_none()
             && let Some(room) = cluster.room()
         {

@@ -1,34 +1,35 @@
 //! The endpoints behind one destination, as a worker sees them: kept in step with the snapshot, drawn from by cost.
 
+mod asked;
+mod outside;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use http::HeaderName;
-use weft_core::balance::{self, Balancer, Load, Member, PeakEwma};
+use weft_core::balance::{Balancer, Load, Member, PeakEwma};
 use weft_core::breaker::{self, Ejection, Standing};
-use weft_core::fault::{self, Injected};
 use weft_core::hedge::{self, Latencies};
 use weft_core::model::{
-    BalancingPolicy, ConcurrencyMode, Endpoint, Fault, HashKey, Hedging, Protocol, QualifiedName,
-    RoutePolicy, Service, Traffic,
+    BalancingPolicy, ConcurrencyMode, Endpoint, HashKey, Hedging, Protocol, QualifiedName, RoutePolicy,
+    Service, Traffic,
 };
 use weft_core::plan::Plan;
 use weft_core::retry::budget_of;
 
 use super::bulkhead::{Bulkheads, Room};
+use super::egress::{Names, Outside};
 use super::extra::{Extra, Extras};
 use super::limiter::{Limiter, Limiters};
 use super::watch::Breakers;
 use super::{InFlight, Upstream};
-use crate::affinity::{self, Key};
 use crate::failure::ErrorCode;
 use crate::http::Planned;
-use crate::http::head::Fields;
 use crate::observe::Security;
 use crate::routing::Routing;
 use crate::state::{Known, Snapshot};
@@ -41,6 +42,8 @@ const DRAWS: usize = 4;
 pub enum Source {
     /// A service's port.
     Service(QualifiedName, u16),
+    /// A host that is one of a service's outside the mesh, called with the app's own TLS.
+    Host(QualifiedName, u16, Box<str>),
     /// A workload called by its own address.
     Workload(IpAddr, u16),
     /// The app behind this sidecar; for one caller alone, where it is called from that one's address.
@@ -60,6 +63,8 @@ pub struct Site {
     pub limiters: Limiters,
     /// What all workers may send beside what is asked for.
     pub extras: Extras,
+    /// Who says where hosts outside the mesh are.
+    pub names: Names,
 }
 
 /// The endpoints behind one destination.
@@ -93,6 +98,8 @@ struct State {
     /// The routes of the service; none: it has none.
     routing: Option<Routing>,
     upstreams: Vec<Rc<Upstream>>,
+    /// Where it is outside the mesh; none: it is inside.
+    outside: Option<Outside>,
     /// Who takes part; none: to be found out with the next choice.
     choice: Option<Choice>,
     /// Counts what breakers change, in all workers; none: there are no breakers.
@@ -132,6 +139,7 @@ impl Cluster {
                 latencies: None,
                 routing: None,
                 upstreams: Vec::new(),
+                outside: None,
                 choice: None,
                 changes: None,
             }),
@@ -147,7 +155,7 @@ impl Cluster {
     /// As metrics name it.
     pub fn label(&self) -> String {
         match &self.source {
-            Source::Service(name, _) => name.to_string(),
+            Source::Service(name, _) | Source::Host(name, ..) => name.to_string(),
             Source::Workload(address, _) => address.to_string(),
             Source::App(address, _) => address.to_string(),
         }
@@ -189,10 +197,11 @@ impl Cluster {
                     Some(ConcurrencyMode::Off) | None => None,
                 };
             }
-            Source::Service(name, port) => {
+            Source::Service(name, port) | Source::Host(name, port, _) => {
                 let Some(known) = snapshot.services.get(name) else {
                     state.generation = 0;
                     state.routing = None;
+                    state.outside = None;
                     return state.replace(Vec::new());
                 };
                 if state.generation == known.generation {
@@ -204,7 +213,13 @@ impl Cluster {
                 self.protocol.set(declared.map_or(Protocol::Detect, |declared| declared.protocol));
                 let places = known.endpoints.iter().filter_map(|e| Some((e, e.target_port(*port)?)));
                 state.adopt(&known.service, &self.site);
-                state.rebuild(&self.source, &self.site, places);
+                match &known.service.external {
+                    Some(external) => self.reach_out(&mut state, name, *port, external),
+                    None => {
+                        state.outside = None;
+                        state.rebuild(&self.source, &self.site, places);
+                    }
+                }
             }
             Source::Workload(address, port) => {
                 let Some(Known::Workload(known)) = snapshot.addresses.get(address) else {
@@ -236,39 +251,6 @@ impl Cluster {
     /// Whether requests may be refused because the app has enough of them.
     pub fn may_shed(&self) -> bool {
         self.state.borrow().limiter.is_some()
-    }
-
-    /// What tells a request from others, where equal ones are to go to the same endpoint.
-    pub fn key(&self, fields: &impl Fields, client: IpAddr, rng: &mut fastrand::Rng) -> Option<Key> {
-        let state = self.state.borrow();
-        let BalancingPolicy::ConsistentHash(key) = &state.traffic.balancing.policy else { return None };
-        let hash = match key {
-            HashKey::Header(_) => fields.first(state.hashed.as_ref()?).map(balance::hash)?,
-            HashKey::Cookie(cookie) => return Some(affinity::by_cookie(cookie, fields, rng)),
-            HashKey::SourceIp => match client.to_canonical() {
-                IpAddr::V4(v4) => balance::hash(&v4.octets()),
-                IpAddr::V6(v6) => balance::hash(&v6.octets()),
-            },
-        };
-        Some(Key { hash, told: None })
-    }
-
-    /// What a request is to be tried with. Where a route led it here, `called` is whom it was for; what holds of both, such
-    /// as a fault of the whole mesh, was drawn there, and is not drawn twice.
-    pub fn inject(&self, called: Option<&Self>, fields: &impl Fields, rng: &mut fastrand::Rng) -> Injected {
-        let state = self.state.borrow();
-        if state.traffic.faults.is_empty() {
-            return Injected::default();
-        }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let has = |name: &str, value: &str| {
-            name.parse::<HeaderName>()
-                .is_ok_and(|name| fields.all(&name).any(|found| found == value.as_bytes()))
-        };
-        let drawn = called.map(|called| called.state.borrow());
-        let is_new =
-            |fault: &&Fault| drawn.as_ref().is_none_or(|drawn| !drawn.traffic.faults.contains(fault));
-        fault::inject(state.traffic.faults.iter().filter(is_new), has, now, rng)
     }
 
     /// What holds for a request of this method that falls under a route's rule, or none. It counts as asked for.
@@ -313,7 +295,7 @@ impl Cluster {
     fn name(&self) -> Option<QualifiedName> {
         match &self.source {
             Source::Service(name, _) => Some(name.clone()),
-            Source::Workload(..) | Source::App(..) => None,
+            Source::Host(..) | Source::Workload(..) | Source::App(..) => None,
         }
     }
 
@@ -332,6 +314,12 @@ impl Cluster {
     ) -> Result<InFlight, ErrorCode> {
         let state = &mut *self.state.borrow_mut();
         let now = Instant::now();
+        if let (Some(outside), Source::Service(name, _) | Source::Host(name, ..)) =
+            (&state.outside, &self.source)
+            && outside.has_moved()
+        {
+            state.spread(&self.source, &self.site, name);
+        }
         let changes = state.changes.as_ref().map_or(0, |changes| changes.load(Ordering::Acquire));
         if state.choice.as_ref().is_none_or(|choice| choice.changes != changes || choice.is_stale(now)) {
             state.choice = Some(state.rebalance(&self.site.zone, changes, now, rng));
@@ -411,16 +399,21 @@ impl State {
             .drain(..)
             .filter_map(|upstream| Some((upstream.endpoint.as_ref()?.workload.clone(), upstream)))
             .collect();
+        let origination = self.outside.as_ref().and_then(|outside| outside.origination.clone());
         // Among the first that are heard of nobody is a newcomer.
         let since = (!before.is_empty()).then_some(now);
         let upstreams = places.map(|(endpoint, port)| match before.remove(&endpoint.workload) {
-            Some(kept) if kept.endpoint.as_ref().is_some_and(|of| of.is_same_place(endpoint)) => {
+            Some(kept)
+                if kept.endpoint.as_ref().is_some_and(|of| of.is_same_place(endpoint))
+                    && kept.origination == origination =>
+            {
                 kept.heed_health(endpoint, now);
                 kept
             }
             _ => {
-                let new = Upstream::of_endpoint(endpoint, port, typical, now);
+                let mut new = Upstream::of_endpoint(endpoint, port, typical, now);
                 new.since.set(since);
+                new.origination.clone_from(&origination);
                 Rc::new(new)
             }
         });

@@ -4,6 +4,7 @@ mod attempt;
 mod bulkhead;
 mod cluster;
 mod dial;
+mod egress;
 mod extra;
 mod hedge;
 pub mod http1;
@@ -23,12 +24,13 @@ use tokio::time::timeout;
 use weft_certs::sni;
 use weft_core::balance::{self, PeakEwma};
 use weft_core::breaker::Verdict;
-use weft_core::model::{Endpoint, SpiffeId};
+use weft_core::model::{Endpoint, Origination, SpiffeId};
 
 pub use attempt::{Attempts, Opened, open};
 pub use bulkhead::{Berth, Bulkheads, Slot};
 pub use cluster::{Cluster, Site, Source};
 pub use dial::{Dialer, may_dial_as_others};
+pub use egress::Names;
 pub use extra::Extras;
 pub use hedge::Hedge;
 pub use limiter::Limiters;
@@ -54,6 +56,8 @@ pub struct Upstream {
     /// Whose address it is called from; none: our own.
     caller: Option<IpAddr>,
     secure: Option<Secure>,
+    /// TLS that we speak for the app, where it is outside the mesh.
+    origination: Option<Rc<Origination>>,
     weight: u32,
     /// What tells it from others of the same service, the same in all sidecars.
     id: u64,
@@ -94,6 +98,7 @@ impl Upstream {
             addresses,
             caller: None,
             secure,
+            origination: None,
             weight: endpoint.weight,
             id: balance::hash(endpoint.workload.to_string().as_bytes()),
             since: Cell::default(),
@@ -114,6 +119,7 @@ impl Upstream {
             addresses: vec![address],
             caller,
             secure: None,
+            origination: None,
             weight: 1,
             id: 0,
             since: Cell::default(),
@@ -135,7 +141,11 @@ impl Upstream {
     /// How the hop to it is protected; the way to our own app is no hop.
     pub fn security(&self) -> Option<Security> {
         self.endpoint.as_ref()?;
-        Some(if self.secure.is_some() { Security::Mutual } else { Security::Plaintext })
+        Some(match (&self.secure, &self.origination) {
+            (Some(_), _) => Security::Mutual,
+            (None, Some(_)) => Security::Server,
+            (None, None) => Security::Plaintext,
+        })
     }
 
     /// What its checks say now. One that works again came back just now.
@@ -186,9 +196,10 @@ impl Upstream {
     }
 
     async fn secure(&self, worker: &Worker, tcp: TcpStream, carries: Carries) -> Result<Stream, ErrorCode> {
-        match &self.secure {
-            None => Ok(tcp.into()),
-            Some(secure) => {
+        match (&self.secure, &self.origination) {
+            (None, None) => Ok(tcp.into()),
+            (None, Some(origination)) => worker.tls_client.originate(tcp, origination, carries).await,
+            (Some(secure), _) => {
                 let name = secure.server_name.clone();
                 worker.tls_client.connect(tcp, &secure.expected, name, carries, &worker.ties).await
             }

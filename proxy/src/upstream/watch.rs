@@ -123,7 +123,7 @@ fn named(
     phase: Phase,
 ) -> Option<Listed> {
     let (destination, port) = match source {
-        Source::Service(service, port) => (service.clone(), *port),
+        Source::Service(service, port) | Source::Host(service, port, _) => (service.clone(), *port),
         Source::Workload(_, port) => (workload.clone(), *port),
         Source::App(..) => return None,
     };

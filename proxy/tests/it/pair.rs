@@ -197,6 +197,7 @@ impl Pair {
             ports: vec![ServicePort { port: PORT, name: String::new(), protocol }],
             traffic: Box::new(self.traffic.clone()),
             routes: Vec::new(),
+            external: None,
         };
         let endpoints = endpoints.into_iter().map(Arc::new).collect();
         let known = KnownService {

@@ -61,6 +61,7 @@ impl Alone {
             ports,
             traffic: Default::default(),
             routes: Vec::new(),
+            external: None,
         };
         let known = KnownService {
             service,

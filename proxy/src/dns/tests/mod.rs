@@ -275,6 +275,7 @@ fn service(
 ) -> Arc<KnownService> {
     let service = Service {
         routes: Vec::new(),
+        external: None,
         name: name.parse().unwrap(),
         addresses: parse(addresses),
         ports,

@@ -10,6 +10,7 @@ mod reply;
 
 pub use name::Name;
 pub use query::{Edns, Query, Unreadable};
+pub(super) use records::addresses;
 pub use records::{Answer, fit};
 pub(super) use reply::{Owner, Reply, bare};
 
@@ -52,6 +53,10 @@ pub(super) mod kind {
     pub(in crate::dns) const AAAA: u16 = 28;
     /// Host and port of a service (RFC 2782).
     pub(in crate::dns) const SRV: u16 = 33;
+    /// How a service is best reached, the latter by HTTP (RFC 9460).
+    pub(in crate::dns) const SVCB: u16 = 64;
+    /// See [`SVCB`].
+    pub(in crate::dns) const HTTPS: u16 = 65;
     /// What EDNS says (RFC 6891).
     pub(in crate::dns) const OPT: u16 = 41;
     /// A zone's changes, and a whole zone: many messages.

@@ -1,7 +1,9 @@
 //! The records of a message, walked without being understood; what an answer says of its lifetime; and what is cut off
 //! one that is too long.
 
-use super::{HEADER, Header, Malformed, Name, Query, Rcode, Reader, flag, kind, overwrite};
+use std::net::IpAddr;
+
+use super::{HEADER, Header, IN, Malformed, Name, Query, Rcode, Reader, flag, kind, overwrite};
 
 /// Where a record stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
@@ -57,6 +59,23 @@ fn read<'a>(reader: &mut Reader<'a>, section: Section) -> Result<Record<'a>, Mal
     let length = reader.u16()?;
     let data = reader.take(length.into())?;
     Ok(Record { section, kind, class, ttl, of_root, data, start, ttl_at, end: reader.at })
+}
+
+/// The addresses that an answer gives, each with how many seconds it holds; the question ends at `at`.
+pub(in crate::dns) fn addresses(message: &[u8], at: usize) -> Vec<(IpAddr, u32)> {
+    let Ok(header) = Header::read(message) else { return Vec::new() };
+    let answers = records(message, at, header.counts).map_while(Result::ok);
+    let answers = answers.filter(|record| record.section == Section::Answer && record.class == IN);
+    let address = |record: Record<'_>| {
+        let ip = match record.kind {
+            kind::A => IpAddr::from(<[u8; 4]>::try_from(record.data).ok()?),
+            kind::AAAA => IpAddr::from(<[u8; 16]>::try_from(record.data).ok()?),
+            _ => return None,
+        };
+        // With the highest bit set it is zero (RFC 2181 section 8).
+        Some((ip, if record.ttl >> 31 == 0 { record.ttl } else { 0 }))
+    };
+    answers.filter_map(address).collect()
 }
 
 /// An answer to a question, read as far as it takes to keep it for a while.
