@@ -77,3 +77,42 @@ fn jwt() {
         assert!(said.contains(line), "{line}: {said}");
     }
 }
+
+/// The number that stands behind these words; 0 where there are none.
+fn number(said: &str, after: &str) -> u32 {
+    let rest = said.split_once(after).map_or("", |(_, rest)| rest);
+    rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or_default()
+}
+
+#[test]
+fn canary() {
+    let Some(said) = run("canary") else { return };
+    let parts: Vec<_> = said.split("of 20").collect();
+    let [_, everyone, testers, done] = parts.as_slice() else { panic!("{said}") };
+    let (one, two) = (number(everyone, "v1: "), number(everyone, "v2: "));
+    // Five standard deviations.
+    assert!(one + two == 200 && two.abs_diff(20) < 21, "{said}");
+    for part in [testers, done] {
+        assert!(part.contains("v2: 20") && !part.contains("v1:"), "{said}");
+    }
+}
+
+#[test]
+fn fault_injection() {
+    let Some(said) = run("fault-injection") else { return };
+    for line in [
+        "as ever:         200 - fast",
+        "x-chaos: slow:   200 - slow",
+        "x-chaos: fail:   503 fault-injected fast",
+        "without a fault: 200 - fast",
+    ] {
+        assert!(said.contains(line), "{line}\n{said}");
+    }
+}
+
+#[test]
+fn mirror() {
+    let Some(said) = run("mirror") else { return };
+    assert!(said.contains("callers saw 50 times 200"), "{said}");
+    assert_eq!(number(&said, "the next version was asked "), 50, "{said}");
+}
