@@ -157,6 +157,9 @@ impl Configuration {
         if !outcome.problems.is_empty() {
             return Ok(outcome);
         }
+        let resources: Vec<_> = next.applied.values().cloned().collect();
+        let ties = self.world.read(|known| known.ties(APPLIED, &resources, &keys));
+        outcome.notes.extend(ties.iter().map(ToString::to_string));
         outcome.changes = keys.iter().map(|key| compare(key, &state.applied, &next.applied)).collect();
         if mode == Mode::Commit {
             self.commit(&mut state, next, &mut outcome, RevisionSource::Apply, author).await?;

@@ -23,6 +23,11 @@ pub fn routes(world: &World, service: &QualifiedName, ports: &[ServicePort]) -> 
     routes.into_iter().map(|(_, route)| route).collect()
 }
 
+/// Whether of two routes that say the same this one holds: the older, else the first by name.
+pub(crate) fn goes_first(one: &Resource, other: &Resource) -> bool {
+    (age(one), &one.namespace, &one.name) <= (age(other), &other.namespace, &other.name)
+}
+
 /// When a route was made; what does not say so is younger than what does.
 fn age(resource: &Resource) -> (bool, Option<jiff::Timestamp>) {
     let text = resource.document.pointer("/metadata/creationTimestamp").and_then(serde_json::Value::as_str);

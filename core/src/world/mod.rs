@@ -8,6 +8,7 @@ mod check;
 mod fold;
 mod policies;
 mod routes;
+mod ties;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -225,6 +225,50 @@ fn what_leads_to_another_namespace_needs_its_leave() {
 }
 
 #[test]
+fn rules_that_say_the_same_are_told_of_where_the_later_one_stands() {
+    let http = |name: &str, more: &str, rules: &str| {
+        format!(
+            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}{more}}}\nspec:\n  \
+             parentRefs: [{{group: \"\", kind: Service, name: s}}]\n  rules:\n{rules}"
+        )
+    };
+    let rule =
+        |matches: &str| format!("  - {{matches: [{matches}], backendRefs: [{{name: b, port: 80}}]}}\n");
+    let check = |text: &str, expected: &[&str]| {
+        let resources = read_text(text).resources;
+        let keys: Vec<_> = resources.iter().map(|resource| resource.key()).collect();
+        let notes = world().ties("apply", &resources, &keys);
+        let notes: Vec<_> = notes.iter().map(ToString::to_string).collect();
+        let fits = notes.len() == expected.len()
+            && notes.iter().zip(expected).all(|(note, words)| note.contains(words));
+        assert!(fits, "{text}\n{notes:#?}");
+    };
+    let (root, a) = (rule("{path: {value: /}}"), rule("{path: {value: /a}}"));
+    check(&http("x", "", &(root.clone() + &a)), &[]);
+    // Within one route, in other words, and against another.
+    check(
+        &http("x", "", &(root.clone() + &rule("{}"))),
+        &[
+            "f.yaml:9: this is also the match of HTTPRoute default/x at f.yaml:8; calls go by that at f.yaml:8",
+        ],
+    );
+    let both = http("y", "", &a) + &http("x", "", &a);
+    check(
+        &both,
+        &[
+            "f.yaml:8: this is also the match of HTTPRoute default/x at f.yaml:16; calls go by that at f.yaml:16",
+        ],
+    );
+    check(&(http("y", "", &a) + &http("x", ", namespace: shop", &a)), &[]);
+    let headers = |names: [&str; 2]| {
+        let field = |name: &str| format!("{{name: {name}, value: v}}");
+        rule(&format!("{{headers: [{}, {}]}}", field(names[0]), field(names[1])))
+    };
+    check(&http("x", "", &(headers(["a", "b"]) + &headers(["b", "a"]))), &["f.yaml:9"]);
+    check(&http("x", "", &(headers(["a", "b"]) + &headers(["b", "c"]))), &[]);
+}
+
+#[test]
 fn a_route_touches_the_services_that_it_is_for_before_and_after() {
     use weft_core::model::ResourceName;
     let to = |service: &str| {
