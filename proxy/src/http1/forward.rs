@@ -1,6 +1,7 @@
 //! What becomes of a request: it is carried to an endpoint, answered or refused by the mesh, or its connection becomes
 //! something else.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use http::Response;
@@ -21,7 +22,7 @@ use crate::session::{Answer, Ruling, Session};
 use crate::stream::{Reset as _, Stream};
 use crate::tcp;
 use crate::ties::Tie;
-use crate::upstream::InFlight;
+use crate::upstream::{Cluster, InFlight};
 
 /// A request whose head has been read.
 #[derive(Debug)]
@@ -63,7 +64,7 @@ pub(super) async fn forward(
 ) -> After {
     let Ruling { verdict, exchange, grpc, tie } = ruling;
     let (code, fields) = match verdict {
-        Ok(cluster) => match Journey::new(session, caller, &mut request, &exchange, &cluster).run().await {
+        Ok(cluster) => match carry(session, caller, &mut request, &exchange, &cluster).await {
             Ok(Passed::On(after)) => return after,
             Ok(Passed::Into(server, greeting, flight)) => {
                 return After::Tunnel(Box::new(Tunnel { server, greeting, exchange, tie, _flight: flight }));
@@ -80,6 +81,17 @@ pub(super) async fn forward(
     let is_sound = !matches!(code, ErrorCode::BadRequest | ErrorCode::HeaderTooLarge);
     let persists = is_sound && may_persist(session, &request.terms) && ends_here(caller, &request);
     caller.say(Refusal { code, fields: fields.as_ref(), terms, grpc, persists }).await
+}
+
+async fn carry(
+    session: &Session,
+    caller: &mut Caller,
+    request: &mut Request,
+    exchange: &Exchange,
+    cluster: &Rc<Cluster>,
+) -> Result<Passed, ErrorCode> {
+    let mut journey = Journey::new(session, caller, request, exchange, cluster);
+    journey.run().await
 }
 
 /// Answers in the mesh's name where nothing is wrong.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use weft_core::retry::Failed;
 
+use super::Malformed;
 use super::buffer::Buffer;
 use super::connection::{After, Caller};
 use super::forward::{Request, may_persist};
@@ -79,7 +80,7 @@ impl<'a> Journey<'a> {
     }
 
     /// Sends the request until an endpoint has answered it, or none will.
-    pub(super) async fn run(mut self) -> Result<Passed, ErrorCode> {
+    pub(super) async fn run(&mut self) -> Result<Passed, ErrorCode> {
         let mut link = self.link().await?;
         loop {
             let next = match self.transit(&mut link).await {
@@ -95,7 +96,12 @@ impl<'a> Journey<'a> {
                 }
                 Outcome::Slow => Box::pin(self.race(link)).await,
                 Outcome::InVain(vain, status) => Box::pin(self.in_vain(link, vain, status)).await,
-                outcome => return Ok(Passed::On(self.conclude(outcome, link).await)),
+                outcome => {
+                    return Ok(Passed::On(match self.conclude(outcome, link) {
+                        Concluded::With(after) => after,
+                        Concluded::Malformed(malformed) => self.turn_away(malformed).await,
+                    }));
+                }
             };
             match next {
                 Next::Link(next) => link = *next,
@@ -228,11 +234,12 @@ impl<'a> Journey<'a> {
         .await
     }
 
-    /// After an exchange that was begun to be answered, or whose caller is gone.
-    async fn conclude(self, outcome: Outcome, link: Link) -> After {
+    /// After an exchange that was begun to be answered, or whose caller is gone. Not a future of its own: what it is given
+    /// would be moved into it.
+    fn conclude(&mut self, outcome: Outcome, link: Link) -> Concluded {
         let Self { caller, request, exchange, .. } = self;
         let Link { flight, server, .. } = link;
-        match outcome {
+        Concluded::With(match outcome {
             Outcome::Answered { persists, server_persists } => {
                 exchange.response_ended();
                 if server_persists {
@@ -252,12 +259,7 @@ impl<'a> Journey<'a> {
             Outcome::CallerGone(malformed) => {
                 server.stream.reset();
                 match malformed {
-                    Some(malformed) if !exchange.has_response() => {
-                        exchange.refused(malformed.code().status(), malformed.code());
-                        let terms = Some(&request.terms);
-                        let code = malformed.code();
-                        caller.say(Refusal { code, fields: None, terms, grpc: false, persists: false }).await
-                    }
+                    Some(malformed) if !exchange.has_response() => return Concluded::Malformed(malformed),
                     _ => After::Broken,
                 }
             }
@@ -272,8 +274,23 @@ impl<'a> Journey<'a> {
             | Outcome::Failed(..)
             | Outcome::InVain(..)
             | Outcome::Slow => After::Broken,
-        }
+        })
     }
+
+    /// What the caller sends is no body.
+    async fn turn_away(&mut self, malformed: Malformed) -> After {
+        let code = malformed.code();
+        self.exchange.refused(code.status(), code);
+        let terms = Some(&self.request.terms);
+        self.caller.say(Refusal { code, fields: None, terms, grpc: false, persists: false }).await
+    }
+}
+
+/// How an exchange ended.
+enum Concluded {
+    With(After),
+    /// In what is to be refused.
+    Malformed(Malformed),
 }
 
 /// Whether nobody can have seen what was sent on a connection that ended without an answer.
