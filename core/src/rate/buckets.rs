@@ -79,12 +79,18 @@ fn among(group: &[Bucket], key: u64, now: u64) -> &FullAt {
         let fullest = group.iter().min_by_key(|bucket| bucket.full_at.load(Ordering::Relaxed));
         let Some(fullest) = fullest else { return &NOWHERE };
         let before = fullest.key.load(Ordering::Relaxed);
-        let took = fullest.key.compare_exchange(before, key, Ordering::Relaxed, Ordering::Relaxed);
-        if took.is_ok() {
-            if fullest.full_at.load(Ordering::Relaxed) > now {
+        // Of two threads that take places for one key, at least one sees the other's.
+        if fullest.key.compare_exchange(before, key, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
+            // A place that was no one's is full; the one before may have used up this one.
+            if before != 0 && fullest.full_at.load(Ordering::Relaxed) > now {
                 fullest.full_at.store(0, Ordering::Relaxed);
             }
-            return &fullest.full_at;
+            let is_second =
+                |bucket: &Bucket| bucket.key.load(Ordering::SeqCst) == key && !std::ptr::eq(bucket, fullest);
+            if !group.iter().any(is_second) {
+                return &fullest.full_at;
+            }
+            fullest.key.store(0, Ordering::Relaxed);
         }
         // Another thread was first, perhaps for the same key.
     }
