@@ -11,8 +11,8 @@ use std::net::IpAddr;
 use crate::host::Host;
 use crate::jwt::Claims;
 use crate::model::{
-    AccessAction, AccessMode, AccessPolicy, AccessRule, AuthorizationDefault, Mesh, MtlsMode, QualifiedName,
-    SpiffeId,
+    AccessAction, AccessMode, AccessPolicy, AccessRule, AuthorizationDefault, Callers, Mesh, MtlsMode,
+    QualifiedName, SpiffeId,
 };
 use crate::path::Path;
 use matching::Holds;
@@ -173,6 +173,11 @@ fn denying(policies: &[AccessPolicy], call: &Call<'_>) -> Denial {
 /// Whether one of these rules is, or may be, about a call.
 pub(crate) fn may_be_about(rules: &[AccessRule], call: &Call<'_>) -> bool {
     matching::any_rule(rules, call) != Holds::No
+}
+
+/// Whether a workload of this identity is one of these callers, as far as its identity tells; where none are said, all are.
+pub fn is_among(identity: &SpiffeId, callers: &[Callers]) -> bool {
+    matching::is_among(identity, callers)
 }
 
 fn is_about(policy: &AccessPolicy, port: u16) -> bool {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::model::{Abort, Fault};
+use crate::authorize;
+use crate::model::{Abort, Fault, SpiffeId};
 
 /// What is done to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,6 +20,11 @@ impl Injected {
     pub fn or(self, other: Self) -> Self {
         Self { delay: self.delay.or(other.delay), abort: self.abort.or(other.abort) }
     }
+}
+
+/// Whether a fault is for calls of this identity; none: it is not known yet who calls.
+pub fn is_for(fault: &Fault, caller: Option<&SpiffeId>) -> bool {
+    fault.from.is_empty() || caller.is_some_and(|caller| authorize::is_among(caller, &fault.from))
 }
 
 /// Draws the faults of a request whose headers `has` says to have a value or not, at `now` (Unix time). Of several faults
@@ -53,6 +59,7 @@ mod tests {
     fn fault() -> Fault {
         let abort = Abort { status: 503, grpc_status: 14 };
         Fault {
+            from: Vec::new(),
             headers: vec![("x-chaos".into(), "1".into())],
             delay: Some((Duration::from_secs(2), Ratio::percent(10))),
             abort: Some((abort, Ratio::percent(50))),
@@ -83,6 +90,27 @@ mod tests {
         assert!(!aborts(false, 999));
         assert!(!aborts(true, 1_000));
         assert_eq!(inject([], |_, _| true, Duration::ZERO, &mut rng), Injected::default());
+    }
+
+    #[test]
+    fn a_fault_is_for_the_callers_that_it_names() {
+        use crate::model::{Callers, Selection};
+        let accounts = |names: &[&str]| Selection {
+            one_of: names.iter().map(|name| name.parse().unwrap()).collect(),
+            none_of: Vec::new(),
+        };
+        let of = |names: &[&str]| Callers { service_accounts: accounts(names), ..Callers::default() };
+        let web: SpiffeId = "spiffe://mesh.local/ns/default/sa/web".parse().unwrap();
+        for (from, expected) in [
+            (vec![], true),
+            (vec![of(&["default/web"])], true),
+            (vec![of(&["shop/web", "default/other"])], false),
+            (vec![of(&["shop/web"]), of(&["default/web"])], true),
+        ] {
+            let fault = Fault { from, ..fault() };
+            assert_eq!(is_for(&fault, Some(&web)), expected, "{fault:?}");
+            assert_eq!(is_for(&fault, None), fault.from.is_empty());
+        }
     }
 
     #[test]

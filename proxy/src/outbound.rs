@@ -329,14 +329,14 @@ impl Requests {
     ) -> Result<Rc<Cluster>, Answer> {
         self.cluster.refresh(&worker.discovery.peek());
         // A fault strikes what was asked, not what a route makes of it.
-        let mut injected = self.cluster.inject(None, head.fields(), &mut worker.rng.borrow_mut());
+        let mut injected = self.cluster.inject(None, head.fields(), worker);
         let cluster = match self.scope {
             Scope::Service => routing::request(worker, &self.cluster, head, exchange)?,
             Scope::Backend => Rc::clone(&self.cluster),
         };
         if !Rc::ptr_eq(&cluster, &self.cluster) {
             let called = Some(&*self.cluster);
-            injected = injected.or(cluster.inject(called, head.fields(), &mut worker.rng.borrow_mut()));
+            injected = injected.or(cluster.inject(called, head.fields(), worker));
         }
         exchange.held_up(injected.delay);
         match injected.abort {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
-use weft_core::model::Name;
+use weft_core::model::{Name, SpiffeId};
 use weft_pods::intercept;
 use weft_runtime::drain::{self, DrainWatch};
 use weft_runtime::task;
@@ -324,6 +324,11 @@ impl Worker {
                 cluster
             }
         }
+    }
+
+    /// Who we are; none before the first certificate.
+    pub fn own_identity(&self) -> Option<SpiffeId> {
+        self.credentials.current().map(|(_, credentials)| credentials.identity().clone())
     }
 
     /// The namespace that we are in; none before the first certificate.

@@ -35,6 +35,22 @@ spec:
 ---
 apiVersion: weft.mesh/v1alpha1
 kind: FaultInjection
+metadata: {name: others}
+spec:
+  targetRef: {kind: Service, name: orders}
+  match: {from: [{serviceAccounts: [web, shop/client]}, {namespaces: [shop]}]}
+  abort: {status: 500}
+---
+apiVersion: weft.mesh/v1alpha1
+kind: FaultInjection
+metadata: {name: ours}
+spec:
+  targetRef: {kind: Service, name: orders}
+  match: {from: [{serviceAccounts: [client]}], headers: [{name: x-chaos, value: ours}]}
+  abort: {status: 451}
+---
+apiVersion: weft.mesh/v1alpha1
+kind: FaultInjection
 metadata: {name: over}
 spec:
   targetRef: {kind: Service, name: orders}
@@ -51,6 +67,9 @@ spec:
         assert_eq!(sent.count(), 0, "it was never sent");
         let grpc = get(&client, orders, "x-chaos: abort\r\ncontent-type: application/grpc\r\n");
         assert_eq!((grpc.status, grpc.header("grpc-status")), (200, Some("2")));
+
+        assert_eq!(get(&client, orders, "x-chaos: ours\r\n").status, 451);
+        assert_eq!(sent.count(), 0, "it was never sent either");
 
         let begun = Instant::now();
         assert_eq!(get(&client, orders, "x-chaos: delay\r\n").text(), "ok");

@@ -1,6 +1,8 @@
 //! Whether a rule is about a call. What cannot be known of a call is neither yes nor no, so that an Allow does not let it
 //! in and a Deny does not let it pass.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use super::{Asked, Call, Peer};
 use crate::jwt::Claims;
 use crate::model::{
@@ -49,6 +51,12 @@ pub(super) fn policy(rules: &AccessRules, call: &Call<'_>) -> Holds {
 /// Whether one of these rules is about the call.
 pub(super) fn any_rule(rules: &[AccessRule], call: &Call<'_>) -> Holds {
     any(rules, |rule| self::rule(rule, call))
+}
+
+pub(super) fn is_among(identity: &SpiffeId, wanted: &[Callers]) -> bool {
+    let peer = Peer::Known(identity.clone());
+    let call = Call { peer: &peer, address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), port: 0, request: None };
+    any_or_yes(wanted, |callers| self::callers(callers, &call)) == Holds::Yes
 }
 
 fn rule(rule: &AccessRule, call: &Call<'_>) -> Holds {

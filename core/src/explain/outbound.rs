@@ -3,6 +3,7 @@
 use super::question::Asked;
 use super::{Candidate, Decision, Explanation, Question};
 use crate::compile;
+use crate::fault;
 use crate::host::Host;
 use crate::manifest::{Kind, Resource, ResourceKey, Spec};
 use crate::model::{
@@ -163,11 +164,13 @@ fn strikes(
     told: &mut Explanation,
 ) -> bool {
     let Some(head) = head else { return false };
+    let caller = question.identity(world);
     for resource in world.policies(service) {
         let Spec::FaultInjection(spec) = &resource.spec else { continue };
         let fault = &spec.fault;
         let is_meant =
             fault.headers.iter().all(|(name, value)| head.has(name, &|found| found == value.as_bytes()));
+        let is_meant = is_meant && fault::is_for(fault, Some(&caller));
         if !is_meant || fault.expires.is_some_and(|end| end <= question.now) {
             continue;
         }

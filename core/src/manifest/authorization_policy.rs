@@ -71,6 +71,24 @@ fn callers(field: &Field<'_>, namespace: &Name) -> Option<Callers> {
     })
 }
 
+/// Who calls, as far as the caller itself can tell.
+pub(super) fn read_workloads(field: &Field<'_>, namespace: &Name) -> Vec<Callers> {
+    const FIELDS: [&str; 4] = ["serviceAccounts", "notServiceAccounts", "namespaces", "notNamespaces"];
+    list(field, |field| {
+        let object = field.object(&FIELDS)?;
+        says_something(field);
+        Some(Callers {
+            service_accounts: selection(&object, "serviceAccounts", "notServiceAccounts", |field| {
+                account(field, namespace)
+            }),
+            namespaces: selection(&object, "namespaces", "notNamespaces", |field| {
+                field.parse("write a namespace, or the beginning of one and '*'")
+            }),
+            ..Callers::default()
+        })
+    })
+}
+
 fn operations(field: &Field<'_>) -> Option<Operations> {
     const FIELDS: [&str; 8] =
         ["ports", "notPorts", "methods", "notMethods", "paths", "notPaths", "hosts", "notHosts"];

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::authorization_policy;
 use super::decode::{Field, Object};
 use super::document::Places;
 use super::target::{self, TargetKind};
@@ -28,7 +29,9 @@ pub(super) fn read(
 ) -> Option<FaultInjectionSpec> {
     let object = spec.object(&["targetRef", "match", "delay", "abort", "expires"])?;
     let target = target::read(&object, namespace, &TARGETS, places);
-    let matched = object.field("match").and_then(|field| field.object(&["headers"]));
+    let matched = object.field("match").and_then(|field| field.object(&["headers", "from"]));
+    let from = matched.as_ref().and_then(|matched| matched.field("from"));
+    let from = from.zip(namespace).map(|(from, own)| authorization_policy::read_workloads(&from, own));
     let headers = matched.and_then(|matched| matched.field("headers")).and_then(|list| list.list());
     let headers = headers.unwrap_or_default().iter().filter_map(header).collect();
     let (delay, abort) = (object.field("delay"), object.field("abort"));
@@ -39,6 +42,7 @@ pub(super) fn read(
         );
     }
     let fault = Fault {
+        from: from.unwrap_or_default(),
         headers,
         delay: delay.and_then(|field| read_delay(&field)),
         abort: abort.and_then(|field| read_abort(&field)),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{HealthCheck, Hedging, Ratio, Retries};
+use super::{Callers, HealthCheck, Hedging, Ratio, Retries};
 
 /// How a service is to be called.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -147,6 +147,8 @@ impl Default for Bulkhead {
 /// A fault that callers are tried with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
+    /// Whose requests; none are said: everyone's.
+    pub from: Vec<Callers>,
     /// The headers that a request must have, lower-case, each with its value.
     pub headers: Vec<(String, String)>,
     /// It is held up for so long, so often.

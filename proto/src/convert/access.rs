@@ -42,7 +42,7 @@ pub(super) fn rule(wire: &v1::AccessRule) -> Result<model::AccessRule, ConvertEr
     })
 }
 
-fn callers(wire: &v1::Callers) -> Result<model::Callers, ConvertError> {
+pub(super) fn callers(wire: &v1::Callers) -> Result<model::Callers, ConvertError> {
     Ok(model::Callers {
         principals: selection("principals", wire.principals.as_ref())?,
         service_accounts: selection("service_accounts", wire.service_accounts.as_ref())?,
@@ -107,14 +107,19 @@ impl From<&model::AccessPolicy> for v1::AccessPolicy {
     }
 }
 
-impl From<&model::AccessRule> for v1::AccessRule {
-    fn from(rule: &model::AccessRule) -> Self {
-        let callers = |callers: &model::Callers| v1::Callers {
+impl From<&model::Callers> for v1::Callers {
+    fn from(callers: &model::Callers) -> Self {
+        Self {
             principals: written(&callers.principals),
             service_accounts: written(&callers.service_accounts),
             namespaces: written(&callers.namespaces),
             cidrs: written(&callers.cidrs),
-        };
+        }
+    }
+}
+
+impl From<&model::AccessRule> for v1::AccessRule {
+    fn from(rule: &model::AccessRule) -> Self {
         let operations = |operations: &model::Operations| v1::Operations {
             ports: written(&operations.ports),
             methods: written(&operations.methods),
@@ -129,7 +134,7 @@ impl From<&model::AccessRule> for v1::AccessRule {
             v1::Condition { header, claim, values: written(&condition.values) }
         };
         Self {
-            from: rule.from.iter().map(callers).collect(),
+            from: rule.from.iter().map(Into::into).collect(),
             to: rule.to.iter().map(operations).collect(),
             when: rule.when.iter().map(condition).collect(),
         }

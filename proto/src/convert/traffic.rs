@@ -6,6 +6,7 @@ use weft_core::model;
 use weft_core::model::{BalancingPolicy, HashCookie, HashKey, Locality, Ratio};
 
 use super::ConvertError;
+use super::access::callers;
 use crate::v1;
 use crate::v1::balancing::Policy;
 use crate::v1::hash_key::Of;
@@ -211,6 +212,7 @@ impl TryFrom<v1::Fault> for model::Fault {
             Ok::<_, ConvertError>((model::Abort { status, grpc_status }, aborted))
         };
         Ok(Self {
+            from: wire.from.iter().map(callers).collect::<Result<_, _>>()?,
             headers: wire.headers.into_iter().map(|header| (header.name, header.value)).collect(),
             delay: wire.delay_ms.map(|ms| (Duration::from_millis(ms), delayed)),
             abort: wire.abort_status.map(abort).transpose()?,
@@ -226,6 +228,7 @@ impl From<&model::Fault> for v1::Fault {
             |(name, value): &(String, String)| v1::HeaderValue { name: name.clone(), value: value.clone() };
         let abort = fault.abort.map(|(abort, _)| abort);
         Self {
+            from: fault.from.iter().map(Into::into).collect(),
             headers: fault.headers.iter().map(header).collect(),
             delay_ms: fault.delay.map(|(delay, _)| milliseconds(delay)),
             delayed_per_million: share(fault.delay.map(|(_, share)| share)),
@@ -315,6 +318,13 @@ mod tests {
                 retries: None,
                 hedging: None,
                 faults: vec![model::Fault {
+                    from: vec![model::Callers {
+                        namespaces: model::Selection {
+                            one_of: vec![model::TextPattern::Exact("shop".into())],
+                            none_of: Vec::new(),
+                        },
+                        ..model::Callers::default()
+                    }],
                     headers: vec![("x-chaos".into(), "1".into())],
                     delay: Some((Duration::from_secs(2), Ratio::percent(10))),
                     abort: Some((model::Abort { status: 503, grpc_status: 14 }, Ratio::percent(5))),

@@ -11,6 +11,7 @@ use weft_core::model::{BalancingPolicy, Fault, HashKey};
 use super::Cluster;
 use crate::affinity::{self, Key};
 use crate::http::head::Fields;
+use crate::worker::Worker;
 
 impl Cluster {
     /// What tells a request from others, where equal ones are to go to the same endpoint.
@@ -30,7 +31,7 @@ impl Cluster {
 
     /// What a request is to be tried with. Where a route led it here, `called` is whom it was for; what holds of both, such
     /// as a fault of the whole mesh, was drawn there, and is not drawn twice.
-    pub fn inject(&self, called: Option<&Self>, fields: &impl Fields, rng: &mut fastrand::Rng) -> Injected {
+    pub fn inject(&self, called: Option<&Self>, fields: &impl Fields, worker: &Worker) -> Injected {
         let state = self.state.borrow();
         if state.traffic.faults.is_empty() {
             return Injected::default();
@@ -43,6 +44,10 @@ impl Cluster {
         let drawn = called.map(|called| called.state.borrow());
         let is_new =
             |fault: &&Fault| drawn.as_ref().is_none_or(|drawn| !drawn.traffic.faults.contains(fault));
-        fault::inject(state.traffic.faults.iter().filter(is_new), has, now, rng)
+        let by_caller = state.traffic.faults.iter().any(|fault| !fault.from.is_empty());
+        let own = if by_caller { worker.own_identity() } else { None };
+        let is_ours = |fault: &&Fault| fault::is_for(fault, own.as_ref());
+        let faults = state.traffic.faults.iter().filter(is_new).filter(is_ours);
+        fault::inject(faults, has, now, &mut worker.rng.borrow_mut())
     }
 }
