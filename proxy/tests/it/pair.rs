@@ -1,6 +1,7 @@
 //! The fixture: a caller's sidecar with a listener for the service `orders`, and the sidecar of its one endpoint.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -248,9 +249,14 @@ impl Pair {
 
     /// A connection of the calling app.
     pub(crate) async fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.caller.orders).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream
+        self.try_connect().await.unwrap()
+    }
+
+    /// The same where it may be reset before it is known here that it was made.
+    pub(crate) async fn try_connect(&self) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(self.caller.orders).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
     }
 
     /// Sends `request` on a connection of its own, which it must ask to be closed, and reads all of the response.
