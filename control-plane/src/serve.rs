@@ -27,9 +27,10 @@ use crate::peer::MeshGate;
 use crate::report::chain;
 use crate::telemetry::{OtlpService, Telemetry};
 
-/// How often an idle connection is tried, and how long it may stay silent: a crash is noticed within 5 s.
-const PING: Duration = Duration::from_secs(2);
-const PONG: Duration = Duration::from_millis(1500);
+/// How often a connection is tried, and how long it may stay silent: a crash is noticed within 5 s, and a machine whose
+/// disk or cores are busy for two seconds loses no one.
+const PING: Duration = Duration::from_secs(1);
+const PONG: Duration = Duration::from_millis(2500);
 /// Calls at once on one connection.
 const STREAMS: u32 = 128;
 /// What may be applied at once, after the admin token was checked.

@@ -65,7 +65,9 @@ pub(super) async fn run(
     let mut stream = Stream { shared, workload, peer, session, mailbox, lease, sender, readiness: None };
     let ended = stream.serve(&mut inbound).await;
     shared.hub.leave(&stream.mailbox, &stream.session);
-    if matches!(ended, Ended::Clean | Ended::Revoked(_)) {
+    // Who has not taken its leave may come back: what looks like an end may be a connection that was given up.
+    let has_left = matches!(ended, Ended::Clean) && stream.readiness == Some(false);
+    if has_left || matches!(ended, Ended::Revoked(_)) {
         stream.lease.end();
     }
     ended

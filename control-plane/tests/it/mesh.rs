@@ -51,8 +51,16 @@ impl Mesh {
 
     /// Ends it, and starts another one on the same data.
     pub(crate) async fn restart(self) -> Self {
+        Self::start_in(self.stop().await, &[]).await
+    }
+
+    /// Ends it, and gives back its folder when no one has the store open any more.
+    pub(crate) async fn stop(self) -> Arc<TempDir> {
         self.handle.shutdown().await;
-        Self::start_in(self.dir, &[]).await
+        // The tasks of its last connections may hold it for a moment longer than it runs.
+        let store = self.dir.path().join("data/weft.redb");
+        eventually("the store is closed", async || redb::Database::open(&store).is_ok()).await;
+        self.dir
     }
 
     pub(crate) fn data(&self, name: &str) -> PathBuf {

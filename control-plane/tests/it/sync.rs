@@ -104,16 +104,19 @@ async fn all_ready(mesh: &Mesh, number: u32) {
 }
 
 #[tokio::test]
-async fn a_clean_end_takes_a_workload_out_at_once() {
+async fn a_farewell_takes_a_workload_out_at_once_and_an_end_without_one_may_be_made_good() {
     let mesh = Mesh::start().await;
     let leaving = Sidecar::ready(&mesh, "orders", offering("orders", 1)).await;
-    let _staying = Sidecar::ready(&mesh, "orders", offering("orders", 2)).await;
+    let staying = Sidecar::ready(&mesh, "orders", offering("orders", 2)).await;
     all_ready(&mesh, 2).await;
     let mut web = caller(&mesh, 2).await;
+    leaving.send(Message::Readiness(v1::Readiness { ready: false })).await;
     leaving.leave().await;
     // A second of grace, as for a broken stream, would have it listed still.
     assert!(mesh.admin().await.sidecar("orders-1").await.is_none());
     assert_eq!(endpoints_removed(&web.take().await), ["default/orders-1"]);
+    staying.leave().await;
+    assert!(mesh.admin().await.sidecar("orders-2").await.is_some());
 }
 
 fn endpoints_removed(push: &v1::Push) -> &[String] {

@@ -1,6 +1,5 @@
 //! Roots that follow one another, and who is believed no longer.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -126,10 +125,9 @@ async fn a_move_outlives_the_process_at_every_step() {
 
 #[tokio::test]
 async fn an_issuing_certificate_that_ended_while_we_were_away_is_the_first_to_be_renewed() {
-    let dir = Arc::new(TempDir::new().unwrap());
-    let mesh = Mesh::start_in(dir.clone(), &[]).await;
+    let mesh = Mesh::start().await;
     let issuing = status(&mesh).await.issuing;
-    mesh.handle.shutdown().await;
+    let dir = mesh.stop().await;
     expire_the_issuing_certificate(&dir);
     let mesh = Mesh::start_in(dir, &[]).await;
     assert_ne!(status(&mesh).await.issuing, issuing);
