@@ -11,6 +11,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
 use tokio::io::AsyncWriteExt as _;
+use weft_core::path::Path;
 
 use super::tests::{Read, read_all, request, text};
 
@@ -54,8 +55,11 @@ fn hyper_reads(bytes: &[u8]) -> Option<Read> {
     found.take()
 }
 
-/// hyper keeps no case of names and no order across them; hop-by-hop framing it takes away itself.
+/// hyper keeps no case of names and no order across them; hop-by-hop framing it takes away itself. Dot segments, which we
+/// resolve, it keeps.
 fn normal(mut read: Read) -> Read {
+    let resolved = Path::parse(read.target.as_bytes()).ok().map(|path| text(path.forwarded()));
+    read.target = resolved.unwrap_or(read.target);
     for fields in [&mut read.fields, &mut read.trailers] {
         fields.iter_mut().for_each(|(name, _)| name.make_ascii_lowercase());
         fields.sort_by(|one, other| one.0.cmp(&other.0));
@@ -86,6 +90,12 @@ proptest! {
         }
         compare(&bytes)?;
     }
+}
+
+#[test]
+fn a_dot_segment_is_no_difference() {
+    compare(b"GET /__0a/_0a__aa-/-a_a/. HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    compare(b"GET /a/../b?q=. HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
 }
 
 /// Bytes that mean something in a head.
