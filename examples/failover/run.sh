@@ -1,29 +1,21 @@
 #!/bin/sh
-# Two pods of `orders`; one of them falls sick and gets well again while a caller calls.
+# Two pods of `orders`; one of them falls sick and gets well again between the calls of a caller.
 set -eu
 here=$(dirname "$(realpath "$0")")
 weft=${WEFT:-weft}
 folder=$(mktemp -d)
 chmod 755 "$folder"
-mkfifo "$folder/says" "$folder/hears"
 
 "$weft" run --service orders --port 8080:http -- python3 "$here/../orders.py" one --sick "$folder/sick" & one=$!
 "$weft" run --service orders --port 8080:http -- python3 "$here/../orders.py" two & two=$!
-exec 3<>"$folder/hears" 4<>"$folder/says"
-"$weft" run --service caller -- sh "$here/calls.sh" >&4 <"$folder/hears" 3>&- 4>&- & caller=$!
-trap 'kill $one $two $caller 2>/dev/null || true; wait; rm -r "$folder"' EXIT
+trap 'kill $one $two 2>/dev/null || true; wait; rm -r "$folder"' EXIT
+trap 'exit 1' INT TERM
+calls() { "$weft" run --service caller -- sh "$here/calls.sh" "$@"; }
 
-step=0
-while read -r line <&4; do
-    if [ "$line" != ready ]; then
-        echo "$line"
-        continue
-    fi
-    step=$((step + 1))
-    case $step in
-    1) "$weft" apply -f "$here/policy.yaml"; echo "both work 2" >&3 ;;
-    2) touch "$folder/sick"; echo "one is sick 1" >&3 ;;
-    3) rm "$folder/sick"; echo "one is well again 2" >&3 ;;
-    *) break ;;
-    esac
-done
+"$weft" run --service caller -- curl -sS --fail --retry 60 --retry-delay 1 --retry-all-errors -o /dev/null http://orders:8080/
+"$weft" apply -f "$here/policy.yaml"
+calls "both work" 2
+touch "$folder/sick"
+calls "one is sick" 1
+rm "$folder/sick"
+calls "one is well again" 2

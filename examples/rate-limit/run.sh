@@ -3,21 +3,13 @@
 set -eu
 here=$(dirname "$(realpath "$0")")
 weft=${WEFT:-weft}
-folder=$(mktemp -d)
-mkfifo "$folder/says" "$folder/hears"
 
 "$weft" run --service orders --port 8080:http -- python3 "$here/../orders.py" good & orders=$!
-exec 3<>"$folder/hears" 4<>"$folder/says"
-"$weft" run --service caller -- sh "$here/calls.sh" >&4 <"$folder/hears" 3>&- 4>&- & caller=$!
-trap 'kill $orders $caller 2>/dev/null || true; wait; rm -r "$folder"' EXIT
+trap 'kill $orders 2>/dev/null || true; wait' EXIT
+trap 'exit 1' INT TERM
+calls() { "$weft" run --service caller -- sh "$here/calls.sh" "$@"; }
 
-# The caller says when it has seen how it is without the limit, and goes on when that is in force.
-while read -r line <&4; do
-    case $line in
-    apply) "$weft" apply -f "$here/policy.yaml"; echo >&3 ;;
-    done) break ;;
-    *) echo "$line" ;;
-    esac
-done
-wait $caller
+calls without
+"$weft" apply -f "$here/policy.yaml"
+calls with
 "$weft" run --service guest -- curl -s -o /dev/null -w 'guest: 1 x %{http_code}\n' http://orders:8080/
