@@ -13,6 +13,8 @@ use crate::namespace::Namespace;
 use crate::pod::Pod;
 
 pub(crate) const BRIDGE: &str = "weft0";
+/// The bridge's hardware address: one that is locally administered. No two hubs share a network.
+const BRIDGE_ADDRESS: [u8; 6] = [0x02, b'w', b'e', b'f', b't', 1];
 const V4_PREFIX: u8 = 16;
 const V6_PREFIX: u8 = 64;
 /// The hub's own place in its networks, and so the pods' gateway.
@@ -156,7 +158,7 @@ fn after(index: u16) -> u16 {
 fn build() -> Result<Option<Ipv6Addr>> {
     let links = Links::open()?;
     links.set_loopback_up()?;
-    links.add_bridge(BRIDGE)?;
+    links.add_bridge(BRIDGE, BRIDGE_ADDRESS)?;
     let bridge = links.existing(BRIDGE)?;
     links.set_up(bridge, None)?;
     links.add_address(bridge, with_prefix(v4_of(HUB_INDEX).into()))?;

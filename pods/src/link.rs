@@ -39,10 +39,13 @@ impl Links {
         Ok(Self { netlink: Netlink::open(NETLINK_ROUTE)? })
     }
 
-    /// Makes a bridge that forwards from the first packet: no spanning tree, no guessing about multicast.
-    pub(crate) fn add_bridge(&self, name: &str) -> Result<()> {
+    /// Makes a bridge that forwards from the first packet: no spanning tree, no guessing about multicast. Its hardware
+    /// address is given, since the kernel would else take the lowest of the ports' and change it as they come and go:
+    /// what the neighbours send to the old one is lost until they ask anew.
+    pub(crate) fn add_bridge(&self, name: &str, address: [u8; 6]) -> Result<()> {
         let data = InfoData::Bridge(vec![InfoBridge::MulticastSnooping(false)]);
         let mut bridge = named(name);
+        bridge.attributes.push(LinkAttribute::Address(address.into()));
         bridge
             .attributes
             .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(data)]));

@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         intercept::the_longest_lists_fit,
         intercept::taking_the_rules_down_restores_direct_calls_and_leaves_no_table,
         pods::pods_and_the_hub_reach_each_other_by_both_families,
+        pods::the_hub_stays_where_it_is_on_the_link_whoever_comes_and_goes,
         pods::this_machine_tests_ipv6,
         pods::the_hubs_addresses_can_be_listened_on_before_there_is_a_pod,
         pods::every_pod_has_addresses_of_its_own,

@@ -33,6 +33,28 @@ pub(crate) fn pods_and_the_hub_reach_each_other_by_both_families() {
     }
 }
 
+pub(crate) fn the_hub_stays_where_it_is_on_the_link_whoever_comes_and_goes() {
+    let hub = Hub::create().unwrap();
+    let listener = hub.run(|| TcpListener::bind((hub.address_v4(), 0)).unwrap()).unwrap();
+    let found = |pod: &weft_pods::Pod| {
+        arrives(&listener, call(pod, listener.local_addr().unwrap(), None).unwrap());
+        let neighbours = pod.run(|| std::fs::read_to_string("/proc/thread-self/net/arp").unwrap()).unwrap();
+        let hub = hub.address_v4().to_string();
+        let line = neighbours.lines().find(|line| line.split(' ').next() == Some(&hub)).unwrap();
+        line.split_whitespace().nth(3).unwrap().to_owned()
+    };
+    let first = hub.pod("first").unwrap();
+    let mut seen = BTreeSet::from([found(&first)]);
+    let mut others = Vec::new();
+    for number in 0..8 {
+        others.push(hub.pod(&format!("pod-{number}")).unwrap());
+        seen.insert(found(others.last().unwrap()));
+    }
+    drop(first);
+    seen.insert(found(others.first().unwrap()));
+    assert_eq!(seen.len(), 1, "{seen:?}");
+}
+
 pub(crate) fn this_machine_tests_ipv6() {
     let hub = Hub::create().unwrap();
     if hub.address_v6().is_none() {
