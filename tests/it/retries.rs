@@ -235,7 +235,7 @@ fn calls_of_grpc_are_tried_again_by_their_status() {
 /// From `apply`'s return to the last answer that the old policy would have given, five times.
 #[test]
 fn a_policy_takes_effect_under_load_and_fails_no_request() {
-    in_pods!(a_policy_takes_effect_under_load_and_fails_no_request, || {
+    in_pods!(a_policy_takes_effect_under_load_and_fails_no_request alone, || {
         let mesh = Mesh::start(weft(), Options::default());
         let pods = [bare_server(&mesh, "one", ""), bare_server(&mesh, "two", "")];
         let (_app, _): (App, Counter) = scripted(&pods[0], |_| BUSY);

@@ -48,6 +48,7 @@ fn users() -> Vec<Option<u32>> {
 
 #[test]
 fn two_programs_find_each_other_by_name_over_mutual_tls() {
+    let _beside = weft_tests::beside_others();
     // The system's own first: another may lie where an ordinary user must not look.
     let python = program(&["/usr/bin/python3", "python3"]);
     let (Some(python), Some(curl)) = (python, program(&["/usr/bin/curl", "curl"])) else { return };
@@ -93,6 +94,7 @@ fn two_programs_find_each_other_by_name_over_mutual_tls() {
 
 #[test]
 fn signals_and_exit_codes_are_passed_on() {
+    let _beside = weft_tests::beside_others();
     let user = User::new(None);
     let output = user.output(&["--service", "seven", "--", "/bin/sh", "-c", "exit 7"]);
     assert_eq!(output.status.code(), Some(7), "{}", String::from_utf8_lossy(&output.stderr));

@@ -11,7 +11,7 @@ use crate::stores::{Store, is_root, without_rights};
 
 #[test]
 fn mariadb_greets_its_client_as_fast_as_without_sidecars() {
-    in_pods!(mariadb_greets_its_client_as_fast_as_without_sidecars, || {
+    in_pods!(mariadb_greets_its_client_as_fast_as_without_sidecars alone, || {
         let (Some(server), Some(install)) =
             (program(&["mariadbd"]), program(&["mariadb-install-db", "mysql_install_db"]))
         else {
@@ -34,7 +34,7 @@ fn mariadb_greets_its_client_as_fast_as_without_sidecars() {
 
 #[test]
 fn postgresql_answers_its_client_as_fast_as_without_sidecars() {
-    in_pods!(postgresql_answers_its_client_as_fast_as_without_sidecars, || {
+    in_pods!(postgresql_answers_its_client_as_fast_as_without_sidecars alone, || {
         let (Some(server), Some(init)) = (program(&["postgres"]), program(&["initdb"])) else { return };
         let store = Store::new();
         let data = store.data();
@@ -53,7 +53,7 @@ fn postgresql_answers_its_client_as_fast_as_without_sidecars() {
 
 #[test]
 fn nats_serves_news_requests_and_queue_groups() {
-    in_pods!(nats_serves_news_requests_and_queue_groups, || {
+    in_pods!(nats_serves_news_requests_and_queue_groups alone, || {
         let Some(server) = program(&["nats-server"]) else { return };
         let store = Store::new();
         let _server = store.start(Command::new(server));
@@ -63,7 +63,7 @@ fn nats_serves_news_requests_and_queue_groups() {
 
 #[test]
 fn postfix_greets_takes_large_letters_and_delivers_them() {
-    in_pods!(postfix_greets_takes_large_letters_and_delivers_them, || {
+    in_pods!(postfix_greets_takes_large_letters_and_delivers_them alone, || {
         let (Some(server), Some(_)) = (program(&["postfix"]), weft_tests::python("smtp.py")) else { return };
         if !is_root() {
             return eprintln!("SKIPPED: postfix's master is started by root only");

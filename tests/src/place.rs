@@ -3,13 +3,33 @@
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+
+/// What tests of one binary share: its cores. Who measures how long something takes has them alone.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+/// With whom a test runs at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Company {
+    Others,
+    /// What it asserts of short times says nothing where others' programs start meanwhile.
+    Nobody,
+}
+
+/// Held by a test that others may run beside.
+pub fn beside_others() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Set in the copy of the test that runs inside a user namespace.
 const INSIDE: &str = "WEFT_TEST_INSIDE";
 
 /// Runs `test` where it may make network namespaces. For an ordinary user that is a copy of this test binary inside a
 /// user namespace of its own, entered by `weft` (the binary at `weft`) before any thread exists.
-pub fn in_pods(weft: &Path, name: &str, test: impl FnOnce()) {
+pub fn in_pods(weft: &Path, name: &str, company: Company, test: impl FnOnce()) {
+    let _beside = (company == Company::Others).then(beside_others);
+    let _alone =
+        (company == Company::Nobody).then(|| MACHINE.write().unwrap_or_else(PoisonError::into_inner));
     if !weft_pods::userns::needed() || env::var_os(INSIDE).is_some() {
         return test();
     }
