@@ -63,8 +63,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use tempfile::TempDir;
-
 /// The `weft` binary, as built for these tests.
 fn weft() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_weft-under-test"))
@@ -72,15 +70,24 @@ fn weft() -> &'static Path {
 
 /// The same where every user may run it, wherever the workspace lies.
 fn weft_for_everyone() -> &'static Path {
-    static COPY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = COPY.get_or_init(|| {
-        let folder = tempfile::Builder::new().prefix("weft-test-").tempdir().expect("a folder");
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a readable folder");
-        let path = folder.path().join("weft");
+    static COPY: OnceLock<PathBuf> = OnceLock::new();
+    COPY.get_or_init(|| {
+        let named = |id: &str| std::env::temp_dir().join(format!("weft-for-everyone-{id}"));
+        let folder = named(&std::process::id().to_string());
+        fs::create_dir(&folder).expect("a folder");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("a readable folder");
+        let path = folder.join("weft");
         fs::copy(weft(), &path).expect("a copy");
-        (folder, path)
-    });
-    path
+        // Nothing runs at the end of a test binary, so the next one clears up after it.
+        let ended = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
+        let ended = ended.filter_map(|entry| {
+            entry.file_name().to_str()?.strip_prefix("weft-for-everyone-").map(str::to_owned)
+        });
+        for id in ended.filter(|id| !Path::new("/proc").join(id).exists()) {
+            let _ = fs::remove_dir_all(named(&id));
+        }
+        path
+    })
 }
 
 /// Wraps a test that makes pods: `in_pods!(test_name, || { .. })`; `in_pods!(test_name alone, || { .. })` where it asserts

@@ -68,8 +68,9 @@ async def break_off(request, context):
 async def hang(requests, context):
     """Says once that it has begun, and then nothing; when it ended is remembered under its name."""
     name = (await anext(aiter(requests))).decode()
-    yield b"begun"
     try:
+        # A call may be cancelled as soon as this is sent, before we go on.
+        yield b"begun"
         await asyncio.sleep(600)
     finally:
         ended[name] = time.monotonic()
