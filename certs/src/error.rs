@@ -15,6 +15,9 @@ pub enum CertError {
     /// A key could not be made or read.
     #[error("cannot use this private key: not an unencrypted PKCS#8 ECDSA P-256 key")]
     Key(#[source] rcgen::Error),
+    /// The key of an issuing certificate that others made.
+    #[error("cannot use the issuing key: not an unencrypted PKCS#8, PKCS#1 or SEC1 key")]
+    IssuingKey(#[source] rcgen::Error),
     /// A certificate or request could not be written.
     #[error("cannot write the {0}")]
     Write(&'static str, #[source] rcgen::Error),
@@ -65,6 +68,17 @@ pub enum CertError {
     /// Certificates and keys of an authority that do not belong together.
     #[error("the authority's {0}")]
     Authority(&'static str),
+
+    /// A root that speaks for nobody, or for others.
+    #[error(
+        "the root {name:?} does not name the trust domain: its URI names must hold spiffe://{domain}; where it cannot be made anew, give an intermediate certificate that does in its place"
+    )]
+    RootDomain {
+        /// The root's name.
+        name: String,
+        /// The trust domain.
+        domain: TrustDomain,
+    },
 
     /// Not exactly one URI among the subject's alternative names (X509-SVID 2).
     #[error("the certificate has {0} URI names; an X.509-SVID has exactly one")]

@@ -30,9 +30,18 @@ const ISSUING_RENEWAL: Duration = Duration::from_hours(60 * 24);
 /// A trust domain's root and issuing certificates, with their keys. Cheap to clone.
 #[derive(Clone)]
 pub struct Authority {
-    domain: TrustDomain,
-    root: Arc<Ca>,
-    issuing: Arc<Ca>,
+    pub(crate) domain: TrustDomain,
+    pub(crate) above: Above,
+    pub(crate) issuing: Arc<Ca>,
+}
+
+/// What the issuing certificate leads to.
+#[derive(Clone)]
+pub(crate) enum Above {
+    /// A root whose key we hold.
+    Own(Arc<Ca>),
+    /// Roots of others, that which is led to first, and the certificates on the way there.
+    Others { between: Vec<Vec<u8>>, roots: Vec<Vec<u8>> },
 }
 
 /// What a certificate is to say, beside the key of the request.
@@ -67,11 +76,11 @@ pub struct Issued {
     pub not_after: SystemTime,
 }
 
-struct Ca {
-    der: Vec<u8>,
+pub(crate) struct Ca {
+    pub(crate) der: Vec<u8>,
     name: String,
-    not_before: SystemTime,
-    not_after: SystemTime,
+    pub(crate) not_before: SystemTime,
+    pub(crate) not_after: SystemTime,
     issuer: Issuer<'static, rcgen::KeyPair>,
 }
 
@@ -83,18 +92,19 @@ impl Authority {
         let root = params.self_signed(&key).map_err(|e| CertError::Write("root certificate", e))?;
         let root = Ca::new(root.der().to_vec(), key)?;
         let issuing = root.issuing(domain, now)?;
-        Ok(Self { domain: domain.clone(), root: Arc::new(root), issuing: Arc::new(issuing) })
+        let above = Above::Own(Arc::new(root));
+        Ok(Self { domain: domain.clone(), above, issuing: Arc::new(issuing) })
     }
 
     /// The same root with a new issuing certificate and key. Certificates of the former one stay valid.
     pub fn renew_issuing(self, now: SystemTime) -> Result<Self, CertError> {
-        let issuing = Arc::new(self.root.issuing(&self.domain, now)?);
+        let issuing = Arc::new(self.own_root()?.issuing(&self.domain, now)?);
         Ok(Self { issuing, ..self })
     }
 
-    /// Whether the issuing certificate is to be renewed: it ends soon, has ended, or was made while a clock was ahead.
+    /// Whether the issuing certificate is to be renewed here: it ends soon, has ended, or was made while a clock was ahead.
     pub fn renews_issuing(&self, now: SystemTime) -> bool {
-        now < self.issuing.not_before || self.issuing.not_after < now + ISSUING_RENEWAL
+        !self.is_given() && (now < self.issuing.not_before || self.issuing.not_after < now + ISSUING_RENEWAL)
     }
 
     /// The authority that [`Authority::to_pem`] wrote, checked to belong together.
@@ -119,28 +129,34 @@ impl Authority {
         let parsed = spiffe::parse(&root.der)?;
         let signed = spiffe::parse(&issuing.der)?.verify_signature(Some(parsed.public_key()));
         signed.map_err(|_| CertError::Authority("issuing certificate is not signed by its root"))?;
-        Ok(Self { domain, root: Arc::new(root), issuing: Arc::new(issuing) })
+        Ok(Self { domain, above: Above::Own(Arc::new(root)), issuing: Arc::new(issuing) })
     }
 
     /// A certificate for another authority's root, by this one: whoever still trusts this one alone takes what the other
     /// signs.
     pub(crate) fn cross_sign(&self, other: &Self, now: SystemTime) -> Result<Vec<u8>, CertError> {
-        let life = self.root.not_after.duration_since(now).map_err(|_| CertError::IssuerExpired)?;
+        let own = self.own_root()?;
+        let life = own.not_after.duration_since(now).map_err(|_| CertError::IssuerExpired)?;
         let mut params = ca_params(&self.domain, "root", BasicConstraints::Unconstrained, now, life)?;
+        let crossed = other.own_root()?;
         params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, other.root.name.as_str());
-        let root = spiffe::parse(&other.root.der)?;
+        params.distinguished_name.push(DnType::CommonName, crossed.name.as_str());
+        let root = spiffe::parse(&crossed.der)?;
         let key = SubjectPublicKeyInfo::from_der(root.public_key().raw);
         let key = key.map_err(|_| CertError::Malformed("root certificate"))?;
-        let crossed = params.signed_by(&key, &self.root.issuer);
+        let crossed = params.signed_by(&key, &own.issuer);
         Ok(crossed.map_err(|e| CertError::Write("root certificate", e))?.der().to_vec())
     }
 
     /// Certificates and keys as PEM, to be kept where only the control plane reads it.
+    /// Of what others keep, the roots alone.
     pub fn to_pem(&self) -> String {
-        [&self.root, &self.issuing]
-            .map(|ca| pem::section(pem::CERTIFICATE, &ca.der) + &ca.issuer.key().serialize_pem())
-            .concat()
+        match &self.above {
+            Above::Own(root) => [root, &self.issuing]
+                .map(|ca| pem::section(pem::CERTIFICATE, &ca.der) + &ca.issuer.key().serialize_pem())
+                .concat(),
+            Above::Others { roots, .. } => pem::from_certificates(roots),
+        }
     }
 
     /// The trust domain that it speaks for.
@@ -148,19 +164,49 @@ impl Authority {
         &self.domain
     }
 
-    /// The root, as DER.
-    pub(crate) fn root(&self) -> &[u8] {
-        &self.root.der
+    /// Whether others keep the root, and renew the issuing certificate.
+    pub fn is_given(&self) -> bool {
+        matches!(self.above, Above::Others { .. })
     }
 
-    /// What peers must trust: the root, as DER.
+    /// The root that the issuing certificate leads to, as DER.
+    pub(crate) fn root(&self) -> &[u8] {
+        match &self.above {
+            Above::Own(root) => &root.der,
+            Above::Others { roots, .. } => roots.first().map(Vec::as_slice).unwrap_or_default(),
+        }
+    }
+
+    fn own_root(&self) -> Result<&Ca, CertError> {
+        match &self.above {
+            Above::Own(root) => Ok(root),
+            Above::Others { .. } => Err(CertError::Authority("root's key is not here")),
+        }
+    }
+
+    /// What peers must trust, as DER, that which certificates lead to first.
     pub fn anchors(&self) -> Vec<Vec<u8>> {
-        vec![self.root.der.clone()]
+        match &self.above {
+            Above::Own(root) => vec![root.der.clone()],
+            Above::Others { roots, .. } => roots.clone(),
+        }
     }
 
     /// What peers must trust, as PEM.
     pub fn anchors_pem(&self) -> String {
-        pem::from_certificates(&[&self.root.der])
+        pem::from_certificates(&self.anchors())
+    }
+
+    /// What follows a certificate that is issued, up to the root.
+    pub(crate) fn chain(&self) -> Vec<Vec<u8>> {
+        match &self.above {
+            Above::Own(_) => vec![self.issuing.der.clone()],
+            // A root may sign itself; peers hold it already.
+            Above::Others { roots, .. } if roots.contains(&self.issuing.der) => Vec::new(),
+            Above::Others { between, .. } => {
+                std::iter::once(&self.issuing.der).chain(between).cloned().collect()
+            }
+        }
     }
 
     /// The name of the certificate that signs.
@@ -197,10 +243,10 @@ impl Authority {
         let certificate =
             params.signed_by(&key, &self.issuing.issuer).map_err(|e| CertError::Write("certificate", e))?;
         Ok(Issued {
-            chain: vec![certificate.der().to_vec(), self.issuing.der.clone()],
+            chain: std::iter::once(certificate.der().to_vec()).chain(self.chain()).collect(),
             serial: spiffe::hex(&serial),
             issuer: self.issuing.name.clone(),
-            root: fingerprint(&self.root.der),
+            root: fingerprint(self.root()),
             not_before: time_at(not_before),
             not_after: time_at(not_after),
         })
@@ -230,14 +276,14 @@ impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authority")
             .field("domain", &self.domain)
-            .field("root", &self.root.name)
+            .field("is_given", &self.is_given())
             .field("issuing", &self.issuing.name)
             .finish_non_exhaustive()
     }
 }
 
 impl Ca {
-    fn new(der: Vec<u8>, key: rcgen::KeyPair) -> Result<Self, CertError> {
+    pub(crate) fn new(der: Vec<u8>, key: rcgen::KeyPair) -> Result<Self, CertError> {
         let certificate = spiffe::parse(&der)?;
         if certificate.public_key().raw != key.subject_public_key_info() {
             return Err(CertError::Authority("key is not that of its certificate"));
@@ -246,8 +292,7 @@ impl Ca {
         if !certificate.is_ca() || !usage.is_some_and(|usage| usage.value.key_cert_sign()) {
             return Err(CertError::Authority("certificate may not sign certificates"));
         }
-        let name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
-        let name = name.ok_or(CertError::Authority("certificate has no name"))?.to_owned();
+        let name = spiffe::name_of(&certificate);
         let not_before = spiffe::time_of(certificate.validity().not_before)?;
         let not_after = spiffe::time_of(certificate.validity().not_after)?;
         let issuer = Issuer::from_ca_cert_der(&der.as_slice().into(), key)

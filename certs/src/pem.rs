@@ -23,6 +23,13 @@ pub fn from_certificates<D: AsRef<[u8]>>(certificates: &[D]) -> String {
     certificates.iter().map(|der| section(CERTIFICATE, der.as_ref())).collect()
 }
 
+/// The one section of a text that is a private key, whatever its kind; others, such as the parameters of a curve, are
+/// passed over.
+pub(crate) fn private_key(text: &str) -> Result<Pem, CertError> {
+    let key = sections(text)?.into_iter().find(|section| section.tag().ends_with(PRIVATE_KEY));
+    key.ok_or(CertError::PemMissing("private key"))
+}
+
 pub(crate) fn sections(text: &str) -> Result<Vec<Pem>, CertError> {
     ::pem::parse_many(text).map_err(CertError::Pem)
 }

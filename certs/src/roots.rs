@@ -3,6 +3,8 @@
 //! A move has two steps that wait: the new root is announced until everybody trusts both, then it signs until no
 //! certificate of the former one is left. While both are trusted, what the new one signs also comes with a certificate
 //! for the new root by the former: whoever missed the announcement takes it all the same.
+//!
+//! Where others keep the roots ([`Authority::given`]), what they give is followed by the same steps.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,6 +17,9 @@ use crate::{Authority, CertError, IssueParams, Issued, pem, spiffe};
 
 /// The section that says how far a move has come. What is written without one has never moved.
 const STATE: &str = "WEFT CA STATE";
+
+/// The section that says what is trusted of roots that others keep.
+const GIVEN: &str = "WEFT CA GIVEN";
 
 /// Certificates for newer roots by older ones that are kept: whoever was away for more moves needs the roots anew.
 const KEPT_CROSSES: usize = 2;
@@ -37,7 +42,7 @@ pub struct Roots {
 enum Stage {
     Steady,
     Announced { next: Authority },
-    Moved { former: Vec<u8> },
+    Moved { former: Vec<Vec<u8>> },
 }
 
 /// How far a move has come.
@@ -69,6 +74,8 @@ pub struct Root {
 pub enum Role {
     /// It signs.
     Signing,
+    /// It is trusted beside that which signs.
+    Trusted,
     /// It will sign.
     Next,
     /// It has signed.
@@ -90,6 +97,19 @@ pub enum RotateError {
     /// One is under way.
     #[error("a move to another root is under way already")]
     UnderWay,
+    /// Others keep the roots.
+    #[error(
+        "roots and issuing certificate are in files that others write: have them renewed there, and the mesh follows"
+    )]
+    Given,
+    /// There is nothing to be given up.
+    #[error("no move to another root is under way")]
+    NoMove,
+    /// What was announced is in use.
+    #[error(
+        "the new root signs already, and its certificates are in use: let the move end, which weft ca status shows, and move on with weft ca rotate"
+    )]
+    TooLate,
     /// The new root cannot be made.
     #[error("cannot make a new root")]
     Make(#[source] CertError),
@@ -123,16 +143,86 @@ impl Roots {
         }
         let stage = match state.phase {
             Phase::Steady => Stage::Steady,
-            Phase::Moved => Stage::Moved { former: certificate()? },
+            Phase::Moved => Stage::Moved { former: vec![certificate()?] },
             Phase::Announced => Stage::Announced { next: Authority::from_sections(&mut sections)? },
         };
         Ok(Self { current, stage, since: state.since, sequence: state.sequence, crosses })
     }
 
-    /// All of it, keys too, to be kept where only the control plane reads it.
+    /// What others keep, after what [`Roots::to_pem`] wrote of the same before: what was trusted then is trusted until
+    /// nobody needs it any more.
+    pub fn given(authority: Authority, remembered: Option<&str>, now: SystemTime) -> Result<Self, CertError> {
+        let fresh = Self::steady(authority, now);
+        let Some(text) = remembered else { return Ok(fresh) };
+        let mut sections = pem::sections(text)?.into_iter();
+        let state = sections.next().filter(|section| section.tag() == GIVEN);
+        let state = state.and_then(|state| State::read(state.contents()));
+        let state = state.ok_or(CertError::Malformed("state of the authority"))?;
+        let trusted: Vec<_> = sections.map(Pem::into_contents).collect();
+        let anchors = fresh.current.anchors();
+        let former = without(&trusted, &anchors);
+        let known = Self { sequence: state.sequence, since: state.since, ..fresh };
+        match (former.is_empty(), anchors.len() == trusted.len()) {
+            (true, true) => Ok(known),
+            (true, false) => Ok(known.renumber(now)),
+            (false, _) => Ok(known.become_at(Stage::Moved { former }, now)),
+        }
+    }
+
+    /// Whether others keep what signs now.
+    pub fn is_given(&self) -> bool {
+        self.current.is_given()
+    }
+
+    /// With what others have made: at once, where its root is trusted already, else announced. None where it is in force
+    /// or announced already, or must wait for the end of a move.
+    pub fn follow(&self, given: &Authority, now: SystemTime) -> Option<Self> {
+        let is_announced = matches!(&self.stage, Stage::Announced { next } if next.is_same(given));
+        if self.current.is_same(given) {
+            // What was announced may have been taken back.
+            let goes_back = matches!(self.stage, Stage::Announced { .. });
+            return goes_back.then(|| self.become_at(Stage::Steady, now));
+        }
+        if is_announced {
+            return None;
+        }
+        let is_trusted = self.current.anchors().iter().any(|anchor| anchor == given.root());
+        match (&self.stage, is_trusted) {
+            (Stage::Steady | Stage::Announced { .. }, true) => Some(self.sign_by(given.clone(), now)),
+            (Stage::Steady | Stage::Announced { .. }, false) => {
+                Some(self.become_at(Stage::Announced { next: given.clone() }, now))
+            }
+            (Stage::Moved { former }, true) => {
+                let former = former.clone();
+                let mut moved = self.sign_by(given.clone(), now);
+                if let Stage::Moved { former: others } = &mut moved.stage {
+                    others.extend(without(&former, &others.clone()));
+                } else {
+                    moved.stage = Stage::Moved { former: without(&former, &given.anchors()) };
+                }
+                Some(moved)
+            }
+            (Stage::Moved { .. }, false) => None,
+        }
+    }
+
+    /// With another authority that signs; what was trusted and is not of it is former.
+    fn sign_by(&self, next: Authority, now: SystemTime) -> Self {
+        let former = without(&self.current.anchors(), &next.anchors());
+        let stage = if former.is_empty() { Stage::Steady } else { Stage::Moved { former } };
+        Self { current: next, ..self.clone() }.become_at(stage, now)
+    }
+
+    /// All of it, keys too, to be kept where only the control plane reads it. Of what others keep, what is trusted alone.
     pub fn to_pem(&self) -> String {
+        if self.is_given() {
+            let state =
+                State { phase: Phase::Steady, since: self.since, sequence: self.sequence, crosses: 0 };
+            return pem::section(GIVEN, state.to_string().as_bytes())
+                + &pem::from_certificates(&self.anchors());
+        }
         let state = State {
-            phase: self.phase(),
+            phase: self.kept_phase(),
             since: self.since,
             sequence: self.sequence,
             crosses: self.crosses.len(),
@@ -142,8 +232,10 @@ impl Roots {
         text.push_str(&pem::from_certificates(&self.crosses));
         match &self.stage {
             Stage::Steady => {}
+            // It is announced anew after a restart, as it is then.
+            Stage::Announced { next } if next.is_given() => {}
             Stage::Announced { next } => text.push_str(&next.to_pem()),
-            Stage::Moved { former } => text.push_str(&pem::from_certificates(&[former])),
+            Stage::Moved { former } => text.push_str(&pem::from_certificates(former)),
         }
         text
     }
@@ -162,6 +254,13 @@ impl Roots {
         }
     }
 
+    fn kept_phase(&self) -> Phase {
+        match &self.stage {
+            Stage::Announced { next } if next.is_given() => Phase::Steady,
+            _ => self.phase(),
+        }
+    }
+
     /// Since when.
     pub fn since(&self) -> SystemTime {
         self.since
@@ -177,20 +276,30 @@ impl Roots {
         let mut anchors = self.current.anchors();
         match &self.stage {
             Stage::Steady => {}
-            Stage::Announced { next } => anchors.extend(next.anchors()),
-            Stage::Moved { former } => anchors.push(former.clone()),
+            Stage::Announced { next } => anchors.extend(without(&next.anchors(), &anchors)),
+            Stage::Moved { former } => anchors.extend_from_slice(former),
         }
         anchors
     }
 
+    /// Whether the root of this fingerprint stays trusted whatever is in use.
+    pub fn is_lasting(&self, fingerprint_of_root: &str) -> bool {
+        self.current.anchors().iter().any(|anchor| fingerprint(anchor) == fingerprint_of_root)
+    }
+
     /// The roots, that which signs first.
     pub fn roots(&self) -> Result<Vec<Root>, CertError> {
+        let lasting = self.current.anchors().len();
         let other = match self.stage {
             Stage::Announced { .. } => Role::Next,
             Stage::Steady | Stage::Moved { .. } => Role::Former,
         };
-        let roles = [Role::Signing, other];
-        self.anchors().iter().zip(roles).map(|(der, role)| Root::new(der, role)).collect()
+        let role = |index| match index {
+            0 => Role::Signing,
+            index if index < lasting => Role::Trusted,
+            _ => other,
+        };
+        self.anchors().iter().enumerate().map(|(index, der)| Root::new(der, role(index))).collect()
     }
 
     /// The name of the certificate that signs.
@@ -238,9 +347,22 @@ impl Roots {
 
     /// With a new root that is trusted, but does not sign yet.
     pub fn rotate(&self, now: SystemTime) -> Result<Self, RotateError> {
+        if self.is_given() || matches!(&self.stage, Stage::Announced { next } if next.is_given()) {
+            return Err(RotateError::Given);
+        }
         let Stage::Steady = self.stage else { return Err(RotateError::UnderWay) };
         let next = Authority::create(self.trust_domain(), now).map_err(RotateError::Make)?;
         Ok(self.become_at(Stage::Announced { next }, now))
+    }
+
+    /// With the old root alone, where the new one is only announced: nothing leads to it yet.
+    pub fn abort(&self, now: SystemTime) -> Result<Self, RotateError> {
+        match &self.stage {
+            Stage::Announced { next } if next.is_given() => Err(RotateError::Given),
+            Stage::Announced { .. } => Ok(self.become_at(Stage::Steady, now)),
+            Stage::Moved { .. } => Err(RotateError::TooLate),
+            Stage::Steady => Err(RotateError::NoMove),
+        }
     }
 
     /// The next step of a move, where what it waits for has come.
@@ -250,10 +372,11 @@ impl Roots {
         }
         match &self.stage {
             Stage::Steady => Ok(None),
+            Stage::Announced { next } if next.is_given() => Ok(Some(self.sign_by(next.clone(), now))),
             Stage::Announced { next } => {
                 let mut crosses = vec![self.current.cross_sign(next, now)?];
                 crosses.extend(self.crosses.iter().take(KEPT_CROSSES - 1).cloned());
-                let former = self.current.root().to_vec();
+                let former = vec![self.current.root().to_vec()];
                 // The keys of the former root are forgotten: it signs nothing any more.
                 let moved = Self { current: next.clone(), crosses, ..self.clone() };
                 Ok(Some(moved.become_at(Stage::Moved { former }, now)))
@@ -286,10 +409,8 @@ impl fmt::Debug for Roots {
 impl Root {
     fn new(der: &[u8], role: Role) -> Result<Self, CertError> {
         let certificate = spiffe::parse(der)?;
-        let name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
         let not_after = spiffe::time_of(certificate.validity().not_after)?;
-        let name = name.unwrap_or_default().to_owned();
-        Ok(Self { name, fingerprint: fingerprint(der), role, not_after })
+        Ok(Self { name: spiffe::name_of(&certificate), fingerprint: fingerprint(der), role, not_after })
     }
 }
 
@@ -309,10 +430,15 @@ impl Role {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Signing => "signing",
+            Self::Trusted => "trusted",
             Self::Next => "next",
             Self::Former => "former",
         }
     }
+}
+
+fn without(these: &[Vec<u8>], those: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    these.iter().filter(|this| !those.contains(this)).cloned().collect()
 }
 
 /// A number above that one, and above all that a data directory which was lost has given out.

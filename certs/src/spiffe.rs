@@ -84,6 +84,12 @@ pub(crate) fn parse(certificate: &[u8]) -> Result<X509Certificate<'_>, CertError
     }
 }
 
+/// What people call a certificate: its common name, else all of its subject.
+pub(crate) fn name_of(certificate: &X509Certificate<'_>) -> String {
+    let common = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+    common.map_or_else(|| certificate.subject().to_string(), str::to_owned)
+}
+
 pub(crate) fn time_of(time: ASN1Time) -> Result<SystemTime, CertError> {
     let seconds = u64::try_from(time.timestamp()).map_err(|_| CertError::Time)?;
     Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))

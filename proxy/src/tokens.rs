@@ -8,12 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::signature::{self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey};
 use http::header::{HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use weft_certs::is_signed;
 use weft_core::jwt::{Carried, Claims, Flaw, Proved, prove, strip_parameter};
-use weft_core::model::{
-    Algorithm, Forwarding, KeyMaterial, Presence, TokenKey, TokenPlace, TokenPolicy, TokenProvider, Workload,
-};
+use weft_core::model::{Forwarding, Presence, TokenKey, TokenPlace, TokenPolicy, TokenProvider, Workload};
 
 use crate::failure::ErrorCode;
 use crate::http::head::{Fields, Head, Value};
@@ -252,34 +250,6 @@ fn key(workload: &Workload, policy: &TokenPolicy, place: &TokenPlace, token: &st
     let place = places.position(|other| other == place)?;
     let bytes = digest(&SHA256, token.as_bytes()).as_ref().try_into().ok()?;
     Some((bytes, u16::try_from(number * 1_024 + place).ok()?))
-}
-
-/// Checks a signature with the library that TLS uses.
-fn is_signed(key: &TokenKey, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
-    let rsa = |how: &'static RsaParameters| match &key.material {
-        KeyMaterial::Rsa { modulus, exponent } => {
-            RsaPublicKeyComponents { n: modulus, e: exponent }.verify(how, message, signature).is_ok()
-        }
-        KeyMaterial::Ec(..) | KeyMaterial::Ed25519(_) => false,
-    };
-    let point = |how: &'static dyn signature::VerificationAlgorithm| match &key.material {
-        KeyMaterial::Ec(_, point) | KeyMaterial::Ed25519(point) => {
-            UnparsedPublicKey::new(how, point).verify(message, signature).is_ok()
-        }
-        KeyMaterial::Rsa { .. } => false,
-    };
-    match algorithm {
-        Algorithm::Rs256 => rsa(&signature::RSA_PKCS1_2048_8192_SHA256),
-        Algorithm::Rs384 => rsa(&signature::RSA_PKCS1_2048_8192_SHA384),
-        Algorithm::Rs512 => rsa(&signature::RSA_PKCS1_2048_8192_SHA512),
-        Algorithm::Ps256 => rsa(&signature::RSA_PSS_2048_8192_SHA256),
-        Algorithm::Ps384 => rsa(&signature::RSA_PSS_2048_8192_SHA384),
-        Algorithm::Ps512 => rsa(&signature::RSA_PSS_2048_8192_SHA512),
-        Algorithm::Es256 => point(&signature::ECDSA_P256_SHA256_FIXED),
-        Algorithm::Es384 => point(&signature::ECDSA_P384_SHA384_FIXED),
-        Algorithm::Es512 => point(&signature::ECDSA_P521_SHA512_FIXED),
-        Algorithm::EdDsa => point(&signature::ED25519),
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod authority;
 #[cfg(test)]
+mod given;
+#[cfg(test)]
 mod handshake;
 #[cfg(test)]
 mod malformed;

@@ -17,6 +17,13 @@ impl Claims {
         Self(said)
     }
 
+    /// The text at a path of names, each within what the one before names.
+    pub fn text(&self, path: &[&str]) -> Option<&str> {
+        let (first, within) = path.split_first()?;
+        let begin = self.0.get(*first)?;
+        within.iter().try_fold(begin, |value, name| value.as_object()?.get(*name))?.as_str()
+    }
+
     /// Shows every value of a claim: each member of a list, each word of a scope, and numbers and truth as JSON spells
     /// them. Returns whether the claim is there; what has no text, such as an object, is there and has no value.
     pub fn each_value(&self, name: &ClaimName, see: &mut dyn FnMut(&str)) -> bool {
@@ -121,6 +128,17 @@ mod tests {
         check("absent", None);
         check("realm.none", None);
         check("name.first", None);
+    }
+
+    #[test]
+    fn texts_are_found_by_paths_whose_names_may_have_dots() {
+        let said = json!({"kubernetes.io": {"pod": {"name": "a"}}, "sub": "b", "aud": ["c"]});
+        let claims = Claims::new(said.as_object().unwrap().clone());
+        assert_eq!(claims.text(&["kubernetes.io", "pod", "name"]), Some("a"));
+        assert_eq!(claims.text(&["sub"]), Some("b"));
+        for path in [&["aud"][..], &["sub", "x"], &["kubernetes.io", "pod"], &["none"], &[]] {
+            assert_eq!(claims.text(path), None, "{path:?}");
+        }
     }
 
     #[test]
