@@ -18,7 +18,7 @@ use weft_runtime::http::Limits;
 use weft_runtime::task;
 
 use crate::api::{AdminGate, AdminService};
-use crate::ca::{Ca, CaError, Keeper, OwnCertificate};
+use crate::ca::{Attestor, Ca, CaError, Files, Keeper, OwnCertificate};
 use crate::config::Config;
 use crate::configuration::{Configuration, ConfigurationError};
 use crate::dashboard::Dashboard;
@@ -31,7 +31,7 @@ use crate::serve;
 use crate::source::files::Folder;
 use crate::source::registry::Registry;
 use crate::status::Live;
-use crate::store::{Embedded, StoreError};
+use crate::store::{Custody, Embedded, Passphrase, StoreError};
 use crate::telemetry::{SegmentError, Telemetry};
 use crate::tokens::{TokenError, hex, random};
 use crate::world::World;
@@ -52,6 +52,9 @@ pub enum StartError {
     /// A file in the data directory.
     #[error("cannot use {0}")]
     File(PathBuf, #[source] io::Error),
+    /// The passphrase.
+    #[error("there is no passphrase in {0}")]
+    NoPassphrase(PathBuf),
     /// The configuration directory.
     #[error("the configuration directory {0} is not a directory")]
     ConfigDir(PathBuf),
@@ -209,7 +212,7 @@ impl App {
         let dashboard = Dashboard::new(admin.clone(), parts.metrics.clone());
         let handler = move |request| dashboard.clone().answer(request);
         task::spawn("http", weft_runtime::http::serve(http, Limits::default(), watch.clone(), handler));
-        let admin = (admin, AdminGate::new(admin_token.reveal()));
+        let admin = (admin, AdminGate::new(admin_token.reveal(), parts.ca.clone()));
         serve::mesh(grpc, settings, parts.shared(&watch), admin, parts.telemetry.clone());
         serve::otlp(otlp, parts.telemetry.clone(), parts.metrics.clone(), &watch);
         drop(watch);
@@ -244,9 +247,11 @@ async fn open(config: &Config) -> Result<(Parts, crate::telemetry::Task), StartE
     if let Some(folder) = config.config_dir.as_ref().filter(|folder| !folder.is_dir()) {
         return Err(StartError::ConfigDir(folder.clone()));
     }
-    let store = Embedded::open(&config.data_dir)?;
+    let store = Embedded::open_in(&config.data_dir, &custody(config)?)?;
     let metrics = Metrics::new();
-    let ca = Ca::open(store.clone(), &config.trust_domain, config.certificate_ttl, SystemTime::now()).await?;
+    let (domain, now) = (&config.trust_domain, SystemTime::now());
+    let ca = Ca::open(store.clone(), domain, files(config), config.certificate_ttl, now).await?;
+    let ca = ca.taking(config.kubernetes_tokens.clone().map(Attestor::new));
     if ca.trust_domain() != config.trust_domain {
         let (found, wanted) = (ca.trust_domain().to_string(), config.trust_domain.to_string());
         return Err(StartError::TrustDomain { found, wanted });
@@ -261,6 +266,8 @@ async fn open(config: &Config) -> Result<(Parts, crate::telemetry::Task), StartE
     let configuration = Arc::new(Configuration::open(world.clone(), store.clone()).await?);
     let (telemetry, writer) = Telemetry::open(&config.data_dir.join("traces"), metrics.clone()).await?;
     let (ca, live) = (Arc::new(ca), Arc::new(Live::default()));
+    let shown = ca.clone();
+    metrics.show_authority(move || shown.roots());
     let keeper = Arc::new(Keeper {
         ca: ca.clone(),
         world: world.clone(),
@@ -272,6 +279,20 @@ async fn open(config: &Config) -> Result<(Parts, crate::telemetry::Task), StartE
         Parts { ca, keeper, world, registry, configuration, telemetry, keys, hub, live, metrics, store },
         writer,
     ))
+}
+
+/// Where others keep roots and issuing certificate.
+fn files(config: &Config) -> Option<Files> {
+    let (chain, key) = (config.ca_cert.clone()?, config.ca_key.clone()?);
+    Some(Files { chain, key, roots: config.ca_roots.clone()? })
+}
+
+/// How keys are kept in the store.
+fn custody(config: &Config) -> Result<Custody, StartError> {
+    let Some(path) = &config.ca_passphrase_file else { return Ok(Custody::Clear) };
+    let text = fs::read(path).map_err(|error| StartError::File(path.clone(), error))?;
+    let passphrase = Passphrase::new(&text).ok_or_else(|| StartError::NoPassphrase(path.clone()))?;
+    Ok(if config.ca_unseal { Custody::Unsealed(passphrase) } else { Custody::Sealed(passphrase) })
 }
 
 /// What runs beside the listeners until the drain.

@@ -9,6 +9,8 @@ use weft_core::manifest::parse_duration;
 use weft_core::model::{Cidr, TrustDomain};
 use weft_runtime::logs::LogFormat;
 
+use crate::ca::TokenSource;
+
 /// The shortest life that X.509's whole seconds allow.
 const SHORTEST: Duration = Duration::from_secs(1);
 /// The issuing certificate itself lives a year.
@@ -54,6 +56,31 @@ pub struct Config {
     /// Where the virtual addresses of services come from, by family.
     #[arg(long, value_name = "V4,V6", default_value = "240.64.0.0/12,fd57:eff7::/64", value_delimiter = ',', value_parser = service_cidr)]
     pub service_cidr: Vec<Cidr>,
+
+    /// The issuing certificate, where somebody else keeps it: PEM, with those between it and a root after it; watched.
+    #[arg(long, value_name = "FILE", requires_all = ["ca_key", "ca_roots"])]
+    pub ca_cert: Option<PathBuf>,
+
+    /// Its private key.
+    #[arg(long, value_name = "FILE", requires = "ca_cert")]
+    pub ca_key: Option<PathBuf>,
+
+    /// The roots that everybody is to trust; each names the trust domain.
+    #[arg(long, value_name = "FILE", requires = "ca_cert")]
+    pub ca_roots: Option<PathBuf>,
+
+    /// Seals the keys in the data directory with the passphrase in this file.
+    #[arg(long, value_name = "FILE", env = "WEFT_CA_PASSPHRASE_FILE", hide_env_values = true)]
+    pub ca_passphrase_file: Option<PathBuf>,
+
+    /// Keeps the keys in the clear again, after opening them with the passphrase.
+    #[arg(long, requires = "ca_passphrase_file")]
+    pub ca_unseal: bool,
+
+    /// Takes Kubernetes service-account tokens to join by: issuer=URL[,jwks=FILE][,ca=FILE][,audience=weft], or
+    /// review[,api=URL][,ca=FILE][,token=FILE][,audience=weft] to ask the API server, by default this pod's own.
+    #[arg(long, value_name = "SOURCE")]
+    pub kubernetes_tokens: Option<TokenSource>,
 
     /// How long a sidecar's certificate lives: 1s to 8760h.
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = ttl)]

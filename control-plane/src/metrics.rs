@@ -1,7 +1,9 @@
 //! What the control plane counts, declared once.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use weft_certs::Roots;
 use weft_runtime::metrics::{Counter, Family, Gauge, Histogram, Registry};
 
 /// From a change to everything being told of it, in seconds.
@@ -94,6 +96,27 @@ impl Metrics {
     pub(crate) fn show_spans(&self, spans: impl Fn() -> usize + Send + Sync + 'static) {
         let held = move || vec![([], f64::from(u32::try_from(spans()).unwrap_or(u32::MAX)))];
         self.registry.gauge_from("weft_spans_held", "Spans in memory.", [], held);
+    }
+
+    /// Shows how long the roots and the certificate that signs are still valid.
+    pub(crate) fn show_authority(&self, roots: impl Fn() -> Arc<Roots> + Send + Sync + 'static) {
+        let left = |end: SystemTime| match end.duration_since(SystemTime::now()) {
+            Ok(left) => left.as_secs_f64(),
+            Err(over) => -over.duration().as_secs_f64(),
+        };
+        let held = move || {
+            let roots = roots();
+            let issuing = (["issuing".to_owned()], left(roots.issuing_not_after()));
+            // Of several, the one that certificates lead to.
+            let root = roots.roots().ok().and_then(|roots| roots.first().map(|root| root.not_after));
+            root.map(|end| (["root".to_owned()], left(end))).into_iter().chain([issuing]).collect()
+        };
+        self.registry.gauge_from(
+            "weft_ca_certificate_expiry_seconds",
+            "How long the authority's certificates are still valid; negative once they have expired.",
+            ["certificate"],
+            held,
+        );
     }
 
     pub(crate) fn rejected(&self, kind: &'static str) {

@@ -29,15 +29,20 @@ enum Action {
     /// Move to a new root: nobody is restarted, no request fails, weft ca status shows each step
     #[command(after_help = "Examples:
   weft ca rotate
-  watch weft ca status")]
-    Rotate,
+  watch weft ca status
+  weft ca rotate --abort      as long as the new root is only announced")]
+    Rotate {
+        /// Give up a move that is only announced: the old root stays
+        #[arg(long)]
+        abort: bool,
+    },
 }
 
 pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut admin = client::connect(&Target::find(&common.target)?).await?;
     let status = match arguments.action {
         Action::Status => answer(admin.ca_status(v1::CaStatusRequest {}).await)?,
-        Action::Rotate => answer(admin.rotate_ca(v1::RotateCaRequest {}).await)?,
+        Action::Rotate { abort } => answer(admin.rotate_ca(v1::RotateCaRequest { abort }).await)?,
     };
     let status = Status::from(status);
     output::object(common.output, &status, &status.table())?;
@@ -52,6 +57,9 @@ struct Status {
     roots: Vec<Root>,
     issuing: String,
     issuing_expires: String,
+    source: String,
+    /// Why what is there is not taken over; empty: it is.
+    trouble: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -69,9 +77,18 @@ impl From<v1::CaStatusResponse> for Status {
             let v1::CaRoot { name, fingerprint, role, expires, certificates } = root;
             Root { name, fingerprint, role, expires, certificates }
         };
-        let v1::CaStatusResponse { phase, since, waits_for, roots, issuing, issuing_expires } = status;
+        let v1::CaStatusResponse {
+            phase,
+            since,
+            waits_for,
+            roots,
+            issuing,
+            issuing_expires,
+            source,
+            trouble,
+        } = status;
         let roots = roots.into_iter().map(root).collect();
-        Self { phase, since, waits_for, roots, issuing, issuing_expires }
+        Self { phase, since, waits_for, roots, issuing, issuing_expires, source, trouble }
     }
 }
 
@@ -87,6 +104,7 @@ impl Status {
         let told = match self.phase.as_str() {
             "announced" => "both are trusted, the old one signs",
             "moved" => "both are trusted, the new one signs",
+            _ if self.roots.len() > 1 => "these roots are trusted",
             _ => "one root is trusted",
         };
         // Writing to a String cannot fail.
@@ -95,6 +113,10 @@ impl Status {
             let _ = writeln!(text, "waits for {waited}");
         }
         let _ = writeln!(text, "issuing: {}, ends {}", self.issuing, until(&self.issuing_expires));
+        let _ = writeln!(text, "kept in {}", self.source);
+        if !self.trouble.is_empty() {
+            let _ = writeln!(text, "NOT TAKEN OVER: {}", self.trouble);
+        }
         text
     }
 }
@@ -119,6 +141,8 @@ mod tests {
             roots: vec![root("Weft root b", "signing", 5), root("Weft root a", "former", 2)],
             issuing: "Weft issuing c".into(),
             issuing_expires: String::new(),
+            source: "the data directory".into(),
+            trouble: "cannot read it".into(),
         });
         assert_eq!(
             status.table(),
@@ -128,7 +152,9 @@ mod tests {
              \n\
              moved since 2026-01-02T03:04:05Z: both are trusted, the new one signs\n\
              waits for 2 certificates of the former root\n\
-             issuing: Weft issuing c, ends -\n"
+             issuing: Weft issuing c, ends -\n\
+             kept in the data directory\n\
+             NOT TAKEN OVER: cannot read it\n"
         );
     }
 }

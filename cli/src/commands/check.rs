@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use weft_pods::{Exemption, Hub, Pod, intercept, userns};
 use weft_proto::v1;
@@ -171,6 +171,10 @@ async fn mesh(common: &Common, sidecars_only: bool) -> Vec<Check> {
             Ok((_, identity)) => Check::ok("identity", format!("it is {identity}")),
             Err(error) => Check::failed("identity", &error, ""),
         });
+        match answer(admin.ca_status(v1::CaStatusRequest {}).await) {
+            Ok(status) => checks.extend(authority(&status, Timestamp::now())),
+            Err(error) => checks.push(Check::failed("authority", &error, "")),
+        }
     }
     checks.extend(sidecars(status.sidecars.into_iter().map(Sidecar::from).collect(), Timestamp::now()));
     checks
@@ -180,6 +184,41 @@ async fn status(admin: &mut Admin, common: &Common) -> anyhow::Result<v1::Status
     let request =
         v1::StatusRequest { namespace: common.namespace.to_string(), all_namespaces: common.all_namespaces };
     answer(admin.status(request).await)
+}
+
+/// Whether roots and issuing certificate last, and are those that are there.
+fn authority(status: &v1::CaStatusResponse, now: Timestamp) -> Vec<Check> {
+    let is_given = status.source.starts_with("files");
+    let renewing =
+        if is_given { "have it renewed in its file" } else { "move to another one: weft ca rotate" };
+    let signing = status.roots.first().map(|root| (root.name.as_str(), root.expires.as_str()));
+    let issuing = Some((status.issuing.as_str(), status.issuing_expires.as_str()));
+    let mut checks = Vec::new();
+    // What others renew may live for hours; what we renew has months left, if all is well.
+    let soon = SignedDuration::from_hours(if is_given { 2 } else { 30 * 24 });
+    for (check, certificate, hint) in [
+        ("root", signing, renewing),
+        (
+            "issuing certificate",
+            issuing,
+            if is_given { renewing } else { "look into the control plane's log" },
+        ),
+    ] {
+        let Some((name, expires)) = certificate else { continue };
+        let detail = format!("{name} ends {}", until(expires));
+        checks.push(match expires.parse::<Timestamp>() {
+            Ok(end) if end <= now => {
+                Check { verdict: Verdict::Failed, ..Check::warning(check, detail, hint) }
+            }
+            Ok(end) if now.duration_until(end) < soon => Check::warning(check, detail, hint),
+            Ok(_) | Err(_) => Check::ok(check, detail),
+        });
+    }
+    if !status.trouble.is_empty() {
+        let detail = format!("its files are not taken over: {}", status.trouble);
+        checks.push(Check::warning("authority", detail, "what was last good signs until it ends"));
+    }
+    checks
 }
 
 /// Those that are connected matter; those that are gone have left.
@@ -268,6 +307,31 @@ mod tests {
             "ok      sidecars  1 connected\n\
              FAILED  sidecar   web-1: rejects mesh default: too new  (sidecar and control plane may be of different versions)\n",
         );
+    }
+
+    #[test]
+    fn certificates_of_the_authority_that_end_soon_or_have_ended_are_told_of() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let verdicts = |source: &str, root: &str, issuing: &str| {
+            let root = v1::CaRoot { name: "r".into(), expires: root.into(), ..Default::default() };
+            let status = v1::CaStatusResponse {
+                roots: vec![root],
+                issuing: "i".into(),
+                issuing_expires: issuing.into(),
+                source: source.into(),
+                ..Default::default()
+            };
+            authority(&status, now).iter().map(|check| (check.check, check.verdict)).collect::<Vec<_>>()
+        };
+        let (far, days, hour, over) =
+            ("2027-01-01T00:00:00Z", "2026-01-20T00:00:00Z", "2026-01-01T01:00:00Z", "2025-12-31T00:00:00Z");
+        let both = |root, issuing| vec![("root", root), ("issuing certificate", issuing)];
+        assert_eq!(verdicts("the data directory", far, far), both(Verdict::Ok, Verdict::Ok));
+        assert_eq!(verdicts("the data directory", days, over), both(Verdict::Warning, Verdict::Failed));
+        assert_eq!(verdicts("files: a, b, c", far, days), both(Verdict::Ok, Verdict::Ok));
+        assert_eq!(verdicts("files: a, b, c", far, hour), both(Verdict::Ok, Verdict::Warning));
+        let trouble = v1::CaStatusResponse { trouble: "half written".into(), ..Default::default() };
+        assert!(table(&authority(&trouble, now), false).contains("not taken over: half written"));
     }
 
     #[test]

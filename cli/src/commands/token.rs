@@ -1,4 +1,4 @@
-//! `weft token`: what lets a sidecar join the mesh.
+//! `weft token`: what lets a sidecar join the mesh, and people administer it.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use crate::output::{self, Row};
 use crate::target::Target;
 use crate::time::until;
 
-/// Make, list and revoke the tokens with which sidecars join
+/// Make, list and revoke the tokens with which sidecars join and people administer
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -37,11 +37,15 @@ enum Action {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   weft token create --service-account web > web.token
-  weft token create --service-account batch --service jobs --label team=data --ttl 10m --uses 1")]
+  weft token create --service-account batch --service jobs --label team=data --ttl 10m --uses 1
+  weft token create --admin viewer --ttl 8h > viewer.token      then: weft --token-file viewer.token status")]
 struct Create {
     /// The service account that its holder runs as
-    #[arg(long, value_name = "SA")]
-    service_account: Name,
+    #[arg(long, value_name = "SA", required_unless_present = "admin")]
+    service_account: Option<Name>,
+    /// Not to join: its holder may look at everything (viewer), or change it too (operator)
+    #[arg(long, value_name = "ROLE", value_parser = ["viewer", "operator"], conflicts_with_all = ["service_account", "service", "label", "uses"])]
+    admin: Option<String>,
     /// A service that its holder may offer; repeatable [default: the one named like the service account]
     #[arg(long, value_name = "NAME")]
     service: Vec<Name>,
@@ -67,7 +71,11 @@ pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Re
         Action::List => {
             let tokens = answer(admin.list_tokens(v1::ListTokensRequest {}).await)?.tokens;
             let tokens = tokens.into_iter().map(Token::from);
-            let shown = |token: &Token| common.all_namespaces || token.namespace == common.namespace.as_str();
+            let shown = |token: &Token| {
+                let is_here = token.namespace == common.namespace.as_str();
+                // Administrators are of no namespace.
+                common.all_namespaces || is_here || token.admin.is_some()
+            };
             output::list(common.output, &tokens.filter(shown).collect::<Vec<_>>())?;
         }
         Action::Revoke { id } => {
@@ -82,11 +90,12 @@ impl Create {
     fn request(self, namespace: &Name) -> v1::CreateTokenRequest {
         v1::CreateTokenRequest {
             namespace: namespace.to_string(),
-            service_account: self.service_account.to_string(),
+            service_account: self.service_account.map(|account| account.to_string()).unwrap_or_default(),
             services: self.service.iter().map(ToString::to_string).collect(),
             labels: self.label.into_iter().collect::<HashMap<_, _>>(),
             ttl_seconds: self.ttl.as_secs(),
             uses: self.uses.map_or(0, std::num::NonZeroU32::get),
+            admin: self.admin.unwrap_or_default(),
         }
     }
 }
@@ -106,6 +115,8 @@ struct Token {
     expires: String,
     uses_left: Option<u32>,
     revoked: bool,
+    /// The role of an administrator's; none: it is a join token.
+    admin: Option<String>,
 }
 
 impl From<v1::TokenSummary> for Token {
@@ -118,20 +129,21 @@ impl From<v1::TokenSummary> for Token {
             expires: token.expires,
             uses_left: (!token.unlimited).then_some(token.uses_left),
             revoked: token.revoked,
+            admin: Some(token.admin).filter(|role| !role.is_empty()),
         }
     }
 }
 
 impl Row for Token {
     const COLUMNS: &'static [&'static str] =
-        &["NAMESPACE", "ID", "SERVICE ACCOUNT", "SERVICES", "EXPIRES", "USES LEFT", "REVOKED"];
+        &["NAMESPACE", "ID", "FOR", "SERVICES", "EXPIRES", "USES LEFT", "REVOKED"];
     const PLURAL: &'static str = "tokens";
 
     fn cells(&self) -> Vec<String> {
         vec![
             self.namespace.clone(),
             self.id.clone(),
-            self.service_account.clone(),
+            self.admin.as_ref().map_or_else(|| self.service_account.clone(), |role| format!("admin: {role}")),
             self.services.join(","),
             until(&self.expires),
             self.uses_left.map_or_else(|| "any".to_owned(), |uses| uses.to_string()),
@@ -166,6 +178,17 @@ mod tests {
             ..Default::default()
         };
         check("weft create --service-account web", &least);
+        check(
+            "weft create --admin viewer",
+            &v1::CreateTokenRequest {
+                service_account: String::new(),
+                admin: "viewer".into(),
+                ..least.clone()
+            },
+        );
+        for bad in ["weft create", "weft create --admin owner", "weft create --admin viewer --uses 1"] {
+            assert!(Line::try_parse_from(bad.split(' ')).is_err(), "{bad}");
+        }
         check(
             "weft create --service-account web --service a --service b --label k=v --ttl 10m --uses 2",
             &v1::CreateTokenRequest {

@@ -76,6 +76,7 @@ impl LocalControlPlane {
             data_dir: data_dir.to_owned(),
             // Settings are ours alone, whatever the user's environment says.
             config_dir: None,
+            ca_passphrase_file: None,
             ..Config::try_parse_from(["weft-control-plane"])?
         };
         let handle = App::start(config, listeners).await.context("cannot start the control plane")?;

@@ -165,6 +165,7 @@ impl Membership {
             labels: self.labels.iter().cloned().collect::<HashMap<_, _>>(),
             ttl_seconds: TOKEN_TTL.as_secs(),
             uses: 0,
+            admin: String::new(),
         };
         Ok(answer(admin.create_token(request).await)?.token)
     }
@@ -187,9 +188,12 @@ impl Membership {
     }
 }
 
-/// Tokens to join with are JWTs (RFC 7519 section 3), the administrator's are not.
+/// How the tokens of `weft token create --admin` begin: `{"alg":"HS256","typ":"weft-admin+jwt"}`.
+const ADMINISTRATION: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IndlZnQtYWRtaW4rand0In0.";
+
+/// Tokens to join with are JWTs (RFC 7519 section 3). Those of administrators are none, or say that they are theirs.
 fn is_join_token(token: &str) -> bool {
-    token.split('.').count() == 3
+    token.split('.').count() == 3 && !token.starts_with(ADMINISTRATION)
 }
 
 /// What a sidecar reads and writes.
@@ -260,5 +264,6 @@ mod tests {
         assert!(is_join_token("eyJh.eyJq.c2ln"));
         assert!(!is_join_token("0123456789abcdef"));
         assert!(!is_join_token("a.b"));
+        assert!(!is_join_token(&format!("{ADMINISTRATION}eyJq.c2ln")));
     }
 }

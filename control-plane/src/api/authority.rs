@@ -29,11 +29,18 @@ impl AdminService {
             roots: standing.counted.iter().map(root).collect(),
             issuing: standing.roots.issuer().into(),
             issuing_expires: rfc3339(standing.roots.issuing_not_after()),
+            source: self.ca.source(),
+            trouble: self.ca.trouble().unwrap_or_default(),
         })
     }
 
-    pub(super) async fn rotate_ca(&self, _: v1::RotateCaRequest) -> Result<v1::CaStatusResponse, Status> {
-        self.ca.rotate(SystemTime::now()).await.map_err(|error| status(&error))?;
+    pub(super) async fn rotate_ca(
+        &self,
+        request: v1::RotateCaRequest,
+    ) -> Result<v1::CaStatusResponse, Status> {
+        let now = SystemTime::now();
+        let turned = if request.abort { self.ca.abort(now).await } else { self.ca.rotate(now).await };
+        turned.map_err(|error| status(&error))?;
         self.ca_status(v1::CaStatusRequest {}).await
     }
 

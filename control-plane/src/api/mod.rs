@@ -1,4 +1,5 @@
-//! `weft.v1.Admin`: what the `weft` command asks. Every call carries the admin token.
+//! `weft.v1.Admin`: what the `weft` command asks. Every call carries the admin token, or an administrator's; what changes something
+//! wants an operator.
 
 mod authority;
 mod configuration;
@@ -9,6 +10,7 @@ mod traces;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use tonic::metadata::MetadataMap;
@@ -19,10 +21,12 @@ use weft_proto::v1;
 use crate::ca::{Ca, Keeper};
 use crate::configuration::Configuration;
 use crate::peer::Connection;
+use crate::report::chain;
 use crate::source::registry::Registry;
 use crate::status::Live;
-use crate::store::Embedded;
+use crate::store::{Embedded, Role};
 use crate::telemetry::Telemetry;
+use crate::tokens::{Administrator, TokenError};
 use crate::world::World;
 
 /// The namespace of those who name none.
@@ -41,9 +45,12 @@ pub(crate) struct AdminService {
     pub(crate) store: Embedded,
 }
 
-/// Lets only those pass who hold the admin token.
+/// Lets only those pass who hold the admin token, or one of ours for administrators. What they may do each call says.
 #[derive(Clone)]
-pub(crate) struct AdminGate(Arc<str>);
+pub(crate) struct AdminGate {
+    token: Arc<str>,
+    ca: Arc<Ca>,
+}
 
 impl fmt::Debug for AdminGate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -52,27 +59,58 @@ impl fmt::Debug for AdminGate {
 }
 
 impl AdminGate {
-    pub(crate) fn new(token: &str) -> Self {
-        Self(token.into())
+    pub(crate) fn new(token: &str, ca: Arc<Ca>) -> Self {
+        Self { token: token.into(), ca }
+    }
+
+    fn administrator(&self, bearer: Option<&str>) -> Result<Administrator, String> {
+        let file = "it is in DATA-DIR/admin.token";
+        let Some(token) = bearer else { return Err(format!("the admin token is missing; {file}")) };
+        if verify_slices_are_equal(token.as_bytes(), self.token.as_bytes()).is_ok() {
+            return Ok(Administrator { role: Role::Operator, token: None });
+        }
+        self.ca.tokens().administrator(token, SystemTime::now()).map_err(|error| match error {
+            TokenError::Malformed(_) => format!("this is not the admin token of this control plane; {file}"),
+            TokenError::Elsewhere { .. } => {
+                format!("a join token does not administer the mesh; the admin token does: {file}")
+            }
+            error => error.to_string(),
+        })
     }
 }
 
 impl tonic::service::Interceptor for AdminGate {
-    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        let reason = match bearer(request.metadata()) {
-            Some(token) if verify_slices_are_equal(token.as_bytes(), self.0.as_bytes()).is_ok() => {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let reason = match self.administrator(bearer(request.metadata())) {
+            Ok(administrator) => {
+                request.extensions_mut().insert(administrator);
                 return Ok(request);
             }
-            // A join token is a JWT: three parts with dots between.
-            Some(token) if token.split('.').count() == 3 => {
-                "a join token does not administer the mesh; the admin token is in DATA-DIR/admin.token"
-            }
-            Some(_) => "this is not the admin token of this control plane; it is in DATA-DIR/admin.token",
-            None => "the admin token is missing; it is in DATA-DIR/admin.token",
+            Err(reason) => reason,
         };
         let from = Connection::of(&request).map(|c| c.address.to_string()).unwrap_or_default();
         tracing::warn!(%from, reason, "refused an admin call");
         Err(Status::unauthenticated(reason))
+    }
+}
+
+impl AdminService {
+    /// Lets a call pass whose caller may make it, by a token that was not taken back.
+    async fn admit<T>(&self, request: &Request<T>, call: &str, wanted: Role) -> Result<(), Status> {
+        let caller = request.extensions().get::<Administrator>();
+        let caller = caller.ok_or_else(|| Status::unauthenticated("nobody has looked at who calls"))?;
+        match self.ca.tokens().check(caller).await {
+            Ok(()) => {}
+            Err(error @ TokenError::Store(_)) => return Err(Status::unavailable(chain(&error))),
+            Err(error) => return Err(Status::unauthenticated(chain(&error))),
+        }
+        if caller.role >= wanted {
+            return Ok(());
+        }
+        let from = Connection::of(request).map(|c| c.address.to_string()).unwrap_or_default();
+        tracing::warn!(%from, call, token = caller.token, role = caller.role.as_str(), "denied an admin call");
+        let (has, wants) = (caller.role.as_str(), wanted.as_str());
+        Err(Status::permission_denied(format!("denied: {call} wants the role {wants}, this token has {has}")))
     }
 }
 
@@ -92,9 +130,17 @@ fn name(field: &str, text: &str) -> Result<Name, Status> {
     text.parse().map_err(|error| Status::invalid_argument(format!("{field}: {error}")))
 }
 
-/// Delegates each call to where it belongs.
+fn viewer<T>(_: &T) -> Role {
+    Role::Viewer
+}
+
+fn operator<T>(_: &T) -> Role {
+    Role::Operator
+}
+
+/// Delegates each call to where it belongs, of those who have the role that it wants.
 macro_rules! calls {
-    ($($call:ident($request:ident) -> $response:ident;)*) => {
+    ($($call:ident($request:ident) -> $response:ident: $role:expr;)*) => {
         #[tonic::async_trait]
         impl v1::admin_server::Admin for AdminService {
             $(
@@ -102,6 +148,8 @@ macro_rules! calls {
                     &self,
                     request: Request<v1::$request>,
                 ) -> Result<Response<v1::$response>, Status> {
+                    let wanted: fn(&v1::$request) -> Role = $role;
+                    self.admit(&request, stringify!($call), wanted(request.get_ref())).await?;
                     self.$call(request.into_inner()).await.map(Response::new)
                 }
             )*
@@ -110,23 +158,23 @@ macro_rules! calls {
 }
 
 calls! {
-    apply(ApplyRequest) -> ApplyResponse;
-    delete(DeleteRequest) -> ApplyResponse;
-    get(GetRequest) -> GetResponse;
-    history(HistoryRequest) -> HistoryResponse;
-    rollback(RollbackRequest) -> ApplyResponse;
-    status(StatusRequest) -> StatusResponse;
-    services(ServicesRequest) -> ServicesResponse;
-    identities(IdentitiesRequest) -> IdentitiesResponse;
-    traces(TracesRequest) -> TracesResponse;
-    trace(TraceRequest) -> TraceResponse;
-    explain(ExplainRequest) -> ExplainResponse;
-    create_token(CreateTokenRequest) -> CreateTokenResponse;
-    list_tokens(ListTokensRequest) -> ListTokensResponse;
-    revoke_token(RevokeTokenRequest) -> RevokeTokenResponse;
-    ca_status(CaStatusRequest) -> CaStatusResponse;
-    rotate_ca(RotateCaRequest) -> CaStatusResponse;
-    revoke_identity(RevokeIdentityRequest) -> RevokeIdentityResponse;
-    restore_identity(RestoreIdentityRequest) -> RestoreIdentityResponse;
-    list_revocations(ListRevocationsRequest) -> ListRevocationsResponse;
+    apply(ApplyRequest) -> ApplyResponse: |asked| if asked.dry_run { Role::Viewer } else { Role::Operator };
+    delete(DeleteRequest) -> ApplyResponse: operator;
+    get(GetRequest) -> GetResponse: viewer;
+    history(HistoryRequest) -> HistoryResponse: viewer;
+    rollback(RollbackRequest) -> ApplyResponse: operator;
+    status(StatusRequest) -> StatusResponse: viewer;
+    services(ServicesRequest) -> ServicesResponse: viewer;
+    identities(IdentitiesRequest) -> IdentitiesResponse: viewer;
+    traces(TracesRequest) -> TracesResponse: viewer;
+    trace(TraceRequest) -> TraceResponse: viewer;
+    explain(ExplainRequest) -> ExplainResponse: viewer;
+    create_token(CreateTokenRequest) -> CreateTokenResponse: operator;
+    list_tokens(ListTokensRequest) -> ListTokensResponse: viewer;
+    revoke_token(RevokeTokenRequest) -> RevokeTokenResponse: operator;
+    ca_status(CaStatusRequest) -> CaStatusResponse: viewer;
+    rotate_ca(RotateCaRequest) -> CaStatusResponse: operator;
+    revoke_identity(RevokeIdentityRequest) -> RevokeIdentityResponse: operator;
+    restore_identity(RestoreIdentityRequest) -> RestoreIdentityResponse: operator;
+    list_revocations(ListRevocationsRequest) -> ListRevocationsResponse: viewer;
 }

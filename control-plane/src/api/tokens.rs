@@ -9,7 +9,8 @@ use weft_proto::v1;
 
 use super::{AdminService, name, namespace};
 use crate::report::{chain, rfc3339};
-use crate::tokens::TokenRequest;
+use crate::store::Role;
+use crate::tokens::{TokenError, TokenRequest};
 
 /// How long a token is good that names no time.
 const TTL: Duration = Duration::from_hours(1);
@@ -19,6 +20,10 @@ impl AdminService {
         &self,
         request: v1::CreateTokenRequest,
     ) -> Result<v1::CreateTokenResponse, Status> {
+        let ttl = if request.ttl_seconds == 0 { TTL } else { Duration::from_secs(request.ttl_seconds) };
+        if !request.admin.is_empty() {
+            return self.create_admin_token(&request, ttl).await;
+        }
         let service_account = name("service account", &request.service_account)?;
         let mut services = request
             .services
@@ -39,7 +44,6 @@ impl AdminService {
         {
             return Err(Status::invalid_argument(format!("{key}={value} is no label")));
         }
-        let ttl = if request.ttl_seconds == 0 { TTL } else { Duration::from_secs(request.ttl_seconds) };
         let wanted = TokenRequest {
             namespace,
             service_account,
@@ -51,6 +55,33 @@ impl AdminService {
         let made = self.ca.tokens().create(wanted, SystemTime::now()).await;
         let (token, id) = made.map_err(|error| Status::unavailable(chain(&error)))?;
         tracing::info!(id, "made a join token");
+        Ok(v1::CreateTokenResponse { token, id })
+    }
+
+    async fn create_admin_token(
+        &self,
+        request: &v1::CreateTokenRequest,
+        ttl: Duration,
+    ) -> Result<v1::CreateTokenResponse, Status> {
+        let role = match request.admin.as_str() {
+            "viewer" => Role::Viewer,
+            "operator" => Role::Operator,
+            other => {
+                let reason = format!("{other:?} is no role: there are viewer and operator");
+                return Err(Status::invalid_argument(reason));
+            }
+        };
+        let v1::CreateTokenRequest { service_account, services, labels, uses, .. } = request;
+        if !service_account.is_empty() || !services.is_empty() || !labels.is_empty() || *uses != 0 {
+            let reason = "an administrator's token names no service account, services, labels or uses";
+            return Err(Status::invalid_argument(reason));
+        }
+        let made = self.ca.tokens().create_admin(role, ttl, SystemTime::now()).await;
+        let (token, id) = made.map_err(|error| match error {
+            TokenError::Lifetime => Status::invalid_argument(chain(&error)),
+            error => Status::unavailable(chain(&error)),
+        })?;
+        tracing::info!(id, role = role.as_str(), "made an administrator's token");
         Ok(v1::CreateTokenResponse { token, id })
     }
 
@@ -69,6 +100,7 @@ impl AdminService {
             uses_left: token.uses_left.unwrap_or(0),
             unlimited: token.uses_left.is_none(),
             revoked: token.revoked,
+            admin: token.admin.map(|role| role.as_str().to_owned()).unwrap_or_default(),
         };
         Ok(v1::ListTokensResponse { tokens: tokens.into_iter().map(summary).collect() })
     }
@@ -79,7 +111,7 @@ impl AdminService {
     ) -> Result<v1::RevokeTokenResponse, Status> {
         match self.store.revoke_token(&request.id).await {
             Ok(true) => {
-                tracing::info!(id = request.id, "revoked a join token");
+                tracing::info!(id = request.id, "revoked a token");
                 Ok(v1::RevokeTokenResponse {})
             }
             Ok(false) => Err(Status::not_found(format!("there is no token {:?}", request.id))),

@@ -18,8 +18,8 @@ use crate::report::chain;
 use crate::status::Live;
 use crate::world::World;
 
-/// How often it is looked whether anything is due; what is changed here is heard of at once.
-const LOOK: Duration = Duration::from_secs(5);
+/// How often it is looked whether anything is due, or files have changed; what is changed here is heard of at once.
+const LOOK: Duration = Duration::from_secs(1);
 /// The same while a move is under way, which waits for what others say.
 const LOOK_MOVING: Duration = Duration::from_millis(200);
 /// Sidecars that are named as waited for, at most.
@@ -72,9 +72,11 @@ impl Keeper {
     }
 
     async fn step(&self, now: SystemTime) -> Result<(), CaError> {
+        self.ca.follow_files(now).await?;
+        self.ca.forget_revocations(now).await?;
         self.ca.renew_issuing(now).await?;
         self.publish();
-        let (unaware, former_in_use) = (self.unaware().len(), self.former_in_use(now)?);
+        let (unaware, former_in_use) = (self.unaware().len(), self.former_in_use(now));
         if self.ca.advance(Progress { unaware, former_in_use }, now).await? {
             self.publish();
         }
@@ -107,11 +109,10 @@ impl Keeper {
         }
     }
 
-    fn former_in_use(&self, now: SystemTime) -> Result<usize, CaError> {
-        let roots = self.ca.roots().roots().map_err(CaError::Authority)?;
-        let signing = roots.first().map(|root| root.fingerprint.clone()).unwrap_or_default();
+    fn former_in_use(&self, now: SystemTime) -> usize {
+        let roots = self.ca.roots();
         let counts = self.ca.certificates_by_root(now);
-        Ok(counts.iter().filter(|(root, _)| **root != signing).map(|(_, count)| count).sum())
+        counts.iter().filter(|(root, _)| !roots.is_lasting(root)).map(|(_, count)| count).sum()
     }
 
     /// How far a move has come.
@@ -133,8 +134,8 @@ impl Keeper {
                 waits_for.push(format!("{more} more to trust both roots"));
             }
         }
-        let former = counted.iter().find(|(root, _)| root.role == Role::Former);
-        let former = former.map_or(0, |(_, count)| *count);
+        let former = counted.iter().filter(|(root, _)| root.role == Role::Former);
+        let former: usize = former.map(|(_, count)| count).sum();
         if roots.phase() == Phase::Moved && former > 0 {
             waits_for.push(format!("{former} certificates of the former root to be renewed, or to end"));
         }

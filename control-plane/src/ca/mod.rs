@@ -3,7 +3,9 @@
 //! A caller proves itself with a join token or with the certificate it has; the grant of the one is inherited by
 //! the other, remembered by serial number.
 
+mod files;
 mod keeper;
+mod kubernetes;
 mod own;
 mod rate;
 mod revocations;
@@ -25,13 +27,17 @@ use crate::peer::Peer;
 use crate::store::{Certificate, Embedded, Grant, StoreError};
 use crate::tokens::{TokenError, Tokens};
 
+pub(crate) use files::{Files, FilesError};
 pub(crate) use keeper::Keeper;
+pub(crate) use kubernetes::{Attestor, KubernetesError, TokenSource};
 pub(crate) use own::OwnCertificate;
 use revocations::Revocations;
 pub(crate) use service::{IdentityService, status};
 
 /// The secret that roots and keys are kept as.
 const AUTHORITY: &str = "authority";
+/// The one that says what was trusted of roots in files; their keys are not copied.
+const GIVEN: &str = "authority-given";
 /// Where everybody is asked for another certificate, so many are signed in a second.
 const RENEWALS_PER_SECOND: u32 = 20;
 /// How long an expired certificate is remembered; TLS no longer takes it.
@@ -48,6 +54,12 @@ pub enum CaError {
     /// The token is not good.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// The service-account token is not good.
+    #[error(transparent)]
+    Account(#[from] KubernetesError),
+    /// A service account is proved anew with each certificate.
+    #[error("a service account's certificate is renewed by its token: present that")]
+    ProveAgain,
     /// The caller's certificate is none that we remember.
     #[error("certificate {0} was not issued here, or is forgotten: present a join token")]
     UnknownCertificate(String),
@@ -78,6 +90,14 @@ pub enum CaError {
     /// No move to another root begins.
     #[error("the root stays")]
     Rotate(#[source] RotateError),
+    /// The files of the authority.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    /// The authority was in files, and is to be here now.
+    #[error(
+        "the authority of this data directory is in files: name them with --ca-cert, --ca-key and --ca-roots (an authority of our own is another mesh: another --data-dir)"
+    )]
+    WasGiven,
     /// The authority itself does not work.
     #[error("the certificate authority does not work")]
     Authority(#[source] CertError),
@@ -89,7 +109,7 @@ pub enum CaError {
 /// How a caller proves who it is.
 #[derive(Debug)]
 pub(crate) enum Proof<'a> {
-    /// A join token.
+    /// A join token, or a service account's.
     Token(&'a str),
     /// The certificate of its connection.
     Certificate(&'a Peer),
@@ -117,6 +137,11 @@ pub(crate) struct Ca {
     /// Certificates whose holders have said that they use a later one, and when.
     replaced: Mutex<HashMap<String, SystemTime>>,
     revocations: Revocations,
+    /// Where others keep roots and issuing certificate.
+    files: Option<Files>,
+    look: files::Look,
+    /// Who vouches for service-account tokens.
+    accounts: Option<Attestor>,
     /// Held while roots or revocations are changed, lest two changes undo one another.
     changing: tokio::sync::Mutex<()>,
     changed: watch::Sender<u64>,
@@ -131,27 +156,25 @@ impl fmt::Debug for Ca {
 }
 
 impl Ca {
-    /// The authority in the store, or a new one at the first start.
+    /// The authority in the files, else that in the store, or a new one at the first start.
     pub(crate) async fn open(
         store: Embedded,
         trust_domain: &TrustDomain,
+        files: Option<Files>,
         ttl: Duration,
         now: SystemTime,
     ) -> Result<Self, CaError> {
-        let pem = match store.secret(AUTHORITY).await? {
-            Some(pem) => pem,
-            None => {
-                let fresh = Roots::create(trust_domain, now).map_err(CaError::Authority)?;
-                store.keep_secret(AUTHORITY, fresh.to_pem().into_bytes()).await?
-            }
-        };
-        let roots = Roots::from_pem(&String::from_utf8_lossy(&pem), now).map_err(CaError::Authority)?;
+        let given = files.as_ref().map(|files| files.read(trust_domain, now)).transpose()?;
+        let roots = open_roots(&store, trust_domain, given, now).await?;
         let issued = store.certificates().await?;
         let issued = issued.into_iter().map(|c| (c.serial.clone(), Arc::new(c))).collect();
         let ca = Self {
             roots: ArcSwap::from_pointee(roots),
             tokens: Tokens::open(store.clone(), trust_domain.clone()).await?,
             revocations: Revocations::open(&store).await?,
+            files,
+            look: files::Look::default(),
+            accounts: None,
             store,
             issued: Mutex::new(issued),
             replaced: Mutex::default(),
@@ -162,7 +185,26 @@ impl Ca {
         };
         // Before anything else: one that ended while we were away would sign nothing, not even our own certificate.
         ca.renew_issuing(now).await?;
+        if ca.roots().is_given() {
+            let roots = ca.roots().to_pem().into_bytes();
+            ca.store.replace_secret(GIVEN, roots).await?;
+        }
         Ok(ca)
+    }
+
+    /// The same that takes service-account tokens too.
+    pub(crate) fn taking(self, accounts: Option<Attestor>) -> Self {
+        Self { accounts, ..self }
+    }
+
+    /// Where roots and issuing certificate come from, for people.
+    pub(crate) fn source(&self) -> String {
+        self.files.as_ref().map_or_else(|| "the data directory".to_owned(), |files| format!("files: {files}"))
+    }
+
+    /// What is wrong with where they come from.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.look.trouble()
     }
 
     /// The join tokens.
@@ -209,9 +251,21 @@ impl Ca {
         self.changed.subscribe()
     }
 
-    /// Checks a caller's proof.
-    pub(crate) async fn attest(&self, proof: Proof<'_>, now: SystemTime) -> Result<Claimant, CaError> {
+    /// Checks a caller's proof, who asks for a workload.
+    pub(crate) async fn attest(
+        &self,
+        proof: Proof<'_>,
+        workload: &Name,
+        now: SystemTime,
+    ) -> Result<Claimant, CaError> {
         match proof {
+            Proof::Token(text) if !crate::tokens::is_ours(text) => {
+                let claimant = self.attest_account(text, workload, now).await?;
+                if self.revocations.hold_identity(&claimant.identity) {
+                    return Err(CaError::Revoked(Revoked::Identity(claimant.identity)));
+                }
+                Ok(claimant)
+            }
             Proof::Token(text) => {
                 let token = self.tokens.redeem(text, now).await?;
                 let name = |text: &str| text.parse::<Name>().map_err(|_| CaError::Name(text.into()));
@@ -224,6 +278,9 @@ impl Ca {
             }
             Proof::Certificate(peer) => {
                 let claimant = self.known(peer)?;
+                if claimant.token == kubernetes::PROVED_BY {
+                    return Err(CaError::ProveAgain);
+                }
                 if self.store.is_token_revoked(&claimant.token).await? {
                     return Err(TokenError::Revoked(claimant.token).into());
                 }
@@ -355,6 +412,15 @@ impl Ca {
         Ok(())
     }
 
+    /// Gives up a move to another root that is only announced.
+    pub(crate) async fn abort(&self, now: SystemTime) -> Result<(), CaError> {
+        let _changing = self.changing.lock().await;
+        let next = self.roots.load().abort(now).map_err(CaError::Rotate)?;
+        self.adopt(next).await?;
+        tracing::info!("the new root is given up");
+        Ok(())
+    }
+
     /// Takes the next step of a move, where nothing stands in its way; whether it did.
     async fn advance(&self, progress: Progress, now: SystemTime) -> Result<bool, CaError> {
         let _changing = self.changing.lock().await;
@@ -380,7 +446,12 @@ impl Ca {
 
     /// First it is written down, then it is in force.
     async fn adopt(&self, next: Roots) -> Result<(), CaError> {
-        self.store.replace_secret(AUTHORITY, next.to_pem().into_bytes()).await?;
+        let kept_as = if next.is_given() { GIVEN } else { AUTHORITY };
+        self.store.replace_secret(kept_as, next.to_pem().into_bytes()).await?;
+        if next.is_given() && !self.roots.load().is_given() {
+            // The keys of the former root are forgotten: it signs nothing any more.
+            self.store.forget_secret(AUTHORITY).await?;
+        }
         self.roots.store(Arc::new(next));
         self.changed.send_modify(|change| *change += 1);
         Ok(())
@@ -398,12 +469,36 @@ impl Ca {
         }
         // One that was taken back must outlive the certificates that it gave.
         self.store.prune_tokens(before(TOKEN_REMEMBERED.max(self.ttl))).await?;
-        self.forget_revocations(now).await
+        Ok(())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Certificate>>> {
         lock(&self.issued)
     }
+}
+
+/// The roots as they were, or a first one. Where there are files now, and were none before, they are followed as soon as the loops
+/// run: what there is in the store signs until everybody trusts what they hold.
+async fn open_roots(
+    store: &Embedded,
+    trust_domain: &TrustDomain,
+    given: Option<weft_certs::Authority>,
+    now: SystemTime,
+) -> Result<Roots, CaError> {
+    let text = |pem: Option<Vec<u8>>| pem.map(|pem| String::from_utf8_lossy(&pem).into_owned());
+    let (own, before) = (text(store.secret(AUTHORITY).await?), text(store.secret(GIVEN).await?));
+    let roots = match (given, before, own) {
+        (Some(given), None, None) => Roots::given(given, None, now),
+        (Some(given), Some(before), _) => Roots::given(given, Some(&before), now),
+        (None, Some(_), _) => return Err(CaError::WasGiven),
+        (_, None, Some(own)) => Roots::from_pem(&own, now),
+        (None, None, None) => {
+            let fresh = Roots::create(trust_domain, now).map_err(CaError::Authority)?;
+            let kept = store.keep_secret(AUTHORITY, fresh.to_pem().into_bytes()).await?;
+            Roots::from_pem(&String::from_utf8_lossy(&kept), now)
+        }
+    };
+    roots.map_err(CaError::Authority)
 }
 
 /// Nothing panics while it holds one of these; if it did, the data would still be whole.

@@ -131,7 +131,7 @@ mod tests {
     async fn a_renewed_certificate_is_used_by_the_next_handshake() {
         let dir = tempfile::tempdir().unwrap();
         let (store, domain) = (Embedded::open(dir.path()).unwrap(), "mesh.local".parse().unwrap());
-        let ca = Ca::open(store, &domain, Duration::from_secs(1), SystemTime::now()).await.unwrap();
+        let ca = Ca::open(store, &domain, None, Duration::from_secs(1), SystemTime::now()).await.unwrap();
         let own = OwnCertificate::new(Arc::new(ca), "10.1.2.3:7443".parse().unwrap()).unwrap();
         let (settings, first) = (own.settings(), own.current.load_full());
         let before = settings.load_full();

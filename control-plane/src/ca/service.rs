@@ -41,7 +41,7 @@ impl IdentityService {
         let workload: Name =
             asked.workload.parse().map_err(|_| CaError::Name(asked.workload.chars().take(253).collect()))?;
         let joins = matches!(proof, Proof::Token(_));
-        let claimant = self.ca.attest(proof, now).await?;
+        let claimant = self.ca.attest(proof, &workload, now).await?;
         let identity = claimant.identity.to_string();
         let issued = self.ca.issue(claimant, &workload, &asked.csr, now).await?;
         if joins {
@@ -66,6 +66,8 @@ impl v1::identity_server::Identity for IdentityService {
                 self.metrics.certificates_issued.increment();
                 Ok(Response::new(response))
             }
+            // It comes again with its token.
+            Err(error @ CaError::ProveAgain) => Err(status(&error)),
             Err(error) => {
                 self.metrics.certificates_refused.increment();
                 let from = Connection::of(&request).map(|c| c.address.to_string()).unwrap_or_default();
@@ -81,7 +83,11 @@ impl v1::identity_server::Identity for IdentityService {
 pub(crate) fn status(error: &CaError) -> Status {
     let reason = chain(error);
     match error {
-        CaError::NoProof | CaError::UnknownCertificate(_) => Status::unauthenticated(reason),
+        CaError::NoProof | CaError::ProveAgain | CaError::UnknownCertificate(_) => {
+            Status::unauthenticated(reason)
+        }
+        CaError::Account(account) if account.is_passing() => Status::unavailable(reason),
+        CaError::Account(_) => Status::unauthenticated(reason),
         CaError::Token(crate::tokens::TokenError::Store(_)) => Status::unavailable(reason),
         CaError::Token(_) => Status::unauthenticated(reason),
         CaError::NotServiceAccount(_) | CaError::Revoked(_) => Status::permission_denied(reason),
@@ -89,6 +95,8 @@ pub(crate) fn status(error: &CaError) -> Status {
         CaError::Absent(_) => Status::not_found(reason),
         CaError::Irrevocable(..) | CaError::Rotate(_) => Status::failed_precondition(reason),
         CaError::TooMany(_) => Status::resource_exhausted(reason),
-        CaError::Authority(_) | CaError::Store(_) => Status::unavailable(reason),
+        CaError::Authority(_) | CaError::Store(_) | CaError::Files(_) | CaError::WasGiven => {
+            Status::unavailable(reason)
+        }
     }
 }

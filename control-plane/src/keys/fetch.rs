@@ -40,7 +40,7 @@ pub(super) struct Fetched {
 
 /// Why there is no document.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FetchError {
+pub(crate) enum FetchError {
     #[error("{0} is no https address")]
     NotHttps(String),
     #[error("the authorities to prove {0} by are no certificates")]
@@ -188,7 +188,8 @@ fn elsewhere(from: &Uri, location: &str) -> Result<Uri, FetchError> {
     }
 }
 
-fn trust(address: &str, authorities: &str) -> Result<TlsConnector, FetchError> {
+/// What proves whoever answers at an address: these authorities (PEM), or else the public ones.
+pub(crate) fn trust(address: &str, authorities: &str) -> Result<TlsConnector, FetchError> {
     let refused = || FetchError::Authorities(address.to_owned());
     let mut roots = RootCertStore::empty();
     if authorities.is_empty() {

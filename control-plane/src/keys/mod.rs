@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::report::chain;
 use crate::store::{Embedded, KeySet, StoreError};
 use crate::world::World;
+pub(crate) use fetch::trust;
 use fetch::{FetchError, fetch};
 
 /// How long fetched keys are kept before they are fetched again, whatever their server says.
@@ -64,7 +65,7 @@ impl Kept {
 
 /// Why keys could not be had.
 #[derive(Debug, thiserror::Error)]
-enum KeysError {
+pub(crate) enum KeysError {
     #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error("{0} is no set of keys")]
@@ -175,7 +176,9 @@ impl Keys {
 }
 
 /// The keys at a source, as they were written and read, and how long they may be kept.
-async fn key_set(source: &KeySource) -> Result<(String, Vec<TokenKey>, Option<Duration>), KeysError> {
+pub(crate) async fn key_set(
+    source: &KeySource,
+) -> Result<(String, Vec<TokenKey>, Option<Duration>), KeysError> {
     let (uri, authorities) = match source {
         KeySource::At { uri, authorities } => (uri.clone(), authorities),
         KeySource::Discovered { issuer, authorities } => (discover(issuer, authorities).await?, authorities),

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use weft_core::model::KeySource;
 
-pub(crate) use embedded::{Embedded, TokenUse};
+pub(crate) use embedded::{Custody, Embedded, Passphrase, TokenUse};
 
 /// What went wrong with the store.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,17 @@ pub enum StoreError {
     /// A record is not what this version writes.
     #[error("the store's record of {0} cannot be read")]
     Record(&'static str, #[source] serde_json::Error),
+    /// There is no passphrase where one is needed.
+    #[error(
+        "the keys in the data directory are sealed: name the file of their passphrase with --ca-passphrase-file"
+    )]
+    Sealed,
+    /// There is another.
+    #[error("the passphrase is not the one that the keys in the data directory are sealed with")]
+    WrongPassphrase,
+    /// Sealing or opening fails.
+    #[error("the seal of the store's keys does not hold: {0}")]
+    Seal(&'static str),
     /// The thread doing it ended early.
     #[error("the store's thread ended while it was to {0}")]
     Thread(&'static str),
@@ -144,6 +155,29 @@ pub(crate) struct Token {
     pub uses_left: Option<u32>,
     /// Taken back.
     pub revoked: bool,
+    /// What its holder may do at the control plane, instead of joining; it becomes nobody then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<Role>,
+}
+
+/// What someone may do at the control plane; who may more may less, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Role {
+    /// Look.
+    Viewer,
+    /// Change.
+    Operator,
+}
+
+impl Role {
+    /// In a word.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+        }
+    }
 }
 
 /// An issued certificate.

@@ -2,13 +2,19 @@
 
 // Marked so that clippy knows the helpers for tests as well.
 #[cfg(test)]
+mod accounts;
+#[cfg(test)]
 mod configuration;
+#[cfg(test)]
+mod custody;
 #[cfg(test)]
 mod join;
 #[cfg(test)]
 mod mesh;
 #[cfg(test)]
 mod restart;
+#[cfg(test)]
+mod roles;
 #[cfg(test)]
 mod sidecar;
 #[cfg(test)]

@@ -49,9 +49,9 @@ async fn a_root_is_moved_from_step_by_step_each_of_which_waits_and_shows() {
     assert_eq!((before.phase.as_str(), before.roots.len(), before.waits_for.len()), ("steady", 1, 0));
     assert_eq!((before.roots[0].role.as_str(), before.roots[0].certificates), ("signing", 1));
 
-    let announced = mesh.admin().await.rotate_ca(v1::RotateCaRequest {}).await.unwrap();
+    let announced = mesh.admin().await.rotate_ca(v1::RotateCaRequest::default()).await.unwrap();
     assert_eq!(announced.phase, "announced");
-    let again = mesh.admin().await.rotate_ca(v1::RotateCaRequest {}).await.unwrap_err();
+    let again = mesh.admin().await.rotate_ca(v1::RotateCaRequest::default()).await.unwrap_err();
     assert_eq!(again.code(), Code::FailedPrecondition);
     let push = web.push().await.unwrap();
     assert_eq!(told(&push), ["+TRUST mesh.local"]);
@@ -90,10 +90,31 @@ async fn a_root_is_moved_from_step_by_step_each_of_which_waits_and_shows() {
 }
 
 #[tokio::test]
+async fn a_move_is_given_up_as_long_as_somebody_does_not_know_of_it() {
+    let mesh = Mesh::start().await;
+    let (mut web, _) = connected(&mesh, "web").await;
+    let abort = v1::RotateCaRequest { abort: true };
+    let none = mesh.admin().await.rotate_ca(abort).await.unwrap_err();
+    assert_eq!(none.code(), Code::FailedPrecondition);
+    mesh.admin().await.rotate_ca(v1::RotateCaRequest::default()).await.unwrap();
+    let both = web.push().await.unwrap();
+    assert_eq!(trust(&both).anchors.len(), 2);
+    assert_eq!(mesh.admin().await.rotate_ca(abort).await.unwrap().phase, "steady");
+    web.ack(both.epoch, Vec::new()).await;
+    assert_eq!(trust(&web.take().await).anchors, mesh.anchors());
+
+    mesh.admin().await.rotate_ca(v1::RotateCaRequest::default()).await.unwrap();
+    web.take().await;
+    reaches(&mesh, "moved").await;
+    let late = mesh.admin().await.rotate_ca(abort).await.unwrap_err();
+    assert!(late.message().contains("signs already"), "{late}");
+}
+
+#[tokio::test]
 async fn a_move_outlives_the_process_at_every_step() {
     let mesh = Mesh::start().await;
     let (web, old) = connected(&mesh, "web").await;
-    mesh.admin().await.rotate_ca(v1::RotateCaRequest {}).await.unwrap();
+    mesh.admin().await.rotate_ca(v1::RotateCaRequest::default()).await.unwrap();
     assert_eq!(status(&mesh).await.phase, "announced");
     let old_anchors = mesh.anchors();
     drop(web);

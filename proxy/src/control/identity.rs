@@ -164,7 +164,7 @@ impl IdentityLoop {
         }
         match self.sign(&Means::Certificate(&current.credentials)).await {
             Err(SignError::Refused(by, reason, Code::Unauthenticated | Code::PermissionDenied)) => {
-                tracing::warn!(by, reason, "our certificate does not renew itself, trying the token");
+                tracing::info!(by, reason, "our certificate does not renew itself, trying the token");
                 self.sign(&with_token).await
             }
             other => other,

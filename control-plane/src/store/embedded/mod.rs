@@ -4,6 +4,7 @@
 
 mod records;
 mod revisions;
+mod seal;
 
 use std::fmt;
 use std::fs::{DirBuilder, OpenOptions, Permissions};
@@ -19,6 +20,7 @@ use tokio::sync::Semaphore;
 use super::StoreError;
 
 pub(crate) use records::TokenUse;
+pub(crate) use seal::{Custody, Passphrase};
 
 /// Records by name.
 type Records = TableDefinition<'static, &'static str, &'static [u8]>;
@@ -33,6 +35,8 @@ const CACHE_BYTES: usize = 8 << 20;
 pub(crate) struct Embedded {
     database: Arc<Database>,
     writer: Arc<Semaphore>,
+    /// Of secrets, where they are sealed.
+    seal: Option<Arc<seal::Seal>>,
 }
 
 impl fmt::Debug for Embedded {
@@ -42,8 +46,14 @@ impl fmt::Debug for Embedded {
 }
 
 impl Embedded {
-    /// Opens the store in `directory`, or makes it: the file 0600, a new directory 0700.
+    /// The same with secrets in the clear.
+    #[cfg(test)]
     pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
+        Self::open_in(directory, &Custody::Clear)
+    }
+
+    /// Opens the store in `directory`, or makes it: the file 0600, a new directory 0700.
+    pub(crate) fn open_in(directory: &Path, custody: &Custody) -> Result<Self, StoreError> {
         let prepare = || {
             DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
             let path = directory.join("weft.redb");
@@ -61,17 +71,19 @@ impl Embedded {
         drop(file);
         let database = Database::builder().set_cache_size(CACHE_BYTES).create(&path);
         let database = database.map_err(|e| StoreError::Open(path.clone(), Box::new(e.into())))?;
-        let store = Self { database: Arc::new(database), writer: Arc::new(Semaphore::new(1)) };
-        store.make_tables().map_err(|e| StoreError::Open(path, Box::new(e)))?;
-        Ok(store)
+        make_tables(&database).map_err(|e| StoreError::Open(path, Box::new(e)))?;
+        let seal =
+            seal::take(&database, custody).map_err(|fault| fault.while_it_was_to("take its secrets"))?;
+        let (database, writer) = (Arc::new(database), Arc::new(Semaphore::new(1)));
+        Ok(Self { database, writer, seal: seal.map(Arc::new) })
     }
 
     /// The secret of this name.
     pub(crate) async fn secret(&self, name: &'static str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.read("read a secret", move |txn| {
+        let found = self.read("read a secret", move |txn| {
             Ok(txn.open_table(SECRETS)?.get(name)?.map(|value| value.value().to_vec()))
-        })
-        .await
+        });
+        found.await?.map(|kept| self.opened(name, kept)).transpose()
     }
 
     /// Keeps a secret, unless there is one of this name; returns the one that stands.
@@ -80,19 +92,21 @@ impl Embedded {
         name: &'static str,
         value: Vec<u8>,
     ) -> Result<Vec<u8>, StoreError> {
-        self.write("keep a secret", move |txn| {
+        let value = self.closed(name, value)?;
+        let kept = self.write("keep a secret", move |txn| {
             let mut table = txn.open_table(SECRETS)?;
             if let Some(present) = table.get(name)? {
                 return Ok(present.value().to_vec());
             }
             table.insert(name, value.as_slice())?;
             Ok(value)
-        })
-        .await
+        });
+        self.opened(name, kept.await?)
     }
 
     /// Puts another secret in the place of the one of this name.
     pub(crate) async fn replace_secret(&self, name: &'static str, value: Vec<u8>) -> Result<(), StoreError> {
+        let value = self.closed(name, value)?;
         self.write("replace a secret", move |txn| {
             txn.open_table(SECRETS)?.insert(name, value.as_slice())?;
             Ok(())
@@ -100,14 +114,21 @@ impl Embedded {
         .await
     }
 
-    /// All tables exist from the first moment, so that readers find them.
-    fn make_tables(&self) -> Result<(), redb::Error> {
-        let txn = self.database.begin_write()?;
-        txn.open_table(SECRETS)?;
-        records::make_tables(&txn)?;
-        revisions::make_tables(&txn)?;
-        txn.commit()?;
-        Ok(())
+    /// Forgets the secret of this name.
+    pub(crate) async fn forget_secret(&self, name: &'static str) -> Result<(), StoreError> {
+        self.write("forget a secret", move |txn| {
+            txn.open_table(SECRETS)?.remove(name)?;
+            Ok(())
+        })
+        .await
+    }
+
+    fn closed(&self, name: &str, secret: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+        self.seal.as_ref().map_or_else(|| Ok(secret.clone()), |seal| seal.close(name, &secret))
+    }
+
+    fn opened(&self, name: &str, kept: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+        self.seal.as_ref().map_or_else(|| Ok(kept.clone()), |seal| seal.open(name, &kept))
     }
 
     async fn read<T, F>(&self, what: &'static str, access: F) -> Result<T, StoreError>
@@ -137,6 +158,16 @@ impl Embedded {
         });
         task.await.map_err(|_| StoreError::Thread(what))?.map_err(|fault: Fault| fault.while_it_was_to(what))
     }
+}
+
+/// All tables exist from the first moment, so that readers find them.
+fn make_tables(database: &Database) -> Result<(), redb::Error> {
+    let txn = database.begin_write()?;
+    txn.open_table(SECRETS)?;
+    records::make_tables(&txn)?;
+    revisions::make_tables(&txn)?;
+    txn.commit()?;
+    Ok(())
 }
 
 /// What went wrong within a transaction, which then changes nothing.

@@ -267,6 +267,7 @@ mod tests {
             expires: SystemTime::UNIX_EPOCH + Duration::from_secs(100),
             uses_left,
             revoked: false,
+            admin: None,
         }
     }
 

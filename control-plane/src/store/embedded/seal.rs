@@ -1,0 +1,191 @@
+//! Secrets at rest: sealed by a key that a passphrase gives, or in the clear.
+//!
+//! PBKDF2 (RFC 8018) makes the key, AES-256-GCM seals each secret under its own name, so that none can be put in another's
+//! place. What was written in the clear before may remain in pages of the file that are free now.
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::{pbkdf2, rand};
+use redb::{Database, ReadableTable};
+
+use super::super::StoreError;
+use super::{Fault, SECRETS};
+
+/// Of HMAC-SHA-512: a fifth of a second or so for each guess.
+const ROUNDS: u32 = 210_000;
+const SALT: usize = 16;
+/// The secrets that say that others are sealed, and prove the passphrase.
+const HEADER: &str = "seal";
+const PROOF: &str = "seal-proof";
+const PROVES: &[u8] = b"weft";
+
+/// What keys are sealed with; it is not shown.
+#[derive(Clone)]
+pub(crate) struct Passphrase(Vec<u8>);
+
+/// How secrets are to be kept.
+#[derive(Debug, Clone)]
+pub(crate) enum Custody {
+    /// In the clear.
+    Clear,
+    /// Sealed, from now on where they were not.
+    Sealed(Passphrase),
+    /// In the clear from now on, where they were sealed.
+    Unsealed(Passphrase),
+}
+
+/// Seals and opens.
+pub(super) struct Seal(RandomizedNonceKey);
+
+impl Passphrase {
+    /// Of what stands in a file: a line's end after it is not of it.
+    pub(crate) fn new(text: &[u8]) -> Option<Self> {
+        let text = text.strip_suffix(b"\n").unwrap_or(text);
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        (!text.is_empty()).then(|| Self(text.to_vec()))
+    }
+}
+
+impl fmt::Debug for Passphrase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Passphrase")
+    }
+}
+
+impl Seal {
+    fn new(passphrase: &Passphrase, salt: &[u8], rounds: u32) -> Result<Self, StoreError> {
+        let rounds = NonZeroU32::new(rounds).ok_or(StoreError::Seal("its rounds are none"))?;
+        let mut key = [0; 32];
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA512, rounds, salt, &passphrase.0, &mut key);
+        RandomizedNonceKey::new(&AES_256_GCM, &key).map(Self).map_err(|_| StoreError::Seal("there is no key"))
+    }
+
+    pub(super) fn close(&self, name: &str, secret: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let mut sealed = secret.to_vec();
+        let nonce = self.0.seal_in_place_append_tag(Aad::from(name), &mut sealed);
+        let nonce = nonce.map_err(|_| StoreError::Seal("a secret cannot be sealed"))?;
+        Ok([nonce.as_ref().as_slice(), &sealed].concat())
+    }
+
+    pub(super) fn open(&self, name: &str, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let broken = || StoreError::Seal("a secret was changed, or is another's");
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>().ok_or_else(broken)?;
+        let mut opened = sealed.to_vec();
+        let secret = self.0.open_in_place(Nonce::from(nonce), Aad::from(name), &mut opened);
+        Ok(secret.map_err(|_| broken())?.to_vec())
+    }
+}
+
+/// Brings the secrets of a store into the custody that is wanted, all or none of them.
+pub(super) fn take(database: &Database, custody: &Custody) -> Result<Option<Seal>, Fault> {
+    let txn = database.begin_write()?;
+    let seal = {
+        let mut secrets = txn.open_table(SECRETS)?;
+        let header = secrets.get(HEADER)?.map(|header| header.value().to_vec());
+        let proof = secrets.get(PROOF)?.map(|proof| proof.value().to_vec()).unwrap_or_default();
+        match (header, custody) {
+            (None, Custody::Clear | Custody::Unsealed(_)) => return Ok(None),
+            (Some(_), Custody::Clear) => return Err(StoreError::Sealed.into()),
+            (Some(header), Custody::Sealed(passphrase)) => {
+                return Ok(Some(prove(&header, &proof, passphrase)?));
+            }
+            (Some(header), Custody::Unsealed(passphrase)) => {
+                let seal = prove(&header, &proof, passphrase)?;
+                secrets.remove(HEADER)?;
+                secrets.remove(PROOF)?;
+                for (name, sealed) in all(&secrets)? {
+                    secrets.insert(name.as_str(), seal.open(&name, &sealed)?.as_slice())?;
+                }
+                None
+            }
+            (None, Custody::Sealed(passphrase)) => {
+                let mut salt = [0; SALT];
+                rand::fill(&mut salt).map_err(|_| StoreError::Seal("the system's random source failed"))?;
+                let seal = Seal::new(passphrase, &salt, ROUNDS)?;
+                for (name, secret) in all(&secrets)? {
+                    secrets.insert(name.as_str(), seal.close(&name, &secret)?.as_slice())?;
+                }
+                let header = [&ROUNDS.to_be_bytes()[..], &salt].concat();
+                secrets.insert(HEADER, header.as_slice())?;
+                secrets.insert(PROOF, seal.close(PROOF, PROVES)?.as_slice())?;
+                Some(seal)
+            }
+        }
+    };
+    txn.commit()?;
+    Ok(seal)
+}
+
+fn prove(header: &[u8], proof: &[u8], passphrase: &Passphrase) -> Result<Seal, StoreError> {
+    let (rounds, salt) = header.split_first_chunk::<4>().ok_or(StoreError::Seal("its record is cut off"))?;
+    let seal = Seal::new(passphrase, salt, u32::from_be_bytes(*rounds))?;
+    match seal.open(PROOF, proof) {
+        Ok(proved) if proved == PROVES => Ok(seal),
+        Ok(_) | Err(_) => Err(StoreError::WrongPassphrase),
+    }
+}
+
+fn all(table: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Vec<(String, Vec<u8>)>, Fault> {
+    let mut found = Vec::new();
+    for entry in table.iter()? {
+        let (name, value) = entry?;
+        found.push((name.value().to_owned(), value.value().to_vec()));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Embedded;
+    use super::*;
+
+    fn sealed(passphrase: &str) -> Custody {
+        Custody::Sealed(Passphrase::new(passphrase.as_bytes()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn secrets_are_sealed_and_unsealed_and_open_to_the_right_passphrase_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("weft.redb");
+        let holds = |text: &str| {
+            let bytes = std::fs::read(&file).unwrap();
+            bytes.windows(text.len()).any(|window| window == text.as_bytes())
+        };
+        {
+            let store = Embedded::open_in(dir.path(), &sealed("one\n")).unwrap();
+            store.keep_secret("key", b"hush-hush".to_vec()).await.unwrap();
+            store.replace_secret("other", b"quiet-please".to_vec()).await.unwrap();
+            assert_eq!(store.keep_secret("key", b"another".to_vec()).await.unwrap(), b"hush-hush");
+        }
+        assert!(!holds("hush-hush") && !holds("quiet-please"));
+        assert!(matches!(Embedded::open_in(dir.path(), &Custody::Clear), Err(StoreError::Sealed)));
+        assert!(matches!(Embedded::open_in(dir.path(), &sealed("two")), Err(StoreError::WrongPassphrase)));
+        let secret = async |custody: &Custody| {
+            let store = Embedded::open_in(dir.path(), custody).unwrap();
+            (store.secret("key").await.unwrap().unwrap(), store.secret("other").await.unwrap().unwrap())
+        };
+        let both = (b"hush-hush".to_vec(), b"quiet-please".to_vec());
+        assert_eq!(secret(&sealed("one")).await, both);
+        // Off, which may be said twice, and on again.
+        let off = Custody::Unsealed(Passphrase::new(b"one\r\n").unwrap());
+        assert_eq!(secret(&off).await, both);
+        assert!(holds("hush-hush"));
+        assert_eq!(secret(&off).await, both);
+        assert_eq!(secret(&Custody::Clear).await, both);
+        assert_eq!(secret(&sealed("three")).await, both);
+        assert!(matches!(Embedded::open_in(dir.path(), &sealed("one")), Err(StoreError::WrongPassphrase)));
+    }
+
+    #[test]
+    fn a_secret_in_the_place_of_another_and_a_changed_one_are_noticed() {
+        let seal = Seal::new(&Passphrase::new(b"x").unwrap(), b"salt", 2).unwrap();
+        let mut sealed = seal.close("a", b"secret").unwrap();
+        assert_eq!(seal.open("a", &sealed).unwrap(), b"secret");
+        assert!(seal.open("b", &sealed).is_err());
+        *sealed.last_mut().unwrap() ^= 1;
+        assert!(seal.open("a", &sealed).is_err() && seal.open("a", b"short").is_err());
+        assert!(Passphrase::new(b"\n").is_none() && Passphrase::new(b"").is_none());
+    }
+}
