@@ -7,6 +7,7 @@ mod http1;
 mod mesh;
 mod mutate;
 mod tls;
+mod tokens;
 
 pub use mutate::Mutations;
 
@@ -23,6 +24,9 @@ pub struct Target {
 
 /// Every target.
 pub const TARGETS: &[Target] = &[
+    Target { name: "token", run: tokens::token, seeds: tokens::tokens },
+    Target { name: "token-claims", run: tokens::said, seeds: tokens::sayings },
+    Target { name: "key-set", run: tokens::key_set, seeds: tokens::key_sets },
     Target { name: "detect", run: http::detect, seeds: http::first_words },
     Target { name: "path", run: http::path, seeds: http::paths },
     Target { name: "target", run: http::target, seeds: http::targets },
