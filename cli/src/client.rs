@@ -49,13 +49,16 @@ pub(crate) async fn connect(target: &Target) -> anyhow::Result<Admin> {
         .with_context(|| format!("{}: not a token", target.token.display()))?;
     bearer.set_sensitive(true);
 
+    let admin = AdminClient::with_interceptor(reach(target, tls).await?, Bearer(bearer));
+    Ok(admin.max_decoding_message_size(ANSWER_LIMIT))
+}
+
+/// A connection to the first of the target's control planes that answers.
+pub(crate) async fn reach(target: &Target, tls: Arc<ClientConfig>) -> anyhow::Result<Channel> {
     let mut failed = anyhow!("no control plane is named");
     for url in &target.urls {
         match connect_to(url, tls.clone()).await {
-            Ok(channel) => {
-                let admin = AdminClient::with_interceptor(channel, Bearer(bearer));
-                return Ok(admin.max_decoding_message_size(ANSWER_LIMIT));
-            }
+            Ok(channel) => return Ok(channel),
             Err(error) if error.to_string().contains("UnknownIssuer") => {
                 failed = error.context(format!(
                     "the control plane at {url} does not lead to the roots in {}: if the mesh has moved to another root, fetch its ca.pem anew",

@@ -8,6 +8,7 @@ pub(crate) mod dashboard;
 pub(crate) mod delete;
 pub(crate) mod diff;
 pub(crate) mod explain;
+pub(crate) mod fetch;
 pub(crate) mod get;
 pub(crate) mod history;
 pub(crate) mod identity;

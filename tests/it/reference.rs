@@ -25,6 +25,7 @@ const COMMANDS: &[&str] = &[
     "trace",
     "identity",
     "identity revoke",
+    "identity fetch",
     "ca status",
     "ca rotate",
     "token create",

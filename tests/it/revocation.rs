@@ -9,6 +9,7 @@ use weft_tests::{App, HttpClient, Mesh, Options, SidecarPod, eventually};
 use crate::{in_pods, weft};
 
 const WEB: &str = "spiffe://mesh.local/ns/default/sa/web";
+const OTHER: &str = "spiffe://mesh.local/ns/default/sa/other";
 
 /// What is promised.
 const AT_MOST: Duration = Duration::from_secs(2);
@@ -38,7 +39,7 @@ fn a_revoked_identity_is_out_within_two_seconds_and_back_when_it_is_restored() {
                 Some(answer.status)
             })
         };
-        let (mut bytes, others) = (open(&web), open(&other));
+        let (mut bytes, mut others) = (open(&web), open(&other));
         assert_eq!((status(&web), status(&other)), (Some(200), Some(200)));
 
         let begun = Instant::now();
@@ -57,5 +58,15 @@ fn a_revoked_identity_is_out_within_two_seconds_and_back_when_it_is_restored() {
 
         mesh.weft_ok(&["identity", "revoke", WEB, "--undo"]);
         eventually("it is believed again", BACK, || status(&web) == Some(200));
+
+        // For a time, which ends by itself.
+        others.set_nonblocking(false).expect("a socket");
+        mesh.weft_ok(&["identity", "revoke", OTHER, "--for", "8s"]);
+        match others.read(&mut [0; 1]) {
+            Ok(read) => assert_eq!(read, 0),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+        }
+        eventually("its time is over", BACK, || status(&other) == Some(200));
+        assert_eq!(mesh.weft_json(&["identity", "revoke", "--list"]), serde_json::json!([]));
     });
 }

@@ -6,13 +6,14 @@ use std::time::Duration;
 use serde::Serialize;
 use weft_proto::v1;
 
+use super::fetch::{self, Fetch};
 use crate::args::{Common, duration};
 use crate::client::{self, Admin, answer};
 use crate::output::{self, Row};
 use crate::target::Target;
 use crate::time::until;
 
-/// Show the certificates in use, or revoke some
+/// Show the certificates in use, revoke some, or fetch one for a peer without a sidecar
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -31,6 +32,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     Revoke(Revoke),
+    Fetch(Fetch),
 }
 
 /// Believe an identity or a certificate no longer: its connections end, and it is not renewed
@@ -59,6 +61,9 @@ struct Revoke {
 }
 
 pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Result<ExitCode> {
+    if let Some(Action::Fetch(fetch)) = arguments.action {
+        return fetch::execute(common, fetch).await;
+    }
     let mut admin = client::connect(&Target::find(&common.target)?).await?;
     if let Some(Action::Revoke(revoke)) = arguments.action {
         return execute_revoke(common, &mut admin, revoke).await;
