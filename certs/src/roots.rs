@@ -188,27 +188,20 @@ impl Roots {
         }
         let is_trusted = self.current.anchors().iter().any(|anchor| anchor == given.root());
         match (&self.stage, is_trusted) {
-            (Stage::Steady | Stage::Announced { .. }, true) => Some(self.sign_by(given.clone(), now)),
+            (Stage::Steady | Stage::Announced { .. }, true) => Some(self.sign_by(given.clone(), &[], now)),
             (Stage::Steady | Stage::Announced { .. }, false) => {
                 Some(self.become_at(Stage::Announced { next: given.clone() }, now))
             }
-            (Stage::Moved { former }, true) => {
-                let former = former.clone();
-                let mut moved = self.sign_by(given.clone(), now);
-                if let Stage::Moved { former: others } = &mut moved.stage {
-                    others.extend(without(&former, &others.clone()));
-                } else {
-                    moved.stage = Stage::Moved { former: without(&former, &given.anchors()) };
-                }
-                Some(moved)
-            }
+            (Stage::Moved { former }, true) => Some(self.sign_by(given.clone(), former, now)),
             (Stage::Moved { .. }, false) => None,
         }
     }
 
-    /// With another authority that signs; what was trusted and is not of it is former.
-    fn sign_by(&self, next: Authority, now: SystemTime) -> Self {
-        let former = without(&self.current.anchors(), &next.anchors());
+    /// With another authority that signs; what was trusted and is not of it is former, beside what was so before.
+    fn sign_by(&self, next: Authority, before: &[Vec<u8>], now: SystemTime) -> Self {
+        let anchors = next.anchors();
+        let mut former = without(&self.current.anchors(), &anchors);
+        former.extend(without(&without(before, &anchors), &former));
         let stage = if former.is_empty() { Stage::Steady } else { Stage::Moved { former } };
         Self { current: next, ..self.clone() }.become_at(stage, now)
     }
@@ -372,7 +365,7 @@ impl Roots {
         }
         match &self.stage {
             Stage::Steady => Ok(None),
-            Stage::Announced { next } if next.is_given() => Ok(Some(self.sign_by(next.clone(), now))),
+            Stage::Announced { next } if next.is_given() => Ok(Some(self.sign_by(next.clone(), &[], now))),
             Stage::Announced { next } => {
                 let mut crosses = vec![self.current.cross_sign(next, now)?];
                 crosses.extend(self.crosses.iter().take(KEPT_CROSSES - 1).cloned());

@@ -125,7 +125,7 @@ fn start(pod: &SidecarPod, server: IpAddr, identity: &Path, folder: &Path) -> Op
     }});
     let path = folder.join("envoy.json");
     fs::write(&path, bootstrap.to_string()).expect("a configuration");
-    let mut command = python("envoy.py")?;
+    let mut command = python("envoy_peer.py")?;
     command.arg(path);
     let mut envoy = pod.app_called("envoy", command);
     eventually("Envoy listens", PATIENCE, || {
@@ -138,7 +138,8 @@ fn start(pod: &SidecarPod, server: IpAddr, identity: &Path, folder: &Path) -> Op
 /// The gateway's certificate, by a token for one use, and then by itself.
 fn fetch(mesh: &Mesh) -> PathBuf {
     let (token, out) = (mesh.scratch().join("gateway.token"), mesh.scratch().join("identity"));
-    let made = mesh.weft_ok(&["token", "create", "--service-account", "gateway", "--ttl", "10m", "--uses", "1"]);
+    let made =
+        mesh.weft_ok(&["token", "create", "--service-account", "gateway", "--ttl", "10m", "--uses", "1"]);
     fs::write(&token, made).expect("a file");
     let [token, into] = [&token, &out].map(|path| path.to_str().expect("a path"));
     mesh.weft_ok(&["identity", "fetch", "gateway-1", "--token-file", token, "--out", into]);
@@ -158,7 +159,7 @@ fn document(gateway: IpAddr, account: &str) -> String {
 #[test]
 fn envoy_and_a_sidecar_prove_to_each_other_who_they_are_whoever_calls() {
     in_pods!(envoy_and_a_sidecar_prove_to_each_other_who_they_are_whoever_calls, || {
-        if python("envoy.py").is_none() {
+        if python("envoy_peer.py").is_none() {
             return;
         }
         let mesh = Mesh::start(weft(), Options::default());
@@ -197,6 +198,8 @@ fn envoy_and_a_sidecar_prove_to_each_other_who_they_are_whoever_calls() {
 
         // And who is revoked is a peer no more.
         mesh.weft_ok(&["identity", "revoke", &id("gateway")]);
-        eventually("Envoy is not let in", PATIENCE, || through(SERVER).is_some_and(|answer| answer.status == 503));
+        eventually("Envoy is not let in", PATIENCE, || {
+            through(SERVER).is_some_and(|answer| answer.status == 503)
+        });
     });
 }

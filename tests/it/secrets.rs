@@ -9,8 +9,7 @@ use crate::{in_pods, weft};
 
 const USERS_TOKEN: &str = "a-users-own-bearer-token-0123456789";
 const COOKIE: &str = "a-users-own-session-0123456789";
-const ACCESS_LOG: &str =
-    "apiVersion: weft.mesh/v1alpha1\nkind: MeshConfig\nmetadata: {name: default}\nspec: {accessLog: {format: json}}\n";
+const ACCESS_LOG: &str = "apiVersion: weft.mesh/v1alpha1\nkind: MeshConfig\nmetadata: {name: default}\nspec: {accessLog: {format: json}}\n";
 
 /// The second line of each private key in some bytes, which tells it from others.
 fn keys(bytes: &[u8]) -> Vec<String> {
@@ -57,12 +56,14 @@ fn no_token_and_no_key_is_in_logs_listings_metrics_traces_or_on_pages() {
         let more = format!("authorization: Bearer {USERS_TOKEN}\r\ncookie: session={COOKIE}\r\n");
         let call = || {
             client.run(|| {
-                let answer = HttpClient::connect((server.address(), 8080)).ok()?.get("server", "/a", &more).ok()?;
+                let answer =
+                    HttpClient::connect((server.address(), 8080)).ok()?.get("server", "/a", &more).ok()?;
                 Some(answer.status)
             })
         };
         eventually("there are traces", std::time::Duration::from_secs(30), || {
-            call() == Some(200) && mesh.weft_json(&["traces"]).as_array().is_some_and(|traces| !traces.is_empty())
+            call() == Some(200)
+                && mesh.weft_json(&["traces"]).as_array().is_some_and(|traces| !traces.is_empty())
         });
 
         let viewer = mesh.scratch().join("viewer.token");
@@ -77,13 +78,19 @@ fn no_token_and_no_key_is_in_logs_listings_metrics_traces_or_on_pages() {
         assert!(secrets.len() >= 4, "the authority's and two sidecars': {}", secrets.len());
         secrets.push(fs::read_to_string(mesh.data().join("admin.token")).expect("a token").trim().to_owned());
         // Of what is signed the signature is the secret.
-        let signed = joins.iter().chain(&administers).map(|token| token.rsplit('.').next().expect("a part").to_owned());
+        let signed = joins
+            .iter()
+            .chain(&administers)
+            .map(|token| token.rsplit('.').next().expect("a part").to_owned());
         secrets.extend(signed);
         secrets.extend([USERS_TOKEN.to_owned(), COOKIE.to_owned()]);
 
-        let mut said = vec![("the control plane's log".to_owned(), mesh.control_plane_log()), ("denied".into(), denied)];
+        let mut said =
+            vec![("the control plane's log".to_owned(), mesh.control_plane_log()), ("denied".into(), denied)];
         said.extend([&server, &client].into_iter().flat_map(said_by));
-        for listing in ["status", "identity", "token list", "ca status", "history", "traces", "get meshconfig"] {
+        for listing in
+            ["status", "identity", "token list", "ca status", "history", "traces", "get meshconfig"]
+        {
             let arguments: Vec<&str> = listing.split(' ').collect();
             said.push((listing.to_owned(), mesh.weft_json(&arguments).to_string()));
         }
@@ -91,7 +98,8 @@ fn no_token_and_no_key_is_in_logs_listings_metrics_traces_or_on_pages() {
         let trace = traces[0]["trace_id"].as_str().expect("a trace").to_owned();
         said.push(("a trace".to_owned(), mesh.weft_json(&["trace", &trace]).to_string()));
         for path in ["/", "/metrics"] {
-            let page = mesh.in_hub(|| HttpClient::connect("127.0.0.1:7080").ok()?.get("localhost", path, "").ok());
+            let page =
+                mesh.in_hub(|| HttpClient::connect("127.0.0.1:7080").ok()?.get("localhost", path, "").ok());
             said.push((path.to_owned(), page.expect("a page").text()));
         }
         for (place, text) in &said {
@@ -100,6 +108,10 @@ fn no_token_and_no_key_is_in_logs_listings_metrics_traces_or_on_pages() {
                 assert!(!text.contains(secret.as_str()), "{place} tells {secret}");
             }
         }
-        assert!(server.sidecar_log().contains("\"path\""), "there is an access log: {}", server.sidecar_log());
+        assert!(
+            server.sidecar_log().contains("\"path\""),
+            "there is an access log: {}",
+            server.sidecar_log()
+        );
     });
 }

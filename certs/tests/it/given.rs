@@ -168,6 +168,12 @@ fn what_leads_to_a_root_that_is_trusted_signs_at_once_and_what_does_not_is_annou
     assert!(moved.advance(Progress { former_in_use: 1, ..DONE }, now()).unwrap().is_none());
     let again = moved.follow(&of(&two.below("e"), &[&two]), now()).unwrap();
     assert_eq!((again.phase(), again.issuer(), again.anchors()), (Phase::Moved, "e", moved.anchors()));
+    let back = moved.follow(&of(&two.below("f"), &[&two, &one]), now()).unwrap();
+    assert_eq!(
+        (back.phase(), back.anchors().len()),
+        (Phase::Steady, 2),
+        "the former root is to last after all"
+    );
     let done = again.advance(DONE, now()).unwrap().unwrap();
     assert_eq!((done.phase(), done.anchors()), (Phase::Steady, after.anchors()));
     let sequences = [&renewed, &announced, &moved, &again, &done].map(Roots::sequence);

