@@ -1,5 +1,6 @@
 //! The whole mesh, tried from outside: one file per promise.
 
+mod accounts;
 mod addresses;
 mod asleep;
 mod authorization;

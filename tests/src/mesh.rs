@@ -30,6 +30,8 @@ pub struct Options {
     pub certificate_ttl: Option<&'static str>,
     /// Documents in the control plane's folder, by file name.
     pub config: Vec<(&'static str, String)>,
+    /// More that the control plane is started with.
+    pub flags: Vec<String>,
 }
 
 /// A hub with a control plane in it.
@@ -77,6 +79,7 @@ impl Mesh {
         if let Some(ttl) = self.options.certificate_ttl {
             command.args(["--certificate-ttl", ttl]);
         }
+        command.args(&self.options.flags);
         self.control =
             Some(Process::start(command, &self.folder.path().join("control-plane.log"), |command| {
                 self.hub.run(|| command.spawn()).expect("the hub")
