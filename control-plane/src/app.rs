@@ -209,10 +209,11 @@ impl App {
         start_loops(&parts, &config, certificate, &watch);
 
         let admin = parts.admin_service();
-        let dashboard = Dashboard::new(admin.clone(), parts.metrics.clone());
+        let gate = AdminGate::new(admin_token.reveal(), parts.ca.clone());
+        let dashboard = Dashboard::new(admin.clone(), gate.clone(), parts.metrics.clone());
         let handler = move |request| dashboard.clone().answer(request);
         task::spawn("http", weft_runtime::http::serve(http, Limits::default(), watch.clone(), handler));
-        let admin = (admin, AdminGate::new(admin_token.reveal(), parts.ca.clone()));
+        let admin = (admin, gate);
         serve::mesh(grpc, settings, parts.shared(&watch), admin, parts.telemetry.clone());
         serve::otlp(otlp, parts.telemetry.clone(), parts.metrics.clone(), &watch);
         drop(watch);

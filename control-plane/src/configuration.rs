@@ -238,6 +238,17 @@ impl Configuration {
         Ok(revisions)
     }
 
+    /// What a revision changed of what the one before it said.
+    pub(crate) async fn changes(&self, revision: u64) -> Result<Vec<Changed>, ConfigurationError> {
+        let (applied, config_dir) = restore(&self.store, revision).await?;
+        let after = State { applied, config_dir, ..State::default() };
+        let mut before = State::default();
+        if revision > 1 {
+            (before.applied, before.config_dir) = restore(&self.store, revision - 1).await?;
+        }
+        Ok(differences(&before, &after))
+    }
+
     fn check(&self, source: &'static str, documents: &Documents) -> Vec<Problem> {
         let resources: Vec<_> = documents.values().cloned().collect();
         let mut problems = self.world.read(|known| known.check(source, &resources));

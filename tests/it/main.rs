@@ -12,6 +12,7 @@ mod client_first;
 mod configuration;
 mod control_plane_away;
 mod curl;
+mod dashboard;
 mod deadlines;
 mod demo;
 mod dns;

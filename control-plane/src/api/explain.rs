@@ -9,7 +9,7 @@ use weft_proto::v1;
 use super::{AdminService, namespace};
 
 impl AdminService {
-    pub(super) async fn explain(&self, request: v1::ExplainRequest) -> Result<v1::ExplainResponse, Status> {
+    pub(crate) async fn explain(&self, request: v1::ExplainRequest) -> Result<v1::ExplainResponse, Status> {
         let default = namespace(&request.namespace)?;
         let (namespace, account) = explain::account(&request.from, &default).map_err(|e| mistake(&e))?;
         let is_asked = !(request.method.is_empty() && request.path.is_empty() && request.headers.is_empty());

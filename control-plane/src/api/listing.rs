@@ -16,7 +16,7 @@ use crate::source::registry::Registered;
 type Expiries = HashMap<(String, String), SystemTime>;
 
 impl AdminService {
-    pub(super) async fn status(&self, request: v1::StatusRequest) -> Result<v1::StatusResponse, Status> {
+    pub(crate) async fn status(&self, request: v1::StatusRequest) -> Result<v1::StatusResponse, Status> {
         let namespace = namespace(&request.namespace)?;
         let wanted = |listed: &Registered| {
             request.all_namespaces || listed.registration.namespace == namespace.as_str()
@@ -89,7 +89,7 @@ impl AdminService {
         })
     }
 
-    pub(super) async fn identities(
+    pub(crate) async fn identities(
         &self,
         request: v1::IdentitiesRequest,
     ) -> Result<v1::IdentitiesResponse, Status> {

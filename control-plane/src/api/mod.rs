@@ -77,6 +77,17 @@ impl AdminGate {
             error => error.to_string(),
         })
     }
+
+    /// Who holds this token, where it is one of an administrator's that was not taken back; else why not.
+    pub(crate) async fn admit(&self, token: &str) -> Result<Administrator, String> {
+        let administrator = self.administrator(Some(token))?;
+        self.still_admits(&administrator).await.map(|()| administrator)
+    }
+
+    /// Whether an administrator's token was not taken back since.
+    pub(crate) async fn still_admits(&self, administrator: &Administrator) -> Result<(), String> {
+        self.ca.tokens().check(administrator).await.map_err(|error| chain(&error))
+    }
 }
 
 impl tonic::service::Interceptor for AdminGate {

@@ -15,9 +15,7 @@ use crate::metrics::Metrics;
 
 pub(crate) use otlp::OtlpService;
 pub(crate) use segments::{SegmentError, Task};
-#[cfg(test)]
-pub(crate) use span::SpanKind;
-pub(crate) use span::{Span, SpanId, TraceId};
+pub(crate) use span::{Span, SpanId, SpanKind, TraceId};
 pub(crate) use traces::{Errors, Filter, Summary, Traces};
 
 /// All the traces there are.

@@ -175,6 +175,12 @@ impl Traces {
         Some((*id, spans))
     }
 
+    /// Shows each trace's spans, oldest trace first.
+    pub(crate) fn each(&self, mut look: impl FnMut(&[Span])) {
+        let state = self.lock();
+        state.order.iter().filter_map(|id| state.traces.get(id)).for_each(|spans| look(spans));
+    }
+
     /// How many spans there are.
     pub(crate) fn spans(&self) -> usize {
         self.lock().spans
