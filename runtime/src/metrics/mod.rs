@@ -12,4 +12,4 @@ mod text;
 
 pub use negotiate::Format;
 pub use registry::{Registry, Shard};
-pub use series::{Counter, Family, Gauge, Histogram, Kind, Metric};
+pub use series::{Counter, Exemplar, Family, Gauge, Histogram, Kind, Metric};

@@ -5,7 +5,7 @@ use std::fs;
 use rustix::param::{clock_ticks_per_second, page_size};
 
 use super::Registry;
-use crate::task;
+use crate::{logs, task};
 
 /// What `/proc/self/stat` says (proc_pid_stat(5)).
 struct Stat {
@@ -46,6 +46,13 @@ pub(super) fn register(registry: &Registry) {
     registry.gauge_from("process_open_fds", "Open file descriptors.", [], || sample(open_files()));
     registry.gauge_from("process_max_fds", "File descriptors that may be open.", [], || sample(most_files()));
 
+    registry.counter_from(
+        "weft_log_lines_suppressed_total",
+        "Log lines not written because the same place had written many just before.",
+        [],
+        #[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
+        || vec![([], logs::suppressed() as f64)],
+    );
     registry.gauge_from("weft_tasks", "Tasks that live, by name.", ["task"], || tasks(|count| count.live));
     registry.counter_from("weft_tasks_started_total", "Tasks started, by name.", ["task"], || {
         tasks(|count| count.started)

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, btree_map};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::series::{Family, Kind, Metric, Total};
+use super::series::{Family, Histogram, Kind, Metric, Shown, Total};
 use super::{Format, process, text};
 
 /// The value of every label of the series that takes what no other may.
@@ -39,13 +39,21 @@ pub(super) struct About {
     pub(super) kind: Kind,
     pub(super) labels: Vec<&'static str>,
     pub(super) bounds: &'static [f64],
+    shown: Shown,
 }
 
 #[derive(Clone)]
 enum Source {
     Shards { keys: Arc<Keys>, tables: Vec<Arc<dyn Scrape>> },
     Callback(Callback),
+    View { of: &'static str, project: Projection },
 }
+
+/// The labels' values of what a series is part of.
+type Projection = Arc<dyn Fn(&[&str]) -> Option<Vec<String>> + Send + Sync>;
+
+/// What the series of a family add up to, by their keys.
+type Totals = BTreeMap<Arc<[u8]>, Total>;
 
 type Callback = Arc<dyn Fn() -> BTreeMap<Vec<String>, Total> + Send + Sync>;
 
@@ -68,7 +76,7 @@ struct Series<M> {
 }
 
 trait Scrape: Send + Sync {
-    fn add_to(&self, totals: &mut BTreeMap<Arc<[u8]>, Total>);
+    fn add_to(&self, totals: &mut Totals);
 }
 
 impl Registry {
@@ -119,17 +127,46 @@ impl Registry {
         self.callback(Kind::Counter, name, help, labels, samples);
     }
 
+    /// A family that is made of another one when somebody scrapes: `project` says under which values a series counts, if
+    /// under any. A counter counts how often the other one has observed something.
+    pub fn view<M: Metric, const N: usize, const L: usize>(
+        &self,
+        family: &Family<M, N>,
+        of: &Family<Histogram, L>,
+        project: fn(&[&str; L]) -> Option<[String; N]>,
+    ) {
+        self.declare(of);
+        let project: Projection = Arc::new(move |values| Some(project(values.try_into().ok()?)?.to_vec()));
+        let source = Source::View { of: of.name, project };
+        match self.entries().entry(family.name) {
+            btree_map::Entry::Vacant(free) => {
+                free.insert(Entry { about: Arc::new(About::of(family, of.bounds)), source });
+            }
+            btree_map::Entry::Occupied(_) => taken(family.name),
+        }
+    }
+
     /// Everything, as text, families and series in the order of their names.
     pub fn render(&self, format: Format) -> String {
         // Callbacks may take locks of their own, so none is held while they run.
         let entries: Vec<Entry> = self.entries().values().cloned().collect();
-        let mut writer = text::Writer::new(format);
+        let mut writer = text::Writer::new(format, entries.iter().map(|entry| entry.about.name).collect());
+        let mut viewed: HashMap<&str, Totals> = HashMap::new();
         for Entry { about, source } in &entries {
             match source {
+                Source::Shards { .. } if about.shown == Shown::InViews => {}
                 Source::Shards { tables, .. } => {
-                    let mut totals = BTreeMap::new();
-                    tables.iter().for_each(|table| table.add_to(&mut totals));
+                    let totals = add_up(tables);
                     writer.family(about, totals.iter().map(|(key, total)| (values_of(key), total)));
+                }
+                Source::View { of, project } => {
+                    let totals = viewed.entry(of).or_insert_with(|| totals_of(&entries, of));
+                    let samples = projected(totals, about.kind, project);
+                    let samples = samples.iter();
+                    writer.family(
+                        about,
+                        samples.map(|(values, total)| (values.iter().map(String::as_str).collect(), total)),
+                    );
                 }
                 Source::Callback(callback) => {
                     let samples = callback();
@@ -155,7 +192,8 @@ impl Registry {
     ) where
         S: Fn() -> Vec<([String; N], f64)> + Send + Sync + 'static,
     {
-        let about = Arc::new(About { name, help, kind, labels: labels.to_vec(), bounds: &[] });
+        let about = About { name, help, kind, labels: labels.to_vec(), bounds: &[], shown: Shown::Itself };
+        let about = Arc::new(about);
         let callback: Callback = Arc::new(move || {
             let samples = samples().into_iter();
             samples.map(|(values, value)| (values.to_vec(), Total::from(value))).collect()
@@ -196,13 +234,7 @@ impl Registry {
     fn table<M: Metric, const N: usize>(&self, family: &Family<M, N>) -> Arc<Table<M>> {
         let mut entries = self.entries();
         let entry = entries.entry(family.name).or_insert_with(|| Entry {
-            about: Arc::new(About {
-                name: family.name,
-                help: family.help,
-                kind: M::KIND,
-                labels: family.labels.to_vec(),
-                bounds: family.bounds,
-            }),
+            about: Arc::new(About::of(family, family.bounds)),
             source: Source::Shards { keys: Arc::new(Keys::new(family.series, N)), tables: Vec::new() },
         });
         let same = entry.about.kind == M::KIND
@@ -214,11 +246,18 @@ impl Registry {
                 tables.push(table.clone());
                 table
             }
-            Source::Shards { .. } | Source::Callback(_) => {
+            Source::Shards { .. } | Source::Callback(_) | Source::View { .. } => {
                 taken(family.name);
                 Arc::new(Table::new(Arc::new(Keys::new(family.series, N))))
             }
         }
+    }
+}
+
+impl About {
+    fn of<M: Metric, const N: usize>(family: &Family<M, N>, bounds: &'static [f64]) -> Self {
+        let Family { name, help, labels, shown, .. } = *family;
+        Self { name, help, kind: M::KIND, labels: labels.to_vec(), bounds, shown }
     }
 }
 
@@ -259,11 +298,38 @@ impl<M: Metric> Table<M> {
 }
 
 impl<M: Metric> Scrape for Table<M> {
-    fn add_to(&self, totals: &mut BTreeMap<Arc<[u8]>, Total>) {
+    fn add_to(&self, totals: &mut Totals) {
         for (key, metric) in &lock(&self.series).by_key {
             metric.add_to(totals.entry(key.clone()).or_default());
         }
     }
+}
+
+fn add_up(tables: &[Arc<dyn Scrape>]) -> Totals {
+    let mut totals = Totals::new();
+    tables.iter().for_each(|table| table.add_to(&mut totals));
+    totals
+}
+
+fn totals_of(entries: &[Entry], name: &str) -> Totals {
+    let found = entries.iter().find(|entry| entry.about.name == name);
+    match found.map(|entry| &entry.source) {
+        Some(Source::Shards { tables, .. }) => add_up(tables),
+        _ => Totals::new(),
+    }
+}
+
+fn projected(totals: &Totals, kind: Kind, project: &Projection) -> BTreeMap<Vec<String>, Total> {
+    let mut samples: BTreeMap<Vec<String>, Total> = BTreeMap::new();
+    for (key, total) in totals {
+        let Some(values) = project(&values_of(key)) else { continue };
+        let sample = samples.entry(values).or_default();
+        match kind {
+            Kind::Histogram => sample.merge(total),
+            Kind::Counter | Kind::Gauge => sample.merge(&total.count()),
+        }
+    }
+    samples
 }
 
 fn taken(name: &str) {

@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
 
 /// The series that a family may have unless it says otherwise.
 const SERIES: usize = 2000;
@@ -17,7 +17,30 @@ pub struct Family<M, const N: usize> {
     pub(super) labels: [&'static str; N],
     pub(super) bounds: &'static [f64],
     pub(super) series: usize,
+    pub(super) shown: Shown,
     metric: PhantomData<fn() -> M>,
+}
+
+/// Whether a family is shown as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// It is.
+    Itself,
+    /// Only what is made of it ([`Registry::view`](super::Registry::view)) is.
+    InViews,
+}
+
+/// A request that a histogram has counted: OpenMetrics shows one beside each bucket.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Exemplar {
+    /// Its trace.
+    pub trace: [u8; 16],
+    /// Its span.
+    pub span: [u8; 8],
+    /// How long it took.
+    pub value: Duration,
+    /// When it ended.
+    pub at: SystemTime,
 }
 
 /// How a family's series behave.
@@ -49,6 +72,8 @@ struct Buckets {
     counts: Box<[AtomicU64]>,
     /// The bits of an `f64`.
     sum: AtomicU64,
+    /// The last exemplar of each bucket, once there is one.
+    exemplars: OnceLock<Box<[Mutex<Option<Exemplar>>]>>,
 }
 
 /// What a family is made of: [`Counter`], [`Gauge`] or [`Histogram`].
@@ -67,6 +92,7 @@ pub trait Metric: Clone + Send + Sync + sealed::Sealed + 'static {
 pub struct Total {
     pub(super) value: Value,
     pub(super) counts: Vec<u64>,
+    pub(super) exemplars: Vec<Option<Exemplar>>,
 }
 
 /// Whole numbers stay whole, however large.
@@ -116,13 +142,19 @@ impl<M, const N: usize> Family<M, N> {
         labels: [&'static str; N],
         bounds: &'static [f64],
     ) -> Self {
-        Self { name, help, labels, bounds, series: SERIES, metric: PhantomData }
+        Self { name, help, labels, bounds, series: SERIES, shown: Shown::Itself, metric: PhantomData }
     }
 
     /// The same with another limit of series. What comes after them is counted in one whose labels are all
     /// `_overflow`.
     pub const fn with_series(mut self, series: usize) -> Self {
         self.series = series;
+        self
+    }
+
+    /// The same, of which only what is made of it is shown.
+    pub const fn in_views(mut self) -> Self {
+        self.shown = Shown::InViews;
         self
     }
 }
@@ -177,7 +209,7 @@ impl Histogram {
         if value.is_nan() {
             return;
         }
-        let bucket = self.0.bounds.partition_point(|bound| *bound < value);
+        let bucket = self.0.bucket(value);
         if let Some(count) = self.0.counts.get(bucket) {
             count.fetch_add(1, Relaxed);
         }
@@ -188,6 +220,16 @@ impl Histogram {
     /// Counts a duration, in seconds.
     pub fn observe_duration(&self, duration: Duration) {
         self.observe(duration.as_secs_f64());
+    }
+
+    /// Counts what the exemplar tells of, and keeps it beside its bucket until there is another.
+    pub fn observe_exemplar(&self, exemplar: Exemplar) {
+        self.observe_duration(exemplar.value);
+        let empty = || self.0.counts.iter().map(|_| Mutex::default()).collect();
+        let kept = self.0.exemplars.get_or_init(empty);
+        if let Some(kept) = kept.get(self.0.bucket(exemplar.value.as_secs_f64())) {
+            *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(exemplar);
+        }
     }
 }
 
@@ -220,7 +262,8 @@ impl Metric for Histogram {
 
     fn new(bounds: &'static [f64]) -> Self {
         let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
-        Self(Arc::new(Buckets { bounds, counts, sum: AtomicU64::new(0f64.to_bits()) }))
+        let (sum, exemplars) = (AtomicU64::new(0f64.to_bits()), OnceLock::new());
+        Self(Arc::new(Buckets { bounds, counts, sum, exemplars }))
     }
 
     fn add_to(&self, total: &mut Total) {
@@ -228,6 +271,45 @@ impl Metric for Histogram {
         total.counts.resize(self.0.counts.len(), 0);
         for (sum, count) in total.counts.iter_mut().zip(&self.0.counts) {
             *sum += count.load(Relaxed);
+        }
+        let exemplars = self.0.exemplars.get().into_iter().flatten();
+        let found: Vec<_> =
+            exemplars.map(|kept| *kept.lock().unwrap_or_else(PoisonError::into_inner)).collect();
+        total.keep_newer(&found);
+    }
+}
+
+impl Buckets {
+    fn bucket(&self, value: f64) -> usize {
+        self.bounds.partition_point(|bound| *bound < value)
+    }
+}
+
+impl Total {
+    /// Adds what a series of another's labels has.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.value.add(other.value);
+        self.counts.resize(self.counts.len().max(other.counts.len()), 0);
+        for (sum, count) in self.counts.iter_mut().zip(&other.counts) {
+            *sum += count;
+        }
+        self.keep_newer(&other.exemplars);
+    }
+
+    /// How often something was counted.
+    pub(super) fn count(&self) -> Self {
+        let count = self.counts.iter().map(|count| i128::from(*count)).sum();
+        Self { value: Value::Whole(count), ..Self::default() }
+    }
+
+    fn keep_newer(&mut self, others: &[Option<Exemplar>]) {
+        self.exemplars.resize(self.exemplars.len().max(others.len()), None);
+        for (kept, other) in self.exemplars.iter_mut().zip(others) {
+            if let Some(other) = other
+                && kept.is_none_or(|kept| kept.at < other.at)
+            {
+                *kept = Some(*other);
+            }
         }
     }
 }
@@ -251,7 +333,7 @@ impl Value {
 
 impl From<f64> for Total {
     fn from(value: f64) -> Self {
-        Self { value: Value::Real(value), counts: Vec::new() }
+        Self { value: Value::Real(value), ..Self::default() }
     }
 }
 

@@ -251,3 +251,52 @@ fn the_process_and_its_tasks_are_described() {
         assert!(text.contains(&format!("# TYPE {name} ")), "{text}");
     }
 }
+
+#[test]
+fn a_counter_whose_name_a_gauge_has_keeps_its_own_in_openmetrics() {
+    const OPENED: Family<Counter, 0> =
+        Family::counter("weft_connections_total", "Connections that were opened.", []);
+    let registry = Registry::default();
+    registry.declare(&OPEN);
+    registry.shard().series(&OPENED, &[]).increment();
+    check(
+        &registry,
+        Format::OpenMetrics,
+        "# HELP weft_connections Connections.
+# TYPE weft_connections gauge
+weft_connections 0
+# HELP weft_connections_total Connections that were opened.
+# TYPE weft_connections_total unknown
+weft_connections_total 1
+# EOF
+",
+    );
+}
+
+#[test]
+fn a_family_is_made_of_another_ones_series() {
+    const ALL: Family<Histogram, 2> =
+        Family::histogram("weft_all", "Everything.", ["route", "status"], &[1.0]).in_views();
+    const BY_ROUTE: Family<Histogram, 1> = Family::histogram("weft_seconds", "By route.", ["route"], &[1.0]);
+    const FAILED: Family<Counter, 1> = Family::counter("weft_failed_total", "Failed.", ["route"]);
+    let registry = Registry::default();
+    registry.view(&BY_ROUTE, &ALL, |[route, _]| Some([(*route).to_owned()]));
+    registry.view(&FAILED, &ALL, |[route, status]| (*status == "500").then(|| [(*route).to_owned()]));
+    for (shard, status) in [(registry.shard(), "200"), (registry.shard(), "500"), (registry.shard(), "500")] {
+        shard.series(&ALL, &["/", status]).observe(0.5);
+    }
+    check(
+        &registry,
+        Format::Prometheus,
+        r#"# HELP weft_failed_total Failed.
+# TYPE weft_failed_total counter
+weft_failed_total{route="/"} 2
+# HELP weft_seconds By route.
+# TYPE weft_seconds histogram
+weft_seconds_bucket{route="/",le="1"} 3
+weft_seconds_bucket{route="/",le="+Inf"} 3
+weft_seconds_sum{route="/"} 1.5
+weft_seconds_count{route="/"} 3
+"#,
+    );
+}
