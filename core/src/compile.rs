@@ -64,6 +64,9 @@ pub fn mesh(world: &World) -> Mesh {
     mesh.outbound = config.outbound.unwrap_or(mesh.outbound);
     mesh.authorization = config.authorization.unwrap_or(mesh.authorization);
     mesh.access_log = config.access_log.unwrap_or(mesh.access_log);
+    if let Some(sampling) = config.access_log_sampling {
+        mesh.access_log_per_million = sampling.per_million();
+    }
     if let Some(sampling) = config.sampling {
         mesh.tracing.sampling_per_million = sampling.per_million();
     }

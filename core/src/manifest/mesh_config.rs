@@ -30,6 +30,7 @@ pub(super) fn read(spec: &Field<'_>, places: &mut Places) -> Option<MeshConfigSp
     places.extend(trust_domain.as_ref().map(|field| ("spec.trustDomain".to_owned(), field.place())));
     let tracing =
         spec.field("tracing").and_then(|field| field.object(&["sampling", "propagation", "export"]));
+    let access_log = spec.field("accessLog").and_then(|field| field.object(&["format", "sampling"]));
     let list =
         |name: &str| tracing.as_ref().and_then(|tracing| tracing.field(name)).and_then(|list| list.list());
     Some(MeshConfigSpec {
@@ -43,7 +44,8 @@ pub(super) fn read(spec: &Field<'_>, places: &mut Places) -> Option<MeshConfigSp
             .and_then(|field| field.ratio()),
         propagation: list("propagation").map(|formats| formats.iter().filter_map(propagation).collect()),
         export: list("export").map(|exports| exports.iter().filter_map(export).collect()),
-        access_log: mode(&spec, "accessLog", "format", &ACCESS_LOG),
+        access_log: access_log.as_ref().and_then(|log| log.field("format")?.choice(&ACCESS_LOG)),
+        access_log_sampling: access_log.as_ref().and_then(|log| log.field("sampling")?.ratio()),
     })
 }
 
@@ -53,16 +55,11 @@ fn mode<T: Copy>(spec: &Object<'_>, object: &str, field: &str, choices: &[(&str,
 }
 
 fn propagation(field: &Field<'_>) -> Option<Propagation> {
-    let format = field.choice(&PROPAGATION)?;
-    if format != Propagation::W3c {
-        field.note("kept, but the sidecars of this version write W3C headers only");
-    }
-    Some(format)
+    field.choice(&PROPAGATION)
 }
 
 fn export(field: &Field<'_>) -> Option<TraceExport> {
     let object = field.object(&["otlp", "zipkin"])?;
-    field.note("kept, but the sidecars of this version export to the control plane only");
     match (object.field("otlp"), object.field("zipkin")) {
         (Some(otlp), None) => url(&otlp).map(TraceExport::Otlp),
         (None, Some(zipkin)) => url(&zipkin).map(TraceExport::Zipkin),

@@ -146,6 +146,8 @@ pub struct MeshConfigSpec {
     pub export: Option<Vec<TraceExport>>,
     /// The access log's form.
     pub access_log: Option<AccessLog>,
+    /// How many requests it tells of.
+    pub access_log_sampling: Option<Ratio>,
 }
 
 /// What a `Workload` says.

@@ -17,6 +17,8 @@ pub struct Mesh {
     pub tracing: Tracing,
     /// The access log's form.
     pub access_log: AccessLog,
+    /// How many of a million requests it tells of.
+    pub access_log_per_million: u32,
     /// Where the mesh's virtual addresses live.
     pub service_cidrs: Vec<Cidr>,
     /// The services outside the mesh, by their hosts.
@@ -118,6 +120,7 @@ impl Mesh {
             authorization: AuthorizationDefault::default(),
             tracing: Tracing::default(),
             access_log: AccessLog::default(),
+            access_log_per_million: 1_000_000,
             service_cidrs,
             externals: Vec::new(),
         }

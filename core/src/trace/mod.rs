@@ -1,5 +1,6 @@
 //! Trace context: which trace a request belongs to, read from and written to headers.
 
+pub mod formats;
 pub mod w3c;
 
 /// A trace: sixteen bytes, not all zero.
@@ -38,6 +39,13 @@ impl TraceId {
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
+
+    /// A number below a million that everybody makes of it alike, so that all tell of the same traces.
+    pub fn lot(&self) -> u32 {
+        // The right-most bytes are the random ones (W3C level 2, section 3.2.2.3); another mix than any sampler's.
+        let mixed = u128::from_be_bytes(self.0).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835) >> 64;
+        u32::try_from(mixed % 1_000_000).unwrap_or_default()
+    }
 }
 
 impl SpanId {
@@ -54,6 +62,34 @@ impl SpanId {
     /// Its bytes.
     pub fn as_bytes(&self) -> &[u8; 8] {
         &self.0
+    }
+
+    /// Another one, made of this one, which has as many digits in every format: it can be written in its place.
+    pub fn next(&self) -> Self {
+        let before = u64::from_be_bytes(self.0);
+        let mut rng = fastrand::Rng::with_seed(before);
+        loop {
+            let after = rng.u64(1..);
+            if after != before && after.checked_ilog10() == before.checked_ilog10() {
+                return Self(after.to_be_bytes());
+            }
+        }
+    }
+
+    /// Writes `after` wherever `text` has this one, in hexadecimal or decimal digits.
+    pub fn replace(&self, after: Self, text: &mut [u8]) {
+        let decimal = |id: Self| u64::from_be_bytes(id.0).to_string();
+        for (before, after) in [(self.to_string(), after.to_string()), (decimal(*self), decimal(after))] {
+            let mut from = 0;
+            while let Some(rest) = text.get_mut(from..)
+                && let Some(found) = rest.windows(before.len()).position(|part| part == before.as_bytes())
+            {
+                for (place, digit) in rest.iter_mut().skip(found).zip(after.bytes()) {
+                    *place = digit;
+                }
+                from += found + before.len();
+            }
+        }
     }
 }
 
@@ -104,5 +140,27 @@ impl std::fmt::Display for SpanId {
 impl std::fmt::Debug for SpanId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write_hex(&self.0, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_span_is_written_in_the_place_of_the_one_before() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        for _ in 0..1000 {
+            let before = SpanId::random(&mut rng);
+            let after = before.next();
+            let write = |id: SpanId| {
+                let decimal = u64::from_be_bytes(*id.as_bytes());
+                format!("b3: {id}-1\r\nx-datadog-parent-id: {decimal}\r\nx: {id}{id}")
+            };
+            let mut text = write(before).into_bytes();
+            before.replace(after, &mut text);
+            assert_eq!(String::from_utf8(text).unwrap(), write(after));
+            assert_ne!(before, after);
+        }
     }
 }

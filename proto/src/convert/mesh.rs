@@ -34,6 +34,7 @@ impl TryFrom<v1::Mesh> for model::Mesh {
             authorization,
             tracing: wire.tracing.ok_or(ConvertError::Missing("tracing"))?.try_into()?,
             access_log,
+            access_log_per_million: wire.access_log_per_million,
             service_cidrs: wire.service_cidrs.iter().map(|range| cidr(range)).collect::<Result<_, _>>()?,
             externals: wire.externals.iter().map(super::external::hosts).collect::<Result<_, _>>()?,
         })
@@ -87,6 +88,7 @@ impl From<&model::Mesh> for v1::Mesh {
             authorization: authorization.into(),
             tracing: Some((&mesh.tracing).into()),
             access_log: access_log.into(),
+            access_log_per_million: mesh.access_log_per_million,
             service_cidrs: mesh.service_cidrs.iter().map(ToString::to_string).collect(),
             externals: mesh.externals.iter().map(Into::into).collect(),
         }
