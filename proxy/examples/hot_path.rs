@@ -16,8 +16,10 @@ use std::process::ExitCode;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use weft_core::model::Tracing;
 use weft_proxy::http::head::Head as _;
 use weft_proxy::http::headers::{self, ClientFields, Upgrade};
+use weft_proxy::http::trace;
 use weft_proxy::http1::{RequestHead, ResponseHead, end_of_lines};
 
 #[path = "../tests/it/pair.rs"]
@@ -63,12 +65,13 @@ fn request_head(times: u32) {
     let client =
         ClientFields::new("10.1.2.3:4567".parse().expect("an address"), Some(&pair::identity("web")));
     let mut rng = fastrand::Rng::with_seed(7);
+    let tracing = Tracing { sampling_per_million: 10_000, ..Tracing::default() };
     let mut out = Vec::new();
     for _ in 0..times {
         out.clear();
         let length = end_of_lines(black_box(REQUEST), &mut 0).expect("a head").expect("all of it");
         let mut head = RequestHead::parse(&REQUEST[..length]).expect("a head");
-        headers::trace(head.fields_mut(), &mut rng, 10_000);
+        trace::trace(head.fields_mut(), &mut rng, Some(&tracing));
         headers::name_request(head.fields_mut(), &mut rng);
         headers::introduce(head.fields_mut(), &client);
         headers::strip_hop_by_hop(head.fields_mut(), Upgrade::Dropped);

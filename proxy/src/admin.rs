@@ -190,6 +190,8 @@ impl Admin {
                 "authorization": format!("{:?}", mesh.authorization),
                 "access_log": format!("{:?}", mesh.access_log),
                 "sampling_per_million": mesh.tracing.sampling_per_million,
+                "propagation": mesh.tracing.propagation.iter().map(|it| format!("{it:?}")).collect::<Vec<_>>(),
+                "export": mesh.tracing.export.iter().map(|it| format!("{it:?}")).collect::<Vec<_>>(),
             })),
             "workload": snapshot.workload.as_ref().map(|workload| json!({
                 "name": workload.name.to_string(),

@@ -17,7 +17,7 @@ use weft_pods::intercept::{self, Source};
 use weft_runtime::drain::{self, Drain};
 use weft_runtime::http::Limits;
 use weft_runtime::logs::LogLevel;
-use weft_runtime::metrics::Registry;
+use weft_runtime::metrics::{Registry, Shard};
 use weft_runtime::signal::Shutdown;
 use weft_runtime::{http, signal, task};
 
@@ -27,7 +27,7 @@ use crate::control::Control;
 use crate::credentials::CredentialStore;
 use crate::dns::{Forwarder, Resolver};
 use crate::health::{HealthLoop, Thoughts};
-use crate::observe::export::Exporter;
+use crate::observe::export::{Exporter, Who};
 use crate::observe::{Observe, RecordQueue};
 use crate::state::{self, Discovery};
 use crate::upstream::{Dialer, Listed, Names, Site, may_dial_as_others};
@@ -104,6 +104,7 @@ impl Sidecar {
 
         let names = forwarder(&settings);
         let names = Resolver::new(discovery.clone(), credentials.clone(), names, &registry);
+        let shard = registry.shard();
         let admin = Admin {
             discovery: discovery.clone(),
             credentials: credentials.clone(),
@@ -127,7 +128,7 @@ impl Sidecar {
             observe,
         };
         let collector = control.start();
-        let (exporter, finish_export) = export(&settings, &discovery, records, collector);
+        let (exporter, finish_export) = export(&settings, &discovery, (records, shard), collector);
         tracing::info!(
             workload = %settings.workload,
             outbound = %workers.outbound(),
@@ -206,14 +207,15 @@ impl Sidecar {
 fn export(
     settings: &Settings,
     discovery: &Discovery,
-    queue: RecordQueue,
+    (queue, shard): (RecordQueue, Shard),
     collector: watch::Receiver<Option<Channel>>,
 ) -> (JoinHandle<()>, oneshot::Sender<()>) {
     let exporter = Exporter {
         queue,
         collector,
-        discovery: discovery.clone(),
-        workload: settings.workload.clone(),
+        who: Who { discovery: discovery.clone(), workload: settings.workload.clone() },
+        shard,
+        mark: settings.mark,
         log: tokio::io::stdout(),
     };
     let (finish_export, finish) = oneshot::channel();

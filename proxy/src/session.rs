@@ -9,7 +9,7 @@ use ::http::{HeaderMap, Response};
 use crate::failure::ErrorCode;
 use crate::http::head::Head;
 use crate::http::target::settle;
-use crate::http::{Exchange, Facts, Version, headers};
+use crate::http::{Exchange, Facts, Version, headers, trace};
 use crate::observe::{Flow, Security, Spoken};
 use crate::stream::Stream;
 use crate::ties::Tie;
@@ -162,10 +162,10 @@ impl Session {
     }
 
     /// Continues the request's trace, or begins one as the mesh's settings say.
-    fn trace(&self, head: &mut impl Head) -> headers::Span {
+    fn trace(&self, head: &mut impl Head) -> trace::Span {
         let snapshot = self.worker.discovery.peek();
-        let sampling = snapshot.mesh.as_ref().map_or(0, |mesh| mesh.tracing.sampling_per_million);
-        headers::trace(head.fields_mut(), &mut self.worker.rng.borrow_mut(), sampling)
+        let tracing = snapshot.mesh.as_ref().map(|mesh| &mesh.tracing);
+        trace::trace(head.fields_mut(), &mut self.worker.rng.borrow_mut(), tracing)
     }
 }
 

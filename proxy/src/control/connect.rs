@@ -54,7 +54,7 @@ pub(super) async fn connect(
         let target = target.clone();
         move |_| {
             let (target, tls) = (target.clone(), Arc::clone(&tls));
-            async move { dial(&target, tls, mark).await.map(TokioIo::new) }
+            async move { secure(&target, tls, mark).await.map(TokioIo::new) }
         }
     });
     // TLS is the connector's business, so to tonic the address is plain.
@@ -76,20 +76,25 @@ pub(crate) fn tcp_socket(to: IpAddr, mark: Option<u32>) -> io::Result<TcpSocket>
     Ok(socket)
 }
 
-async fn dial(
+async fn secure(
     target: &ControlPlane,
     tls: Arc<ClientConfig>,
     mark: Option<u32>,
 ) -> io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(target.host.clone())
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the host is no DNS name"))?;
+    let stream = dial(&target.host, target.port, mark).await?;
+    TlsConnector::from(tls).connect(name, stream).await
+}
+
+/// A connection to the first of a host's addresses that takes one. The host is looked up where the pod looks others up.
+pub(crate) async fn dial(host: &str, port: u16, mark: Option<u32>) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-    for address in addresses(&target.host).await? {
-        let connected = tcp_socket(address, mark)?.connect(SocketAddr::new(address, target.port)).await;
-        match connected {
+    for address in addresses(host).await? {
+        match tcp_socket(address, mark)?.connect(SocketAddr::new(address, port)).await {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
-                return TlsConnector::from(tls).connect(name, stream).await;
+                return Ok(stream);
             }
             Err(error) => last = error,
         }

@@ -26,7 +26,7 @@ use identity::IdentityLoop;
 use sync::SyncLoop;
 use table::Table;
 
-pub(crate) use connect::tcp_socket;
+pub(crate) use connect::{dial, tcp_socket};
 pub(crate) use table::with_causes;
 
 /// What the control loops work on.

@@ -226,7 +226,7 @@ impl SyncLoop {
     fn publish(&mut self) {
         let snapshot = self.table.snapshot(&self.publisher.snapshot());
         if let Some(mesh) = &snapshot.mesh {
-            self.observe.set_access_log(mesh.access_log);
+            self.observe.set_access_log(mesh.access_log, mesh.access_log_per_million);
         }
         if let Some(trust) = &snapshot.trust {
             self.trust.send_if_modified(|known| {

@@ -3,9 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use http::Method;
 use http::header::HeaderName;
 use weft_core::breaker::Verdict;
 use weft_core::classify::{self, Outcome};
@@ -17,9 +16,10 @@ use weft_core::trace::{SpanId, TraceContext};
 
 use super::head::{Fields, Head};
 use super::headers;
+use super::tries::{Target, Try};
 use crate::affinity::{Affinity, Key, Staying};
 use crate::failure::ErrorCode;
-use crate::observe::{Flow, Observer, RequestEnded, Requested, Security, Spoken};
+use crate::observe::{Direction, Flow, Observer, RequestEnded, Security, Spoken, Verb};
 use crate::rates;
 use crate::routing::Routed;
 use crate::upstream::{Cluster, InFlight, Ticket};
@@ -54,6 +54,8 @@ pub struct Facts {
 pub struct Exchange {
     observer: Observer,
     facts: Facts,
+    /// Its method.
+    verb: Verb,
     /// What its record will say; none where none will be made.
     target: Option<Box<Target>>,
     begun: Instant,
@@ -96,27 +98,12 @@ pub struct Planned {
     pub twice: Twice,
 }
 
-/// What was asked of whom, and when.
-#[derive(Debug)]
-struct Target {
-    started: SystemTime,
-    method: Method,
-    authority: Box<str>,
-    path: Box<str>,
-}
-
 impl Exchange {
     /// A request whose head was just read.
     pub fn begin(observer: &Observer, head: &impl Head, facts: Facts) -> Self {
-        let target = || {
-            Box::new(Target {
-                started: SystemTime::now(),
-                method: head.method().clone(),
-                authority: head.authority().into(),
-                path: head.path().into(),
-            })
-        };
+        let target = || Box::new(Target::of(head, facts.trace.span));
         Self {
+            verb: Verb::of(head.method()),
             target: observer.records(&facts.trace).then(target),
             observer: observer.clone(),
             security: Cell::new(facts.security),
@@ -245,6 +232,9 @@ impl Exchange {
 
     /// It was answered in a way that another answer is hoped for.
     pub fn answered_in_vain(&self, status: u16, grpc_status: Option<u8>) {
+        if let Some(target) = &self.target {
+            target.current.set(Try { answer: Some((status, grpc_status)), ..target.current.get() });
+        }
         let verdict = if self.is_shed.take() { Verdict::Unknown } else { judge(status, grpc_status) };
         if let Some(ticket) = self.ticket.take() {
             ticket.judge(verdict);
@@ -307,8 +297,41 @@ impl Exchange {
         self.response_ended();
     }
 
+    /// The span that the request was last sent under before, and the one that it is sent under now.
+    pub fn spans(&self) -> (SpanId, SpanId) {
+        let current = self.target.as_ref().map(|target| target.current.get());
+        current.map_or((self.facts.trace.span, self.facts.trace.span), |it| (it.before, it.span))
+    }
+
+    /// The span that its head was first given.
+    pub fn first_span(&self) -> SpanId {
+        self.facts.trace.span
+    }
+
+    /// The try before has come to nothing: what it was is told, and the next one gets a span of its own.
+    fn next_try(&self, sends: u32) {
+        let (true, Some(target)) = (self.facts.trace.sampled, &self.target) else { return };
+        if self.facts.flow.direction() == Direction::Inbound {
+            return;
+        }
+        let ended = target.current.get();
+        let (took, error) =
+            (ended.begun.elapsed(), ended.answer.is_none().then_some(ErrorCode::UpstreamReset));
+        self.observer.try_ended(&RequestEnded {
+            status: ended.answer.map(|(status, _)| status),
+            grpc_status: ended.answer.and_then(|(_, grpc_status)| grpc_status),
+            error,
+            duration: took,
+            ..self.told(Some((ended, took)), sends)
+        });
+        target.current.set(ended.next());
+    }
+
     /// It is sent, perhaps not for the first time.
     pub fn sent(&self, flight: &mut InFlight) {
+        if let sends @ 1.. = self.sends.get() {
+            self.next_try(sends);
+        }
         self.endpoint.set(flight.endpoint_id());
         if let Some(to) = flight.address() {
             self.upstream.set(Some(to));
@@ -394,6 +417,35 @@ impl Exchange {
     }
 }
 
+impl Exchange {
+    /// What is told of it, as things are, and of one of its tries, which took so long.
+    fn told(&self, tried: Option<(Try, Duration)>, sends: u32) -> RequestEnded<'_> {
+        let span = tried.map_or(self.facts.trace.span, |(tried, _)| tried.span);
+        RequestEnded {
+            flow: &self.facts.flow,
+            route: self.routed.as_ref().map(|routed| routed.name()),
+            protocol: self.facts.protocol,
+            verb: self.verb,
+            security: self.security.get(),
+            status: self.status.get(),
+            grpc_status: self.grpc_status.get(),
+            error: self.error.get(),
+            duration: Duration::ZERO,
+            target: self.target.as_deref().map(Target::requested),
+            bytes_in: self.bytes_in.get(),
+            bytes_out: self.bytes_out.get(),
+            client: Some(self.facts.client),
+            upstream: self.upstream.get(),
+            tried: tried.filter(|_| sends > 1).map(|(tried, took)| (tried.started, took)),
+            retries: sends.saturating_sub(1),
+            hedges: self.hedges.get(),
+            over_budget: self.over_budget.get(),
+            trace: TraceContext { span, ..self.facts.trace },
+            parent: self.facts.parent,
+        }
+    }
+}
+
 /// What an answer tells of the endpoint.
 fn judge(status: u16, grpc_status: Option<u8>) -> Verdict {
     match classify::classify(status, grpc_status) {
@@ -408,30 +460,11 @@ impl Drop for Exchange {
             ticket.judge(self.verdict());
         }
         let ended = self.ended.get().unwrap_or_else(Instant::now);
+        let current = self.target.as_ref().map(|target| target.current.get());
+        let tried = current.map(|current| (current, ended.saturating_duration_since(current.begun)));
         self.observer.request_ended(&RequestEnded {
-            flow: &self.facts.flow,
-            route: self.routed.as_ref().map(|routed| routed.name()),
-            protocol: self.facts.protocol,
-            security: self.security.get(),
-            status: self.status.get(),
-            grpc_status: self.grpc_status.get(),
-            error: self.error.get(),
             duration: ended.saturating_duration_since(self.begun),
-            target: self.target.as_deref().map(|target| Requested {
-                started: target.started,
-                method: &target.method,
-                authority: &target.authority,
-                path: &target.path,
-            }),
-            bytes_in: self.bytes_in.get(),
-            bytes_out: self.bytes_out.get(),
-            client: Some(self.facts.client),
-            upstream: self.upstream.get(),
-            retries: self.sends.get().saturating_sub(1),
-            hedges: self.hedges.get(),
-            over_budget: self.over_budget.get(),
-            trace: self.facts.trace,
-            parent: self.facts.parent,
+            ..self.told(tried, self.sends.get())
         });
     }
 }

@@ -1,20 +1,19 @@
 //! What the mesh changes in a message's head, and nothing else.
 //!
-//! Hop-by-hop fields go (RFC 9110 section 7.6.1); trace context comes; towards the app, what clients may not claim goes
+//! Hop-by-hop fields go (RFC 9110 section 7.6.1); towards the app, what clients may not claim goes
 //! and who they proved to be comes.
 
 use std::net::SocketAddr;
 
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE, UPGRADE};
 use weft_core::model::SpiffeId;
-use weft_core::trace::{SpanId, TraceContext, hex, w3c};
+use weft_core::trace::hex;
 
 use super::head::{Fields, Value};
 use super::respond::WEFT_ERROR;
+use super::trace::is_of_trace;
 use crate::failure::ErrorCode;
 
-static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -25,15 +24,6 @@ static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection"
 
 /// Header names that begin so are the mesh's own.
 const OURS: &[u8] = b"weft-";
-
-/// Where a request stands in its trace: our own span, and the one it is under.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
-    /// The trace, and our span in it.
-    pub own: TraceContext,
-    /// The span that ours is a child of; none: ours is the root.
-    pub parent: Option<SpanId>,
-}
 
 /// What is said to the app of a connection's client, made once a connection.
 #[derive(Debug, Clone)]
@@ -59,33 +49,6 @@ pub fn is_grpc(fields: &impl Fields) -> bool {
         let rest = kind.strip_prefix(b"application/grpc");
         rest.is_some_and(|rest| matches!(rest, [] | [b'+' | b';', ..]))
     })
-}
-
-/// Continues the request's trace, or begins one, and says so to the next hop.
-pub fn trace(fields: &mut impl Fields, rng: &mut fastrand::Rng, sampling_per_million: u32) -> Span {
-    let received = {
-        let mut values = fields.all(&TRACEPARENT);
-        match (values.next(), values.next()) {
-            // Two of them are none (W3C trace context, section 3.2.2).
-            (Some(value), None) => w3c::parse(value),
-            _ => None,
-        }
-    };
-    let span = match received {
-        Some(received) => {
-            let own = received.child(rng);
-            if !w3c::state_is_valid(fields.all(&TRACESTATE)) {
-                fields.remove(&TRACESTATE);
-            }
-            Span { own, parent: Some(received.span) }
-        }
-        None => {
-            fields.remove(&TRACESTATE);
-            Span { own: TraceContext::begin(rng, sampling_per_million), parent: None }
-        }
-    };
-    fields.set(&TRACEPARENT, Value::Once(&w3c::write(&span.own)));
-    span
 }
 
 /// Names the request, where nobody has yet.
@@ -216,7 +179,7 @@ pub fn strip_hop_by_hop(fields: &mut impl Fields, upgrade: Upgrade) {
 
 /// Names that `Connection` may not remove, and its usual words, which are names of nothing.
 fn is_kept(token: &[u8]) -> bool {
-    const KEPT: [&[u8]; 9] = [
+    const KEPT: [&[u8]; 8] = [
         b"close",
         b"keep-alive",
         b"upgrade",
@@ -224,10 +187,9 @@ fn is_kept(token: &[u8]) -> bool {
         b"host",
         b"content-length",
         b"transfer-encoding",
-        b"traceparent",
         b"x-request-id",
     ];
-    is_ours(token) || KEPT.iter().any(|kept| token.eq_ignore_ascii_case(kept))
+    is_ours(token) || is_of_trace(token) || KEPT.iter().any(|kept| token.eq_ignore_ascii_case(kept))
 }
 
 /// Of what a client can decode, `trailers` alone concerns the next hop.
@@ -284,7 +246,10 @@ mod tests {
             &[("connection", "keep-alive"), ("keep-alive", "timeout=5"), ("proxy-connection", "x")],
             &[],
         );
-        stripped(&[("connection", "host, Traceparent"), ("host", "a")], &[("host", "a")]);
+        stripped(
+            &[("connection", "host, Traceparent, b3"), ("host", "a"), ("b3", "0")],
+            &[("host", "a"), ("b3", "0")],
+        );
     }
 
     #[test]
@@ -315,35 +280,6 @@ mod tests {
             assert_eq!(is_grpc(&headers), expected, "{kind}");
         }
         assert!(!is_grpc(&HeaderMap::new()));
-    }
-
-    #[test]
-    fn a_trace_is_continued_or_begun() {
-        let mut rng = fastrand::Rng::with_seed(1);
-        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let mut headers = map(&[("traceparent", parent), ("tracestate", "a=1"), ("tracestate", "b=2")]);
-        let span = trace(&mut headers, &mut rng, 0);
-        assert_eq!(span.parent.unwrap().to_string(), "b7ad6b7169203331");
-        assert!(span.own.sampled);
-        assert_eq!(headers.get_all(&TRACESTATE).iter().count(), 2);
-        assert_eq!(w3c::parse(headers[&TRACEPARENT].as_bytes()), Some(span.own));
-        assert!(headers[&TRACEPARENT].to_str().unwrap().starts_with("00-0af7651916cd43dd8448eb211c80319c-"));
-
-        for fields in [
-            &[("tracestate", "a=1")][..],
-            &[("traceparent", "nonsense"), ("tracestate", "a=1")],
-            &[("traceparent", parent), ("traceparent", parent), ("tracestate", "a=1")],
-        ] {
-            let mut headers = map(fields);
-            let span = trace(&mut headers, &mut rng, 1_000_000);
-            assert_eq!(span.parent, None);
-            assert!(span.own.sampled && !headers.contains_key(&TRACESTATE));
-            assert_eq!(headers.get_all(&TRACEPARENT).iter().count(), 1);
-        }
-
-        let mut headers = map(&[("traceparent", parent), ("tracestate", "Bad")]);
-        assert!(trace(&mut headers, &mut rng, 0).parent.is_some());
-        assert!(!headers.contains_key(&TRACESTATE));
     }
 
     #[test]

@@ -7,6 +7,8 @@ pub mod headers;
 pub mod patience;
 mod respond;
 pub mod target;
+pub mod trace;
+mod tries;
 mod vain;
 
 pub use cork::Cork;

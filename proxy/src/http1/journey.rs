@@ -187,7 +187,9 @@ impl<'a> Journey<'a> {
         } else {
             self.attempts.failed(link.flight, ErrorCode::UpstreamReset)?;
         }
-        Ok(Next::Link(Box::new(self.link().await?)))
+        let link = self.link().await?;
+        self.request.upload.rename(self.exchange.spans());
+        Ok(Next::Link(Box::new(link)))
     }
 
     /// Another answer is hoped for than the one that has come; where there will be none, it is what the caller gets.
@@ -218,6 +220,7 @@ impl<'a> Journey<'a> {
         }
         self.patience.moved(self.exchange.idle());
         let link = self.link().await.ok()?;
+        self.request.upload.rename(self.exchange.spans());
         self.request.upload.again();
         Some(Next::Link(Box::new(link)))
     }

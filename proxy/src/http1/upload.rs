@@ -1,5 +1,7 @@
 //! A request's way to an endpoint, from its head on: what of it has been sent, and whether it can be sent once more.
 
+use weft_core::trace::SpanId;
+
 use super::framing::Framing;
 use super::outgoing::Outgoing;
 use super::way::{KEPT, Way};
@@ -50,6 +52,14 @@ impl Upload {
     /// All of it, where it is kept and all of it has come.
     pub(super) fn whole(&self) -> &[u8] {
         &self.way.out.bytes
+    }
+
+    /// Names another span of ours in the head than it did.
+    pub(super) fn rename(&mut self, (before, now): (SpanId, SpanId)) {
+        if before != now {
+            let head = memchr::memmem::find(&self.way.out.bytes, b"\r\n\r\n").unwrap_or(0);
+            before.replace(now, self.way.out.bytes.get_mut(..head).unwrap_or_default());
+        }
     }
 
     /// Sends it once more, on another connection.

@@ -9,6 +9,7 @@ use super::framing::{Decoder, Framing, Piece};
 use super::head::parse_trailers;
 use super::outgoing::Outgoing;
 use crate::http::headers::is_ours;
+use crate::http::trace::is_of_trace;
 use crate::mirror::Copying;
 
 /// Of a request that may have to be sent again, so many bytes are kept, where no policy wants more.
@@ -156,7 +157,7 @@ impl Way {
 /// Whether a field may come after the body: not what delimits or routes the message (RFC 9110 section 6.5.1), and not
 /// what the mesh says.
 fn may_trail(name: &[u8]) -> bool {
-    const BARRED: [&str; 14] = [
+    const BARRED: [&str; 13] = [
         "transfer-encoding",
         "content-length",
         "host",
@@ -167,11 +168,10 @@ fn may_trail(name: &[u8]) -> bool {
         "trailer",
         "upgrade",
         "authorization",
-        "traceparent",
         "x-request-id",
         "x-forwarded-for",
         "content-type",
     ];
     let barred = |barred: &&str| name.eq_ignore_ascii_case(barred.as_bytes());
-    !is_ours(name) && !BARRED.iter().any(barred) && HeaderName::from_bytes(name).is_ok()
+    !is_ours(name) && !is_of_trace(name) && !BARRED.iter().any(barred) && HeaderName::from_bytes(name).is_ok()
 }

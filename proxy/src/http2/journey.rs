@@ -25,7 +25,7 @@ use super::relay::{Answered, Call, Fate, Heard, taken_back};
 use super::replica::Replica;
 use super::saved::Saved;
 use crate::failure::ErrorCode;
-use crate::http::{Vain, answered_in_vain};
+use crate::http::{Vain, answered_in_vain, trace};
 use crate::mirror::{Copying, Head};
 use crate::upstream::http2::Place;
 use crate::upstream::{Attempts, Cluster, Hedge};
@@ -106,6 +106,11 @@ impl Call<'_> {
             self.upload.rewind();
         }
         place.tell(&self.exchange);
+        // What was kept has the first one's span.
+        let (first, (_, now)) = (self.exchange.first_span(), self.exchange.spans());
+        if first != now {
+            trace::rename(&mut head.headers, first, now);
+        }
         self.patience.begin_try();
         if head.extensions.get::<Protocol>().is_some() && !place.takes_protocols().await {
             // What it asks for is not there (RFC 8441 section 3), and no fault of anyone's.

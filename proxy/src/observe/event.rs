@@ -58,6 +58,35 @@ impl Spoken {
     }
 }
 
+/// A request's method, as far as it is known: callers cannot invent labels or names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// One of those that everybody knows (RFC 9110 section 9, RFC 5789, RFC 10008).
+    Known(&'static str),
+    /// Any other.
+    Other,
+}
+
+/// The methods that everybody knows.
+const VERBS: [&str; 10] =
+    ["GET", "POST", "HEAD", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"];
+
+impl Verb {
+    /// Of a method.
+    pub fn of(method: &http::Method) -> Self {
+        let method = method.as_str();
+        VERBS.iter().find(|known| **known == method).map_or(Self::Other, |known| Self::Known(known))
+    }
+
+    /// As OpenTelemetry spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Known(method) => method,
+            Self::Other => "_OTHER",
+        }
+    }
+}
+
 /// How the hop between the pods is protected by the mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Security {
@@ -111,6 +140,8 @@ pub struct RequestEnded<'a> {
     pub route: Option<&'a Arc<str>>,
     /// What was spoken.
     pub protocol: Spoken,
+    /// The method.
+    pub verb: Verb,
     /// How the hop between the pods was protected.
     pub security: Security,
     /// The response's status; none when the caller went away before there was one.
@@ -131,6 +162,8 @@ pub struct RequestEnded<'a> {
     pub client: Option<SocketAddr>,
     /// Where it was sent.
     pub upstream: Option<SocketAddr>,
+    /// When the try began that its span tells of, and how long it took; none: there was one alone.
+    pub tried: Option<(SystemTime, Duration)>,
     /// Sends after the first.
     pub retries: u32,
     /// Of these, those that were made while another one was under way.

@@ -3,26 +3,49 @@
 //! Labels come from the configuration, from verified identities and from closed sets, never from the wire; the hosts that
 //! TLS asks for are the one exception, and bounded.
 
+mod views;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use weft_core::authorize::Decision;
 use weft_core::model::QualifiedName;
-use weft_runtime::metrics::{Counter, Family, Gauge, Histogram, Registry, Shard};
+use weft_runtime::metrics::{Counter, Exemplar, Family, Gauge, Histogram, Registry, Shard};
 
-use super::event::{Direction, Refusal, RequestEnded, Security, Spoken};
+use super::event::{Direction, Refusal, RequestEnded, Security, Spoken, Verb};
 use crate::failure::ErrorCode;
 use crate::mirror::Mirrored;
 use crate::ties::Cut;
 
 /// The semantic conventions' bounds for request durations, with finer ones below for hops within a machine.
-const SECONDS: [f64; 17] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+const SECONDS: [f64; 19] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5,
+    5.0, 7.5, 10.0,
+];
 
 /// Hosts that each worker counts TLS of one by one.
 const SERVER_NAMES: usize = 100;
 
+/// What is counted of requests, once; what is shown of them is made of it when somebody asks.
+const ENDED: Family<Histogram, 10> = Family::histogram(
+    "weft_requests_ended",
+    "Requests by all that tells them apart.",
+    [
+        "direction",
+        "source",
+        "destination",
+        "route",
+        "protocol",
+        "status",
+        "grpc_status",
+        "error",
+        "tls",
+        "method",
+    ],
+    &SECONDS,
+)
+.in_views();
 const REQUESTS: Family<Counter, 9> = Family::counter(
     "weft_requests_total",
     "Requests that ended.",
@@ -32,6 +55,44 @@ const DURATION: Family<Histogram, 8> = Family::histogram(
     "weft_request_duration_seconds",
     "From the end of a request's head to the last byte of its response.",
     ["direction", "source", "destination", "route", "protocol", "grpc_status", "error", "tls"],
+    &SECONDS,
+);
+/// OpenTelemetry's names (semantic conventions 1.44), for dashboards that know them. Whose `route` is empty has none.
+const HTTP_SERVER: Family<Histogram, 6> = Family::histogram(
+    "http_server_request_duration_seconds",
+    "Duration of HTTP requests to the app.",
+    [
+        "http_request_method",
+        "url_scheme",
+        "http_response_status_code",
+        "http_route",
+        "network_protocol_version",
+        "error_type",
+    ],
+    &SECONDS,
+);
+const HTTP_CLIENT: Family<Histogram, 5> = Family::histogram(
+    "http_client_request_duration_seconds",
+    "Duration of HTTP requests of the app, tries and all, by the service that they were for.",
+    [
+        "http_request_method",
+        "server_address",
+        "http_response_status_code",
+        "network_protocol_version",
+        "error_type",
+    ],
+    &SECONDS,
+);
+const RPC_SERVER: Family<Histogram, 3> = Family::histogram(
+    "rpc_server_call_duration_seconds",
+    "Duration of calls to the app.",
+    ["rpc_system_name", "rpc_response_status_code", "error_type"],
+    &SECONDS,
+);
+const RPC_CLIENT: Family<Histogram, 4> = Family::histogram(
+    "rpc_client_call_duration_seconds",
+    "Duration of calls of the app, tries and all, by the service that they were for.",
+    ["rpc_system_name", "server_address", "rpc_response_status_code", "error_type"],
     &SECONDS,
 );
 const RETRIES: Family<Counter, 4> = Family::counter(
@@ -101,10 +162,19 @@ const TOKENS: Family<Counter, 2> = Family::counter(
     ["policy", "outcome"],
 );
 
+/// Spans and access log lines that were not delivered.
+pub(super) const SPANS_DROPPED: Family<Counter, 2> = Family::counter(
+    "weft_spans_dropped_total",
+    "Spans (and access log lines, for exporter all) that were dropped, by who was to have them and why.",
+    ["exporter", "reason"],
+);
+/// Spans that were delivered.
+pub(super) const EXPORTED: Family<Counter, 1> =
+    Family::counter("weft_spans_exported_total", "Spans that were taken, by whom.", ["exporter"]);
+
 /// Makes every family known, so that dashboards find them before the first request.
 pub(super) fn declare(registry: &Registry) {
-    registry.declare(&REQUESTS);
-    registry.declare(&DURATION);
+    views::declare(registry);
     registry.declare(&RETRIES);
     registry.declare(&HEDGES);
     registry.declare(&EXHAUSTED);
@@ -118,6 +188,8 @@ pub(super) fn declare(registry: &Registry) {
     registry.declare(&DECISIONS);
     registry.declare(&TOKENS);
     registry.declare(&MIRRORED);
+    registry.declare(&SPANS_DROPPED);
+    registry.declare(&EXPORTED);
 }
 
 pub(super) fn refused(shard: &Shard, direction: Direction, refusal: Refusal) {
@@ -180,7 +252,7 @@ pub(super) struct FlowSeries {
     destination: Arc<str>,
     bytes_in: Counter,
     bytes_out: Counter,
-    outcomes: RefCell<Vec<(Outcome, Counter, Histogram)>>,
+    outcomes: RefCell<Vec<(Outcome, Histogram)>>,
     connections: RefCell<Vec<(Spoken, Security, Connections)>>,
 }
 
@@ -200,6 +272,7 @@ struct Outcome {
     grpc_status: Option<u8>,
     error: Option<ErrorCode>,
     route: Option<Arc<str>>,
+    verb: Verb,
 }
 
 impl FlowSeries {
@@ -238,17 +311,25 @@ impl FlowSeries {
             grpc_status: event.grpc_status.map(|code| code.min(17)),
             error: event.error,
             route: event.route.cloned(),
+            verb: event.verb,
         };
         let mut outcomes = self.outcomes.borrow_mut();
-        let found = outcomes.iter().position(|(known, ..)| *known == outcome);
+        let found = outcomes.iter().position(|(known, _)| *known == outcome);
         let index = found.unwrap_or_else(|| {
-            let (counter, histogram) = self.series_of(shard, &outcome);
-            outcomes.push((outcome, counter, histogram));
+            let series = self.series_of(shard, &outcome);
+            outcomes.push((outcome, series));
             outcomes.len() - 1
         });
-        if let Some((_, requests, duration)) = outcomes.get(index) {
-            requests.increment();
-            duration.observe_duration(event.duration);
+        if let Some((_, series)) = outcomes.get(index) {
+            match event.target.filter(|_| event.trace.sampled) {
+                None => series.observe_duration(event.duration),
+                Some(target) => series.observe_exemplar(Exemplar {
+                    trace: *event.trace.trace.as_bytes(),
+                    span: *event.trace.span.as_bytes(),
+                    value: event.duration,
+                    at: target.started + event.duration,
+                }),
+            }
         }
         // The usual outcome moves to the front, so that it is found at once.
         if let Some(before) = index.checked_sub(1) {
@@ -288,15 +369,17 @@ impl FlowSeries {
         made
     }
 
-    fn series_of(&self, shard: &Shard, outcome: &Outcome) -> (Counter, Histogram) {
+    fn series_of(&self, shard: &Shard, outcome: &Outcome) -> Histogram {
         let (direction, source, destination) = (self.direction.as_str(), &*self.source, &*self.destination);
         let route = outcome.route.as_deref().unwrap_or_default();
         let (protocol, tls) = (outcome.protocol.as_str(), outcome.security.as_str());
         let status = outcome.status.map(|status| status.to_string()).unwrap_or_default();
         let grpc = outcome.grpc_status.map(|status| status.to_string()).unwrap_or_default();
         let error = outcome.error.map_or("", ErrorCode::as_str);
-        let requests = [direction, source, destination, route, protocol, &status, &grpc, error, tls];
-        let duration = [direction, source, destination, route, protocol, &grpc, error, tls];
-        (shard.series(&REQUESTS, &requests), shard.series(&DURATION, &duration))
+        let verb = outcome.verb.as_str();
+        shard.series(
+            &ENDED,
+            &[direction, source, destination, route, protocol, &status, &grpc, error, tls, verb],
+        )
     }
 }

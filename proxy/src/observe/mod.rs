@@ -16,26 +16,36 @@ use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use weft_core::authorize::Decision;
 use weft_core::model::{AccessLog, QualifiedName};
 use weft_core::trace::TraceContext;
 use weft_runtime::metrics::{Counter, Gauge, Registry, Shard};
 
-pub use event::{Direction, Party, Refusal, RequestEnded, Requested, Security, Spoken};
+pub use event::{Direction, Party, Refusal, RequestEnded, Requested, Security, Spoken, Verb};
 pub use record::{Record, RecordQueue, Records};
 
 use crate::mirror::Mirrored;
 use crate::ties::Cut;
 use metrics::{Connections, FlowSeries, ServerNames};
 
+/// Flows that a worker tells apart; what comes after them is from and to nobody known.
+const FLOWS: usize = 10_000;
+
 /// What all workers' observers share.
 #[derive(Debug, Clone)]
 pub struct Observe {
     registry: Registry,
     records: Records,
-    access_log: Arc<AtomicU8>,
+    access_log: Arc<LogSetting>,
+}
+
+/// What the access log tells of, and how.
+#[derive(Debug, Default)]
+struct LogSetting {
+    form: AtomicU8,
+    per_million: AtomicU32,
 }
 
 /// One worker's view: what it saw is told to this. Cheap to clone within the worker.
@@ -46,7 +56,7 @@ pub struct Observer(Rc<Inner>);
 struct Inner {
     shard: Shard,
     records: Records,
-    access_log: Arc<AtomicU8>,
+    access_log: Arc<LogSetting>,
     flows: RefCell<HashMap<(Direction, Party, Party), Flow>>,
     decisions: RefCell<HashMap<QualifiedName, Vec<(Decision, Counter)>>>,
     tokens: RefCell<HashMap<(QualifiedName, &'static str), Counter>>,
@@ -76,15 +86,8 @@ impl Observe {
     /// Makes the shared part, and the end of the queue that the exporter reads.
     pub fn new(registry: &Registry) -> (Self, RecordQueue) {
         metrics::declare(registry);
-        let (records, queue) = record::queue();
-        let counted = records.clone();
-        registry.counter_from(
-            "weft_spans_dropped_total",
-            "Spans and access log lines dropped because they could not be delivered fast enough.",
-            [],
-            #[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
-            move || vec![([], counted.dropped() as f64)],
-        );
+        let dropped = registry.shard().series(&metrics::SPANS_DROPPED, &["all", "queue-full"]);
+        let (records, queue) = record::queue(dropped);
         (Self { registry: registry.clone(), records, access_log: Arc::default() }, queue)
     }
 
@@ -101,14 +104,15 @@ impl Observe {
         }))
     }
 
-    /// Sets the access log's form.
-    pub fn set_access_log(&self, form: AccessLog) {
+    /// Sets the access log's form, and how many of a million requests it tells of.
+    pub fn set_access_log(&self, form: AccessLog, per_million: u32) {
         let code = match form {
             AccessLog::Off => 0,
             AccessLog::Json => 1,
             AccessLog::Common => 2,
         };
-        self.access_log.store(code, Ordering::Relaxed);
+        self.access_log.per_million.store(per_million, Ordering::Relaxed);
+        self.access_log.form.store(code, Ordering::Relaxed);
     }
 }
 
@@ -117,6 +121,11 @@ impl Observer {
     pub fn flow(&self, direction: Direction, source: Party, destination: Party) -> Flow {
         let mut flows = self.0.flows.borrow_mut();
         let key = (direction, source, destination);
+        if let Some(flow) = flows.get(&key) {
+            return flow.clone();
+        }
+        // Parties come from the configuration, but that may be large and change often.
+        let key = if flows.len() < FLOWS { key } else { (direction, Party::Unknown, Party::Unknown) };
         if let Some(flow) = flows.get(&key) {
             return flow.clone();
         }
@@ -131,18 +140,27 @@ impl Observer {
     pub fn request_ended(&self, event: &RequestEnded<'_>) {
         event.flow.0.series.request_ended(&self.0.shard, event);
         if let Some(target) = event.target {
-            self.0.records.offer(Record::of(event, target, self.access_log()));
+            self.0.records.offer(Record::of(event, target, self.access_log(&event.trace)));
+        }
+    }
+
+    /// A try of a request came to nothing, and there is another one: a span of its own.
+    pub fn try_ended(&self, event: &RequestEnded<'_>) {
+        if let Some(target) = event.target {
+            self.0.records.offer(Record::of(event, target, AccessLog::Off));
         }
     }
 
     /// Whether a request of this trace is kept beyond its end, so that what was asked must be.
     pub fn records(&self, trace: &TraceContext) -> bool {
-        trace.sampled || self.access_log() != AccessLog::Off
+        trace.sampled || self.access_log(trace) != AccessLog::Off
     }
 
-    fn access_log(&self) -> AccessLog {
-        match self.0.access_log.load(Ordering::Relaxed) {
+    fn access_log(&self, trace: &TraceContext) -> AccessLog {
+        let LogSetting { form, per_million } = &*self.0.access_log;
+        match form.load(Ordering::Relaxed) {
             0 => AccessLog::Off,
+            _ if trace.trace.lot() >= per_million.load(Ordering::Relaxed) => AccessLog::Off,
             1 => AccessLog::Json,
             _ => AccessLog::Common,
         }
@@ -279,6 +297,7 @@ mod tests {
             flow,
             route: None,
             protocol: Spoken::Http1,
+            verb: Verb::Known("GET"),
             security: Security::Mutual,
             status: Some(200),
             grpc_status: None,
@@ -289,6 +308,7 @@ mod tests {
             bytes_out: 20,
             client: None,
             upstream: None,
+            tried: None,
             retries: 0,
             hedges: 0,
             over_budget: false,
@@ -315,6 +335,7 @@ mod tests {
         };
         observer.request_ended(&failed);
         let text = registry.render(Format::Prometheus);
+        let otel = r#"http_client_request_duration_seconds_count{http_request_method="GET",server_address="orders.default""#;
         let common = r#"direction="outbound",source="default/web",destination="default/orders",route="""#;
         for line in [
             format!(
@@ -325,6 +346,12 @@ mod tests {
             ),
             format!(
                 r#"weft_request_duration_seconds_count{{{common},protocol="http/1.1",grpc_status="",error="",tls="mutual"}} 2"#
+            ),
+            format!(
+                r#"{otel},http_response_status_code="200",network_protocol_version="1.1",error_type=""}} 2"#
+            ),
+            format!(
+                r#"{otel},http_response_status_code="503",network_protocol_version="1.1",error_type="no-endpoints"}} 1"#
             ),
             format!("weft_retries_total{{{common}}} 2"),
             format!("weft_hedges_total{{{common}}} 1"),
@@ -342,6 +369,10 @@ mod tests {
         for name in [
             "weft_requests_total",
             "weft_request_duration_seconds",
+            "http_server_request_duration_seconds",
+            "http_client_request_duration_seconds",
+            "rpc_server_call_duration_seconds",
+            "rpc_client_call_duration_seconds",
             "weft_retries_total",
             "weft_hedges_total",
             "weft_retry_budget_exhausted_total",
@@ -350,10 +381,65 @@ mod tests {
             "weft_bytes_total",
             "weft_policy_decisions_total",
             "weft_spans_dropped_total",
+            "weft_spans_exported_total",
             "process_resident_memory_bytes",
         ] {
             assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
         }
+    }
+
+    #[test]
+    fn a_hundred_thousand_parties_cost_no_more_than_a_few() {
+        let registry = Registry::new();
+        let (observe, _queue) = Observe::new(&registry);
+        let observer = observe.observer();
+        for number in 0..100_000 {
+            let flow =
+                observer.flow(Direction::Outbound, Party::Unknown, party(&format!("default/host{number}")));
+            observer.request_ended(&request(&flow, false));
+        }
+        let text = registry.render(Format::Prometheus);
+        let counts =
+            text.lines().filter_map(|line| line.strip_prefix("weft_requests_total{")?.rsplit_once(' '));
+        let counts: Vec<u64> = counts.map(|(_, count)| count.parse().unwrap()).collect();
+        assert!(counts.len() <= 2001, "{}", counts.len());
+        assert_eq!(counts.iter().sum::<u64>(), 100_000, "none is lost");
+        assert!(observer.0.flows.borrow().len() <= FLOWS + 1);
+    }
+
+    #[test]
+    fn a_sampled_request_is_its_buckets_exemplar_in_openmetrics_alone() {
+        let registry = Registry::new();
+        let (observe, _queue) = Observe::new(&registry);
+        let observer = observe.observer();
+        let flow = observer.flow(Direction::Inbound, party("default/web"), party("default/orders"));
+        observer.request_ended(&request(&flow, false));
+        assert!(!registry.render(Format::OpenMetrics).contains("trace_id"), "nobody could look it up");
+        let event = request(&flow, true);
+        observer.request_ended(&event);
+        let beside = format!(
+            "le=\"0.005\"}} 2 # {{trace_id=\"{}\",span_id=\"{}\"}} 0.003 0.003\n",
+            event.trace.trace, event.trace.span
+        );
+        let text = registry.render(Format::OpenMetrics);
+        assert_eq!(text.matches(&beside).count(), 2, "the mesh's family and OpenTelemetry's: {text}");
+        assert!(!registry.render(Format::Prometheus).contains("trace_id"));
+    }
+
+    #[test]
+    fn the_access_log_tells_of_as_many_requests_as_it_is_told_and_of_the_same_everywhere() {
+        let (observe, _queue) = Observe::new(&Registry::new());
+        let (one, other) = (observe.observer(), observe.observer());
+        let mut rng = fastrand::Rng::with_seed(1);
+        let traces: Vec<_> = (0..10_000).map(|_| TraceContext::begin(&mut rng, 0)).collect();
+        let told = |observer: &Observer| traces.iter().filter(|it| observer.records(it)).count();
+        observe.set_access_log(AccessLog::Json, 100_000);
+        assert!((900..1100).contains(&told(&one)), "{}", told(&one));
+        assert!(traces.iter().all(|trace| one.records(trace) == other.records(trace)));
+        observe.set_access_log(AccessLog::Json, 1_000_000);
+        assert_eq!(told(&one), 10_000);
+        observe.set_access_log(AccessLog::Off, 1_000_000);
+        assert_eq!(told(&one), 0);
     }
 
     #[test]
@@ -400,14 +486,17 @@ mod tests {
 
     #[test]
     fn a_full_queue_drops_and_counts() {
-        let (observe, mut queue) = Observe::new(&Registry::new());
+        let registry = Registry::new();
+        let (observe, mut queue) = Observe::new(&registry);
         let observer = observe.observer();
         let flow = observer.flow(Direction::Outbound, Party::Unknown, Party::Unknown);
         for _ in 0..record::QUEUE + 3 {
             observer.request_ended(&request(&flow, true));
         }
         observer.request_ended(&request(&flow, false));
-        assert_eq!(observe.records.dropped(), 3);
+        let text = registry.render(Format::Prometheus);
+        let dropped = "weft_spans_dropped_total{exporter=\"all\",reason=\"queue-full\"} 3\n";
+        assert!(text.contains(dropped), "{text}");
         assert_eq!(queue.take().len(), record::BATCH);
     }
 }

@@ -3,12 +3,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, mpsc};
 use weft_core::model::AccessLog;
 use weft_core::trace::{SpanId, TraceContext};
+use weft_runtime::metrics::Counter;
 
 use super::event::{Direction, RequestEnded, Requested, Security, Spoken};
 use crate::failure::ErrorCode;
@@ -44,6 +44,8 @@ pub struct Record {
     pub started: SystemTime,
     /// How long it took.
     pub duration: Duration,
+    /// When its last try began, and how long that took.
+    pub tried: (SystemTime, Duration),
     /// The method.
     pub method: http::Method,
     /// `:authority` or `Host`.
@@ -83,6 +85,7 @@ impl Record {
             error: event.error,
             started: target.started,
             duration: event.duration,
+            tried: event.tried.unwrap_or((target.started, event.duration)),
             method: target.method.clone(),
             authority: target.authority.into(),
             path: target.path.into(),
@@ -112,16 +115,16 @@ pub struct RecordQueue {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     full_batch: Notify,
-    dropped: AtomicU64,
+    dropped: Counter,
 }
 
-/// Makes both ends.
-pub(super) fn queue() -> (Records, RecordQueue) {
+/// Makes both ends; `dropped` counts what does not fit.
+pub(super) fn queue(dropped: Counter) -> (Records, RecordQueue) {
     let (send, receive) = mpsc::channel(QUEUE);
-    let shared = Arc::<Shared>::default();
+    let shared = Arc::new(Shared { full_batch: Notify::new(), dropped });
     (Records { queue: send, shared: Arc::clone(&shared) }, RecordQueue { queue: receive, shared })
 }
 
@@ -129,17 +132,12 @@ impl Records {
     /// Hands a record over, or drops and counts it where the exporter does not keep up.
     pub fn offer(&self, record: Record) {
         if self.queue.try_send(record).is_err() {
-            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            self.shared.dropped.increment();
         }
         // The exporter sleeps between batches, so that a request costs no wake-up of another thread.
         if QUEUE - self.queue.capacity() == BATCH {
             self.shared.full_batch.notify_one();
         }
-    }
-
-    /// Records dropped so far.
-    pub fn dropped(&self) -> u64 {
-        self.shared.dropped.load(Ordering::Relaxed)
     }
 }
 
@@ -161,10 +159,5 @@ impl RecordQueue {
             taken.push(record);
         }
         taken
-    }
-
-    /// Counts records that were taken and could not be delivered.
-    pub fn lost(&self, records: usize) {
-        self.shared.dropped.fetch_add(records as u64, Ordering::Relaxed);
     }
 }

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::{Bytes, BytesMut};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
-use weft_core::classify::{Outcome, classify};
+use weft_core::classify::{Outcome, classify, grpc_code};
 
-use super::event::{Direction, Spoken};
+use super::event::{Direction, Spoken, Verb};
 use super::record::Record;
 use super::wire::Fields;
 
@@ -34,31 +34,6 @@ mod field {
     pub(super) const CODE: u32 = 3;
 }
 
-/// Methods that may be part of a span's name; any other is `_OTHER`, so that callers cannot invent names.
-const METHODS: [&str; 10] =
-    ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"];
-
-/// `rpc.status_code` by number.
-const GRPC_CODES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
-
 /// The span of a request: CLIENT for what the app sent, SERVER for what it got. `buffer` is where spans are written;
 /// give the same one each time.
 pub fn encode(record: &Record, buffer: &mut BytesMut) -> Bytes {
@@ -75,10 +50,11 @@ pub fn encode(record: &Record, buffer: &mut BytesMut) -> Bytes {
     if let Some(parent) = &record.parent {
         span.bytes(field::PARENT_SPAN_ID, parent.as_bytes());
     }
-    name(record, &mut span);
+    span.text(field::NAME, &name(record));
     span.number(field::KIND, kind as u64);
-    span.fixed64(field::START, nanoseconds(record.started));
-    span.fixed64(field::END, nanoseconds(record.started + record.duration));
+    let (started, duration) = record.tried;
+    span.fixed64(field::START, nanoseconds(started));
+    span.fixed64(field::END, nanoseconds(started + duration));
     attributes(record, &mut Attributes(&mut span));
     if is_error(record) {
         span.message(field::STATUS, |status| status.number(field::CODE, StatusCode::Error as u64));
@@ -87,36 +63,47 @@ pub fn encode(record: &Record, buffer: &mut BytesMut) -> Bytes {
     buffer.split().freeze()
 }
 
-/// A span's attributes.
-struct Attributes<'a, 'b>(&'a mut Fields<'b>);
+/// Where a span's attributes go.
+pub trait Tags {
+    /// Text made of several parts.
+    fn joined(&mut self, key: &str, parts: &[&str]);
 
-impl Attributes<'_, '_> {
+    /// A number.
+    fn number(&mut self, key: &str, value: u64);
+
+    /// Text.
     fn text(&mut self, key: &str, value: &str) {
         self.joined(key, &[value]);
     }
+}
 
+/// A span's attributes in OpenTelemetry's form.
+struct Attributes<'a, 'b>(&'a mut Fields<'b>);
+
+impl Tags for Attributes<'_, '_> {
     fn joined(&mut self, key: &str, parts: &[&str]) {
         self.0.text_attribute(field::ATTRIBUTES, key, parts);
     }
 
-    fn number(&mut self, key: &str, value: impl Into<u64>) {
-        self.0.number_attribute(field::ATTRIBUTES, key, value.into());
+    fn number(&mut self, key: &str, value: u64) {
+        self.0.number_attribute(field::ATTRIBUTES, key, value);
     }
 }
 
-/// Never the raw path: a name is what spans are grouped by.
-fn name(record: &Record, span: &mut Fields<'_>) {
+/// A span's name, in parts. Never the raw path: a name is what spans are grouped by.
+pub fn name(record: &Record) -> [&str; 3] {
     if record.protocol == Spoken::Grpc {
-        return span.text(field::NAME, &[record.path.trim_start_matches('/')]);
+        return [record.path.trim_start_matches('/'), "", ""];
     }
     let method = if is_known(record) { record.method.as_str() } else { "HTTP" };
     match &record.route {
-        Some(route) => span.text(field::NAME, &[method, " ", route]),
-        None => span.text(field::NAME, &[method]),
+        Some(route) if !route.is_empty() => [method, " ", route],
+        _ => [method, "", ""],
     }
 }
 
-fn attributes(record: &Record, all: &mut Attributes<'_, '_>) {
+/// What the semantic conventions name, and what the mesh knows besides.
+pub fn attributes(record: &Record, all: &mut impl Tags) {
     all.text("weft.direction", record.direction.as_str());
     all.text("weft.source", &record.source);
     all.text("weft.destination", &record.destination);
@@ -134,7 +121,7 @@ fn attributes(record: &Record, all: &mut Attributes<'_, '_>) {
     }
     let (host, port) = host_and_port(&record.authority);
     all.text("server.address", host);
-    all.number("server.port", port);
+    all.number("server.port", port.into());
     all.text("network.protocol.version", if record.protocol == Spoken::Http1 { "1.1" } else { "2" });
     let peer = match record.direction {
         Direction::Inbound => record.client,
@@ -142,14 +129,17 @@ fn attributes(record: &Record, all: &mut Attributes<'_, '_>) {
     };
     peer_attributes(peer, all);
     if let Some(status) = record.status {
-        all.number("http.response.status_code", status);
+        all.number("http.response.status_code", status.into());
     }
     if let Some(route) = &record.route {
         all.text("http.route", route);
     }
+    if let Some(error) = record.error {
+        all.text("weft.error", error.as_str());
+    }
     if record.retries > 0 {
-        all.number("http.request.resend_count", record.retries);
-        all.number("weft.retries", record.retries);
+        all.number("http.request.resend_count", record.retries.into());
+        all.number("weft.retries", record.retries.into());
     }
     if record.protocol == Spoken::Grpc {
         all.text("rpc.system.name", "grpc");
@@ -163,15 +153,15 @@ fn attributes(record: &Record, all: &mut Attributes<'_, '_>) {
     }
 }
 
-fn peer_attributes(peer: Option<SocketAddr>, all: &mut Attributes<'_, '_>) {
+fn peer_attributes(peer: Option<SocketAddr>, all: &mut impl Tags) {
     if let Some(peer) = peer {
         all.text("network.peer.address", &peer.ip().to_canonical().to_string());
-        all.number("network.peer.port", peer.port());
+        all.number("network.peer.port", peer.port().into());
     }
 }
 
 fn is_known(record: &Record) -> bool {
-    METHODS.contains(&record.method.as_str())
+    Verb::of(&record.method) != Verb::Other
 }
 
 /// A server answers for its own faults only; a client's call has failed whoever is to blame.
@@ -186,7 +176,8 @@ fn is_error(record: &Record) -> bool {
     }
 }
 
-fn error_type(record: &Record) -> Option<String> {
+/// Why it failed, in a word that does not come from the wire; none where it did not.
+pub fn error_type(record: &Record) -> Option<String> {
     if let Some(error) = record.error {
         return Some(error.as_str().to_owned());
     }
@@ -197,10 +188,6 @@ fn error_type(record: &Record) -> Option<String> {
         Some(code) if code != 0 => Some(grpc_code(code)),
         _ => record.status.map(|status| status.to_string()),
     }
-}
-
-fn grpc_code(code: u8) -> String {
-    GRPC_CODES.get(usize::from(code)).map_or_else(|| code.to_string(), |name| (*name).to_owned())
 }
 
 /// Of `HOST`, `HOST:PORT`, `[V6]` and `[V6]:PORT`.

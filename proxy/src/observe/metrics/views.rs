@@ -1,0 +1,122 @@
+//! What is shown of requests: the contract's families and OpenTelemetry's, made of the one that counts them.
+
+use weft_core::classify::{Outcome, classify, grpc_code};
+use weft_runtime::metrics::Registry;
+
+use super::{DURATION, ENDED, HTTP_CLIENT, HTTP_SERVER, REQUESTS, RPC_CLIENT, RPC_SERVER};
+
+/// The values of [`ENDED`]'s labels, in its order.
+struct Ended<'a> {
+    direction: &'a str,
+    source: &'a str,
+    destination: &'a str,
+    route: &'a str,
+    protocol: &'a str,
+    status: &'a str,
+    grpc_status: &'a str,
+    error: &'a str,
+    tls: &'a str,
+    method: &'a str,
+}
+
+/// Makes the families known.
+pub(super) fn declare(registry: &Registry) {
+    registry.view(&REQUESTS, &ENDED, |values| {
+        let it = Ended::of(values);
+        let all = [
+            it.direction,
+            it.source,
+            it.destination,
+            it.route,
+            it.protocol,
+            it.status,
+            it.grpc_status,
+            it.error,
+            it.tls,
+        ];
+        Some(all.map(str::to_owned))
+    });
+    registry.view(&DURATION, &ENDED, |values| {
+        let it = Ended::of(values);
+        let all = [
+            it.direction,
+            it.source,
+            it.destination,
+            it.route,
+            it.protocol,
+            it.grpc_status,
+            it.error,
+            it.tls,
+        ];
+        Some(all.map(str::to_owned))
+    });
+    registry.view(&HTTP_SERVER, &ENDED, |values| {
+        let it = Ended::of(values).of_http("inbound")?;
+        let (version, error) = (it.version(), it.error_type());
+        Some([it.method, "http", it.status, it.route, version, &error].map(str::to_owned))
+    });
+    registry.view(&HTTP_CLIENT, &ENDED, |values| {
+        let it = Ended::of(values).of_http("outbound")?;
+        let (address, version, error) = (it.address(), it.version(), it.error_type());
+        Some([it.method, &address, it.status, version, &error].map(str::to_owned))
+    });
+    registry.view(&RPC_SERVER, &ENDED, |values| {
+        let it = Ended::of(values).of_grpc("inbound")?;
+        let (code, error) = (it.code(), it.error_type());
+        Some(["grpc", &code, &error].map(str::to_owned))
+    });
+    registry.view(&RPC_CLIENT, &ENDED, |values| {
+        let it = Ended::of(values).of_grpc("outbound")?;
+        let (address, code, error) = (it.address(), it.code(), it.error_type());
+        Some(["grpc", &address, &code, &error].map(str::to_owned))
+    });
+}
+
+impl<'a> Ended<'a> {
+    fn of(values: &[&'a str; 10]) -> Self {
+        let [direction, source, destination, route, protocol, status, grpc_status, error, tls, method] =
+            *values;
+        Self { direction, source, destination, route, protocol, status, grpc_status, error, tls, method }
+    }
+
+    /// Where there are too many to tell apart, it is not known which way they went.
+    fn of_http(self, direction: &str) -> Option<Self> {
+        (self.direction == direction && self.protocol != "grpc").then_some(self)
+    }
+
+    fn of_grpc(self, direction: &str) -> Option<Self> {
+        (self.direction == direction && self.protocol == "grpc").then_some(self)
+    }
+
+    fn version(&self) -> &'static str {
+        if self.protocol == "http/2" { "2" } else { "1.1" }
+    }
+
+    /// As DNS names it.
+    fn address(&self) -> String {
+        match self.destination.split_once('/') {
+            Some((namespace, name)) => format!("{name}.{namespace}"),
+            None => self.destination.to_owned(),
+        }
+    }
+
+    fn code(&self) -> String {
+        self.grpc_status.parse().map(grpc_code).unwrap_or_default()
+    }
+
+    /// Empty where nothing went wrong, for whoever's part it is: a server answers for its own faults only.
+    fn error_type(&self) -> String {
+        if !self.error.is_empty() {
+            return self.error.to_owned();
+        }
+        let Ok(status) = self.status.parse() else { return String::new() };
+        let grpc: Option<u8> = self.grpc_status.parse().ok();
+        match (classify(status, grpc), self.direction) {
+            (Outcome::Failure, _) | (Outcome::CallerError, "outbound") => match grpc {
+                Some(code) if code != 0 => grpc_code(code),
+                _ => status.to_string(),
+            },
+            _ => String::new(),
+        }
+    }
+}
