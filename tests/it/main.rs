@@ -56,6 +56,7 @@ mod server_first;
 mod servers;
 mod sessions;
 mod stores;
+mod telemetry;
 mod tidy;
 mod timeouts;
 mod tls;
