@@ -13,7 +13,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const PAGE_LIMIT: u64 = 8 << 20;
 
 /// Gets a page: its status and body.
-pub(crate) async fn get(from: &Resident, to: &'static str, path: &str) -> anyhow::Result<(u16, String)> {
+pub(crate) async fn get(from: &Resident, to: &str, path: &str) -> anyhow::Result<(u16, String)> {
     let exchange = async {
         let mut stream = from.connect(to).await?;
         // HTTP/1.0: the answer ends with the connection and is not chunked.

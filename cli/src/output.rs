@@ -89,6 +89,24 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// Where something is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Out,
+    Err,
+}
+
+/// Prints what programs print. Where nobody listens any more they go on all the same.
+pub(crate) fn write(to: Stream, bytes: &[u8]) {
+    let _ = match to {
+        Stream::Out => {
+            let mut out = io::stdout().lock();
+            out.write_all(bytes).and_then(|()| out.flush())
+        }
+        Stream::Err => io::stderr().lock().write_all(bytes),
+    };
+}
+
 /// Prints a line to standard error.
 pub(crate) fn note(line: &str) -> anyhow::Result<()> {
     writeln!(io::stderr().lock(), "{line}").context("writing to standard error")
@@ -116,7 +134,16 @@ fn one_line(message: &str) -> String {
 
 /// Whether standard output may hold colours.
 pub(crate) fn colours() -> bool {
-    colours_wanted(std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()), is_terminal())
+    colours_on(Stream::Out)
+}
+
+/// Whether there may be colours.
+pub(crate) fn colours_on(stream: Stream) -> bool {
+    let terminal = match stream {
+        Stream::Out => is_terminal(),
+        Stream::Err => io::stderr().is_terminal(),
+    };
+    colours_wanted(std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()), terminal)
 }
 
 fn colours_wanted(no_color: bool, terminal: bool) -> bool {

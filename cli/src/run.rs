@@ -1,10 +1,14 @@
 //! `weft run`: any program with a sidecar beside it, in a pod of its own.
 
 mod holder;
+mod many;
 mod signals;
 
 use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
 use std::str::FromStr;
 
@@ -18,24 +22,32 @@ pub(crate) use holder::{HolderArguments, hold};
 
 use crate::args::{Common, key_value};
 use crate::mesh::rendezvous::{Call, hung_up};
-use crate::mesh::{Access, Folder, Member, Membership, Role, signal};
+use crate::mesh::{Access, Folder, Member, Membership, Role, sidecar_owner, signal};
 use crate::target::{Target, parse_urls};
 use crate::{output, tether};
 use signals::Signals;
 
-/// Run a program with a sidecar beside it: a network of its own, discovery, identity, mTLS
+/// Run a program with a sidecar beside it, or many: a network of its own, discovery, identity, mTLS
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   weft run --service hello --port 8000 -- python3 -m http.server 8000
   weft run --service me -- curl -s http://hello:8000/
   weft run --service db --port 5432:tcp -- postgres -D data
+  weft run -f weft.yaml                                        many programs, in their order; Ctrl-C ends all
+  weft run -f weft.yaml --until tests                          .. until one of them has ended, with its exit code
 
 The first run of a user starts a control plane on this machine and the others join it; it ends with the last.
-The program's exit code is weft's, and signals are passed on to it.")]
+The program's exit code is weft's, and signals are passed on to it; of many programs it is that of the first that fails.")]
 pub(crate) struct Arguments {
     /// The service that the program belongs to
-    #[arg(long, value_name = "NAME[.NAMESPACE]")]
-    service: ServiceName,
+    #[arg(long, value_name = "NAME[.NAMESPACE]", required_unless_present = "file")]
+    service: Option<ServiceName>,
+    /// Run the programs that this file names, in Compose's words
+    #[arg(short, long, value_name = "FILE|-", conflicts_with_all = ["service", "port", "service_account", "label", "host", "command"])]
+    file: Option<PathBuf>,
+    /// With --file: end all when this service has ended, with its exit code
+    #[arg(long, value_name = "NAME", requires = "file", conflicts_with = "service")]
+    until: Option<Name>,
     /// A port that the program serves; repeatable [default: whichever it serves]
     #[arg(long, value_name = "P[->APP-PORT][:PROTOCOL]")]
     port: Vec<Port>,
@@ -49,20 +61,26 @@ pub(crate) struct Arguments {
     #[arg(long)]
     host: bool,
     /// The program and its arguments
-    #[arg(last = true, required = true, value_name = "CMD")]
+    #[arg(last = true, required_unless_present = "file", value_name = "CMD")]
     command: Vec<OsString>,
 }
 
 /// `NAME[.NAMESPACE]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct ServiceName {
-    name: Name,
+pub(crate) struct ServiceName {
+    pub(crate) name: Name,
     namespace: Option<Name>,
 }
 
 /// `P[->APP-PORT][:PROTOCOL]`, checked, as the sidecar reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Port(String);
+pub(crate) struct Port(pub(crate) String);
+
+/// What is run.
+enum Job {
+    One(Membership),
+    Many(Box<many::Wanted>),
+}
 
 pub(crate) fn execute(common: &Common, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.host {
@@ -71,6 +89,15 @@ pub(crate) fn execute(common: &Common, arguments: &Arguments) -> anyhow::Result<
         );
     }
     logs::init(LogFormat::Text, std::env::var("RUST_LOG").as_deref().unwrap_or("error"))?;
+    // Mistakes first: nothing has been started yet.
+    let job = match (&arguments.file, &arguments.service) {
+        (Some(file), _) => match many::Wanted::read(file, &common.namespace, arguments.until.as_ref())? {
+            Some(wanted) => Job::Many(Box::new(wanted)),
+            None => return Ok(ExitCode::FAILURE),
+        },
+        (None, Some(service)) => Job::One(arguments.membership(service, &common.namespace)),
+        (None, None) => bail!("name the program's service with --service, or a file with --file"),
+    };
     let urls = common.target.control_plane.as_deref().map(parse_urls).transpose()?;
     let call = holder::call(urls.as_deref())?;
     let target = match &call.access().own {
@@ -82,8 +109,10 @@ pub(crate) fn execute(common: &Common, arguments: &Arguments) -> anyhow::Result<
         userns::join(call.access().pid)?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ran =
-        runtime.block_on(run(&call, &target, &arguments.membership(&common.namespace), &arguments.command));
+    let ran = match &job {
+        Job::One(membership) => runtime.block_on(run(&call, &target, membership, &arguments.command)),
+        Job::Many(wanted) => runtime.block_on(many::run(&call, &target, wanted)),
+    };
     drop(runtime);
     call.hang_up().context("the mesh of this machine did not end in good order")?;
     ran
@@ -119,7 +148,7 @@ async fn join(
     access: &Access,
     target: &Target,
     membership: &Membership,
-    folder: &std::path::Path,
+    folder: &Path,
 ) -> anyhow::Result<Member> {
     let hub = Hub::join(&access.hub)?;
     let mut member = Member::join(target, &access.from_pods, &hub, membership, folder).await?;
@@ -173,28 +202,40 @@ async fn restart(
 
 /// The program's exit code; as shells have it, 128 and the signal's number for one that was killed.
 fn exit_code(status: ExitStatus) -> ExitCode {
+    ExitCode::from(code_of(status))
+}
+
+fn code_of(status: ExitStatus) -> u8 {
     let killed = || status.signal().map(|signal| 128 + signal);
-    let code = status.code().or_else(killed).and_then(|code| u8::try_from(code).ok());
-    code.map_or(ExitCode::FAILURE, ExitCode::from)
+    status.code().or_else(killed).and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
+
+/// Lets a sidecar that runs as another user find its files in a folder; each file says for itself who may read it.
+fn let_sidecar_enter(folder: &Path) -> anyhow::Result<()> {
+    let mode = if sidecar_owner().is_some() { 0o711 } else { 0o700 };
+    fs::set_permissions(folder, fs::Permissions::from_mode(mode))
+        .with_context(|| format!("cannot open {} to the sidecar", folder.display()))
 }
 
 impl Arguments {
-    fn membership(&self, namespace: &Name) -> Membership {
-        let service = &self.service.name;
-        let offers: Vec<String> = match self.port.as_slice() {
-            [] => vec![service.to_string()],
-            ports => ports.iter().map(|Port(port)| format!("{service}:{port}")).collect(),
-        };
+    fn membership(&self, service: &ServiceName, namespace: &Name) -> Membership {
+        let ServiceName { name: service, namespace: own } = service;
         Membership {
             workload: format!("{service}-{}", std::process::id()),
-            namespace: self.service.namespace.clone().unwrap_or_else(|| namespace.clone()),
+            namespace: own.clone().unwrap_or_else(|| namespace.clone()),
             service_account: self.service_account.clone().unwrap_or_else(|| service.clone()),
             services: vec![service.clone()],
-            offers: offers.join(","),
+            offers: offers(service, self.port.iter().map(|Port(port)| port.as_str())),
             labels: self.label.clone(),
             workers: None,
         }
     }
+}
+
+/// What is offered of a service, as `WEFT_SERVICES` says it: its ports, or whichever there are.
+pub(crate) fn offers<'p>(service: &Name, ports: impl Iterator<Item = &'p str>) -> String {
+    let offers: Vec<String> = ports.map(|port| format!("{service}:{port}")).collect();
+    if offers.is_empty() { service.to_string() } else { offers.join(",") }
 }
 
 impl FromStr for ServiceName {
@@ -244,7 +285,9 @@ mod tests {
     }
 
     fn check(line: &str, namespace: &str, account: &str, offers: &str) {
-        let membership = parse(line).unwrap().membership(&"default".parse().unwrap());
+        let arguments = parse(line).unwrap();
+        let service = arguments.service.as_ref().unwrap();
+        let membership = arguments.membership(service, &"default".parse().unwrap());
         assert_eq!(membership.namespace.as_str(), namespace, "{line}");
         assert_eq!(membership.service_account.as_str(), account, "{line}");
         assert_eq!(membership.offers, offers, "{line}");
@@ -280,6 +323,9 @@ mod tests {
             "run --service me --port 80:ftp -- x",
             "run --service me --port 80->x -- x",
             "run --service me --label x -- x",
+            "run -f weft.yaml -- x",
+            "run -f weft.yaml --service me",
+            "run --service me --until x -- x",
         ] {
             assert_eq!(parse(bad).unwrap_err().exit_code(), 2, "{bad}");
         }

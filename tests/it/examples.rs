@@ -112,6 +112,17 @@ fn fault_injection() {
 }
 
 #[test]
+fn guestbook() {
+    let (Some(_), Some(_)) = (program(&["psql"]), program(&["initdb"])) else { return };
+    let Some(said) = run("guestbook") else { return };
+    assert!(said.contains("visitor | visitor 8, welcomed by copy "), "{said}");
+    assert!(said.contains("visitor | the database is for web alone"), "{said}");
+    for copy in [1, 2] {
+        assert!(said.contains(&format!("welcomed by copy {copy}")), "{said}");
+    }
+}
+
+#[test]
 fn mirror() {
     let Some(said) = run("mirror") else { return };
     assert!(said.contains("callers saw 50 times 200"), "{said}");

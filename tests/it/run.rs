@@ -11,13 +11,13 @@ use weft_tests::{eventually, program};
 use crate::weft_for_everyone;
 
 /// A user's `weft run`s: with a runtime folder, and so a local control plane, of their own.
-struct User {
-    folder: tempfile::TempDir,
+pub(crate) struct User {
+    pub(crate) folder: tempfile::TempDir,
     uid: Option<u32>,
 }
 
 impl User {
-    fn new(uid: Option<u32>) -> Self {
+    pub(crate) fn new(uid: Option<u32>) -> Self {
         let folder = tempfile::Builder::new().prefix("weft-user-").tempdir().expect("a folder");
         if let Some(uid) = uid {
             std::os::unix::fs::chown(folder.path(), Some(uid), Some(uid)).expect("the user's own folder");
@@ -25,18 +25,21 @@ impl User {
         Self { folder, uid }
     }
 
-    fn run(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(weft_for_everyone());
         command.arg("run").args(arguments).stdin(Stdio::null());
         command.env("XDG_RUNTIME_DIR", self.folder.path()).env("HOME", self.folder.path());
-        command.env_remove("WEFT_CONTROL_PLANE").current_dir(self.folder.path());
+        command
+            .env("TMPDIR", self.folder.path())
+            .env_remove("WEFT_CONTROL_PLANE")
+            .current_dir(self.folder.path());
         if let Some(uid) = self.uid {
             command.uid(uid).gid(uid);
         }
         command
     }
 
-    fn output(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn output(&self, arguments: &[&str]) -> Output {
         self.run(arguments).output().expect("weft starts")
     }
 }
@@ -116,8 +119,83 @@ fn signals_and_exit_codes_are_passed_on() {
     assert_eq!(output.status.code(), Some(127), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// A program that writes down when it starts and when it is asked to end.
+const DIARY: &str = r#"
+mesh:
+- apiVersion: weft.mesh/v1alpha1
+  kind: MeshConfig
+  metadata: {name: default}
+  spec: {mtls: {mode: Strict}}
+services:
+  last:
+    command: &diary [/bin/sh, -c, "trap 'echo $$NAME ends >> diary; exit 0' TERM; echo $$NAME starts >> diary; touch $$NAME; while :; do sleep 0.1; done"]
+    environment: {NAME: last}
+    depends_on: [middle]
+  middle:
+    command: *diary
+    environment: {NAME: middle}
+    healthcheck: {test: test -e middle}
+    depends_on: {first: {condition: service_healthy}, once: {condition: service_completed_successfully}}
+  first:
+    command: *diary
+    environment: {NAME: first}
+    healthcheck: {test: test -e first}
+  once:
+    command: /bin/sh -c 'echo tried >> tries; test $$(wc -l < tries) -ge 3'
+    restart: on-failure
+"#;
+
+#[test]
+fn many_programs_start_in_their_order_and_end_in_the_opposite_one() {
+    let _beside = weft_tests::beside_others();
+    let user = User::new(None);
+    let file = |name: &str| user.folder.path().join(name);
+    let read = |name: &str| std::fs::read_to_string(file(name)).unwrap_or_default();
+    std::fs::write(file("weft.yaml"), DIARY).expect("a file");
+    let mut all = weft_tests::Process::start(user.run(&["-f", "weft.yaml"]), &file("output"), Command::spawn);
+    eventually("all have started", Duration::from_secs(90), || read("diary").contains("last starts\n"));
+    assert_eq!(read("tries").lines().count(), 3, "{}", all.output());
+    all.signal(Signal::INT);
+    assert_eq!(all.wait(Duration::from_secs(60)).code(), Some(130), "{}", all.output());
+    let diary = "first starts\nmiddle starts\nlast starts\nlast ends\nmiddle ends\nfirst ends\n";
+    assert_eq!(read("diary"), diary, "{}", all.output());
+    assert!(all.output().contains("weft: middle: works"), "{}", all.output());
+    eventually("nothing is left", Duration::from_secs(20), || processes_of(user.folder.path()).is_empty());
+}
+
+#[test]
+fn of_many_programs_the_first_that_fails_ends_all_with_its_code() {
+    let _beside = weft_tests::beside_others();
+    let user = User::new(None);
+    let yaml = "services:\n  ever: {command: sleep 1000}\n  bad:\n    command: /bin/sh -c 'echo oh; echo no >&2; exit 7'\n    depends_on: [ever]\n";
+    std::fs::write(user.folder.path().join("weft.yaml"), yaml).expect("a file");
+    let output = user.output(&["-f", "weft.yaml"]);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(7), "{err}");
+    assert_eq!(out, "bad  | oh\n");
+    assert!(err.contains("bad  | no\n") && err.contains("weft: bad: ended with exit status: 7"), "{err}");
+
+    std::fs::write(
+        user.folder.path().join("weft.yaml"),
+        yaml.replace("depends_on: [ever]", "depend_on: [ever]"),
+    )
+    .expect("a file");
+    let output = user.output(&["-f", "weft.yaml"]);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(
+        err.starts_with("weft.yaml:5:5: unknown field") && err.contains("did you mean \"depends_on\"?"),
+        "{err}"
+    );
+    assert!(output.stdout.is_empty());
+
+    let output = user.output(&["-f", "nowhere.yaml"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).starts_with("weft: cannot read nowhere.yaml"));
+}
+
 /// The processes that name this folder on their command line or in their environment.
-fn processes_of(folder: &std::path::Path) -> Vec<String> {
+pub(crate) fn processes_of(folder: &std::path::Path) -> Vec<String> {
     let folder = folder.to_str().expect("a path");
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {

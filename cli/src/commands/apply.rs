@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
+use weft_core::model::Name;
 use weft_proto::v1;
 
 use crate::args::Common;
@@ -37,10 +38,27 @@ pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Re
 
 /// Sends files to the control plane.
 pub(super) async fn send(common: &Common, files: &[PathBuf], dry_run: bool) -> anyhow::Result<Applied> {
-    let files = read_all(files)?;
-    let mut admin = client::connect(&Target::find(&common.target)?).await?;
-    let request =
-        v1::ApplyRequest { files, dry_run, author: author(), namespace: common.namespace.to_string() };
+    let mode = if dry_run { Mode::DryRun } else { Mode::Apply };
+    send_files(&Target::find(&common.target)?, &common.namespace, read_all(files)?, mode).await
+}
+
+/// Whether files are put into force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Apply,
+    DryRun,
+}
+
+/// Sends files that have been read.
+pub(crate) async fn send_files(
+    target: &Target,
+    namespace: &Name,
+    files: Vec<v1::SourceFile>,
+    mode: Mode,
+) -> anyhow::Result<Applied> {
+    let mut admin = client::connect(target).await?;
+    let dry_run = mode == Mode::DryRun;
+    let request = v1::ApplyRequest { files, dry_run, author: author(), namespace: namespace.to_string() };
     answer(admin.apply(request).await).map(Applied::from)
 }
 
@@ -77,7 +95,7 @@ pub(super) fn author() -> String {
 
 /// What became of a request to change resources.
 #[derive(Debug, Serialize)]
-pub(super) struct Applied {
+pub(crate) struct Applied {
     revision: u64,
     pub(super) changes: Vec<Change>,
     pub(super) problems: Vec<Problem>,
@@ -117,6 +135,20 @@ impl Change {
     }
 }
 
+impl Applied {
+    /// Tells what was changed and what is wrong, on standard error; whether all is well.
+    pub(crate) fn told(&self) -> anyhow::Result<bool> {
+        let changed = self.changes.iter().filter(|change| change.action != "unchanged");
+        for change in changed {
+            output::note(&format!("weft: {} {}", change.title(), change.action))?;
+        }
+        for line in self.notes.iter().cloned().chain(self.problems.iter().map(ToString::to_string)) {
+            output::note(&line)?;
+        }
+        Ok(self.problems.is_empty())
+    }
+}
+
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}:{}: {}", self.file, self.line, self.message)?;
@@ -148,7 +180,7 @@ impl From<v1::ApplyResponse> for Applied {
     }
 }
 
-pub(super) fn read_all(files: &[PathBuf]) -> anyhow::Result<Vec<v1::SourceFile>> {
+pub(crate) fn read_all(files: &[PathBuf]) -> anyhow::Result<Vec<v1::SourceFile>> {
     let mut read = Vec::new();
     for file in files {
         if file.as_os_str() == "-" {

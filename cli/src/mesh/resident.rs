@@ -88,8 +88,9 @@ impl Resident {
     }
 
     /// Opens a connection from the pod.
-    pub(crate) async fn connect(&self, to: &'static str) -> anyhow::Result<TcpStream> {
-        let stream = self.run(move || connect(to)).await?;
+    pub(crate) async fn connect(&self, to: &str) -> anyhow::Result<TcpStream> {
+        let there = to.to_owned();
+        let stream = self.run(move || connect(&there)).await?;
         let stream = stream.with_context(|| format!("cannot connect to {to} from the pod {}", self.name))?;
         Ok(TcpStream::from_std(stream)?)
     }

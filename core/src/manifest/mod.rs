@@ -3,6 +3,7 @@
 //! What `weft apply`, `--config-dir` and Kubernetes take. All mistakes of all documents are reported at
 //! once; a reading with a problem in it must not be put into force.
 
+pub mod apps;
 mod authorization_policy;
 mod decode;
 mod diff;
