@@ -69,6 +69,7 @@ pub(crate) struct TargetOptions {
 pub(crate) enum Command {
     Demo(demo::Arguments),
     Run(run::Arguments),
+    Systemd(commands::systemd::Arguments),
     Inject(commands::inject::InjectArguments),
     Uninject(commands::inject::UninjectArguments),
     Apply(commands::apply::Arguments),

@@ -15,6 +15,7 @@ pub(crate) mod identity;
 pub(crate) mod inject;
 pub(crate) mod rollback;
 pub(crate) mod status;
+pub(crate) mod systemd;
 pub(crate) mod token;
 pub(crate) mod trace;
 pub(crate) mod traces;

@@ -68,6 +68,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Proxy(_) | Command::ControlPlane(_) => {
             bail!("proxy and control-plane come before any option")
         }
+        Command::Systemd(arguments) => commands::systemd::execute(&common, &arguments),
         Command::Inject(arguments) => commands::inject::inject(&arguments),
         Command::Uninject(arguments) => commands::inject::uninject(&arguments),
         Command::Check(arguments) => commands::check::execute(&common, &arguments),

@@ -44,7 +44,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
-use weft_runtime::logs;
+use weft_runtime::{logs, signal};
 
 use config::{Cli, Command, Machine, RunArgs};
 
@@ -66,6 +66,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Run(args)) => sidecar(*args),
         Some(Command::Intercept { action }) => outcome(intercept::run(action)),
         Some(Command::Await { timeout, admin_addr }) => ask(client::wait_until_ready(&admin_addr, timeout)),
+        Some(Command::Pause) => ask(pause()),
         Some(Command::Shutdown { admin_addr }) => ask(client::shut_down(&admin_addr)),
     }
 }
@@ -100,6 +101,12 @@ fn ask(question: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
         answer
     });
     outcome(answer)
+}
+
+/// Waits for a signal that ends us.
+async fn pause() -> anyhow::Result<()> {
+    signal::shutdown()?.received().await;
+    Ok(())
 }
 
 fn outcome(result: anyhow::Result<()>) -> ExitCode {

@@ -37,6 +37,7 @@ mod http2;
 mod inject;
 mod join;
 mod keep_alive;
+mod lifecycle;
 mod mirrors;
 mod nginx;
 mod overload;
@@ -61,6 +62,7 @@ mod tidy;
 mod timeouts;
 mod tls;
 mod tokens;
+mod upstreams;
 mod websockets;
 
 use std::fs;

@@ -10,6 +10,7 @@ const COMMANDS: &[&str] = &[
     "",
     "demo",
     "run",
+    "systemd",
     "inject",
     "uninject",
     "apply",
@@ -39,6 +40,7 @@ const COMMANDS: &[&str] = &[
     "proxy intercept down",
     "proxy intercept show",
     "proxy await",
+    "proxy pause",
     "proxy shutdown",
     "control-plane",
 ];

@@ -1,9 +1,14 @@
 //! `weft token`: what lets a sidecar join the mesh, and people administer it.
 
 use std::collections::HashMap;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use serde::Serialize;
 use weft_core::model::Name;
 use weft_proto::v1;
@@ -37,6 +42,7 @@ enum Action {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   weft token create --service-account web > web.token
+  weft token create --service-account web --into web     token and ca.pem, for a sidecar elsewhere
   weft token create --service-account batch --service jobs --label team=data --ttl 10m --uses 1
   weft token create --admin viewer --ttl 8h > viewer.token      then: weft --token-file viewer.token status")]
 struct Create {
@@ -58,13 +64,24 @@ struct Create {
     /// How often it may be used to join [default: any number of times]
     #[arg(long, value_name = "N")]
     uses: Option<std::num::NonZeroU32>,
+    /// Write it into this folder as `token`, and the mesh's trust anchors as `ca.pem`: what a sidecar joins with
+    #[arg(long, value_name = "DIR")]
+    into: Option<PathBuf>,
 }
 
 pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let mut admin = client::connect(&Target::find(&common.target)?).await?;
+    let target = Target::find(&common.target)?;
+    let mut admin = client::connect(&target).await?;
     match arguments.action {
-        Action::Create(create) => {
+        Action::Create(mut create) => {
+            let into = create.into.take();
             let created = answer(admin.create_token(create.request(&common.namespace)).await)?;
+            if let Some(folder) = into {
+                write(&folder, "ca.pem", 0o644, &fs::read(&target.ca)?)?;
+                write(&folder, "token", 0o600, created.token.as_bytes())?;
+                output::note(&format!("token {} and ca.pem are in {}", created.id, folder.display()))?;
+                return Ok(ExitCode::SUCCESS);
+            }
             let shown = Created { id: created.id, token: created.token };
             output::object(common.output, &shown, &format!("{}\n", shown.token))?;
         }
@@ -84,6 +101,18 @@ pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Re
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a file whole or not at all: a sidecar may read it at any time.
+fn write(folder: &Path, name: &str, mode: u32, bytes: &[u8]) -> anyhow::Result<()> {
+    let write = || {
+        fs::create_dir_all(folder)?;
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+        file.persist(folder.join(name)).map_err(|error| error.error)
+    };
+    write().map(drop).with_context(|| format!("cannot write {name} in {}", folder.display()))
 }
 
 impl Create {

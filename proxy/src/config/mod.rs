@@ -67,6 +67,8 @@ pub enum Command {
         #[arg(long, env = "WEFT_ADMIN_ADDR", value_name = "ADDR", default_value = "127.0.0.1:4191")]
         admin_addr: String,
     },
+    /// Do nothing until told to end: the container that a pod's network belongs to
+    Pause,
     /// Tell the sidecar beside us to drain and exit
     Shutdown {
         /// The sidecar's admin address

@@ -1,0 +1,102 @@
+//! What becomes of the others when one of a program, its sidecar and `weft` ends out of turn.
+
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use weft_tests::{Process, eventually, program};
+
+use crate::run::{User, processes_of};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The numbers of the user's processes whose command line or environment holds this.
+fn pids(user: &User, what: &str) -> Vec<Pid> {
+    let all = processes_of(user.folder.path());
+    let number = |process: &String| process.split(':').next()?.parse::<i32>().ok();
+    let holds = |pid: &i32| {
+        let part = |part: &str| std::fs::read(format!("/proc/{pid}/{part}")).unwrap_or_default();
+        let text = [part("cmdline"), part("environ")].concat();
+        String::from_utf8_lossy(&text).replace('\0', " ").contains(what)
+    };
+    all.iter().filter_map(number).filter(holds).filter_map(Pid::from_raw).collect()
+}
+
+/// Asks `http://hello:8000/page.txt` as another member until it is answered well.
+fn is_served(user: &User, curl: &str) {
+    let url = "http://hello:8000/page.txt";
+    let ask = ["--service", "me", "--", curl, "-sS", "--fail", "--max-time", "5", url];
+    eventually("the page is served", PATIENCE, || user.output(&ask).stdout == b"woven\n");
+}
+
+#[test]
+fn a_sidecar_that_is_killed_comes_back_and_its_program_stays() {
+    let _beside = weft_tests::beside_others();
+    let (Some(python), Some(curl)) = (program(&["python3"]), program(&["curl"])) else { return };
+    let (python, curl) = (python.to_str().expect("a path"), curl.to_str().expect("a path"));
+    let user = User::new(None);
+    std::fs::write(user.folder.path().join("page.txt"), "woven\n").expect("a page");
+    let serve = ["--service", "hello", "--port", "8000", "--", python, "-m", "http.server", "8000"];
+    let mut server = Process::start(user.run(&serve), &user.folder.path().join("output"), Command::spawn);
+    is_served(&user, curl);
+    let programs = || pids(&user, &format!("{python} -m http.server 8000"));
+    let before = programs();
+    let sidecars = pids(&user, "WEFT_WORKLOAD=hello-");
+    assert_eq!(sidecars.len(), 1, "{:#?}", processes_of(user.folder.path()));
+    kill_process(sidecars[0], Signal::KILL).expect("killed");
+    eventually("that is told", PATIENCE, || server.output().contains("it is started once more"));
+    is_served(&user, curl);
+    assert_eq!(programs(), before);
+    assert_ne!(pids(&user, "WEFT_WORKLOAD=hello-"), sidecars);
+    assert_eq!(server.terminate().code(), Some(143), "{}", server.output());
+    eventually("nothing is left", PATIENCE, || processes_of(user.folder.path()).is_empty());
+}
+
+#[test]
+fn who_kills_weft_kills_all_that_it_runs() {
+    let _beside = weft_tests::beside_others();
+    let user = User::new(None);
+    let yaml = "services:\n  a: {command: sleep 1000}\n  b: {command: sleep 1001, replicas: 2}\n";
+    std::fs::write(user.folder.path().join("weft.yaml"), yaml).expect("a file");
+    let mut all =
+        Process::start(user.run(&["-f", "weft.yaml"]), &user.folder.path().join("output"), Command::spawn);
+    eventually("all run", PATIENCE, || {
+        pids(&user, "sleep 1000").len() == 1 && pids(&user, "sleep 1001").len() == 2
+    });
+    all.kill();
+    eventually("nothing is left", PATIENCE, || processes_of(user.folder.path()).is_empty());
+}
+
+#[test]
+fn the_units_of_a_machine_are_good_systemd_units() {
+    let Some(verify) = program(&["systemd-analyze"]) else { return };
+    let folder = tempfile::Builder::new().prefix("weft-units-").tempdir().expect("a folder");
+    let root = folder.path().to_str().expect("a path");
+    let mut write = Command::new(crate::weft());
+    // The program named must be there for systemd to be content.
+    write.args([
+        "systemd",
+        "--service",
+        "db",
+        "--port",
+        "5432:tcp",
+        "--control-plane",
+        "https://mesh.example",
+    ]);
+    write.args(["--program", "/bin/true", "--into", root]).env_clear();
+    let written = write.output().expect("weft starts");
+    assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
+    let settings = std::fs::read_to_string(folder.path().join("etc/weft/sidecar.env")).expect("settings");
+    assert!(
+        settings.contains("WEFT_CONTROL_PLANE=https://mesh.example:7443\nWEFT_SERVICES=db:5432:tcp\n"),
+        "{settings}"
+    );
+    let units = folder.path().join("etc/systemd/system");
+    let mut command = Command::new(verify);
+    command
+        .arg("verify")
+        .args(["weft-sidecar.service", "weft-intercept.service"].map(|unit| units.join(unit)));
+    let verified = command.output().expect("it starts");
+    let said = [verified.stdout, verified.stderr].concat();
+    assert!(verified.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
+}
