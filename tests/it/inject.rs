@@ -68,6 +68,25 @@ fn injected_manifests_are_valid_for_every_kubernetes_of_today_and_lead_back_to_t
 }
 
 #[test]
+fn injected_compose_files_follow_the_specification_and_lead_back_to_the_byte() {
+    // The validator takes aliases for host names of RFC 1123, which Compose does not.
+    let shop = include_str!("../../core/src/inject/golden/shop.yaml").replace("db_copy", "db-copy");
+    let example = include_str!("../../examples/compose/compose.yaml");
+    for (file, services) in [(shop.as_str(), 4), (example, 4)] {
+        let (code, there, told) = run(&["inject"], file);
+        assert_eq!(code, Some(0), "{told}");
+        assert_eq!(told.matches(" injected\n").count(), services, "{told}");
+        let (code, back, told) = run(&["uninject"], &there);
+        assert_eq!((code, back.as_str()), (Some(0), file), "{told}");
+        assert!(told.contains("service/web uninjected\n"), "{told}");
+        let Some(check) = python("compose.py") else { continue };
+        let checked = piped(check, &there);
+        let wrong = String::from_utf8_lossy(&checked.stdout);
+        assert!(checked.status.success(), "{wrong}{}", String::from_utf8_lossy(&checked.stderr));
+    }
+}
+
+#[test]
 fn what_cannot_be_injected_prints_no_manifest_and_says_where_it_is_wrong() {
     let (code, out, told) = run(&["inject"], "kind: Pod\nmetadata: {name: p}\nspec:\n\tcontainers: []\n");
     assert_eq!((code, out.as_str()), (Some(1), ""));

@@ -10,15 +10,16 @@ use weft_core::manifest::{Problem, SourceFile};
 use super::apply;
 use crate::output;
 
-/// Give the workloads of Kubernetes manifests their sidecars, and print the manifests
+/// Give the workloads of Kubernetes manifests or of a Compose file their sidecars, and print it
 ///
-/// Every kind of workload, lists of them, several documents, YAML or JSON; all else stays as it is, byte for byte. A
+/// Of Kubernetes every kind of workload, lists of them, several documents, YAML or JSON; all else stays as it is, byte for byte. A
 /// workload with the label or annotation weft.mesh/inject: disabled stays as it is too. What became of each workload is
 /// told on standard error.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   weft inject -f deployment.yaml | kubectl apply -f -
   kubectl get deploy web -o yaml | weft inject | kubectl apply -f -
+  weft inject -f compose.yaml > compose.mesh.yaml && docker compose -f compose.mesh.yaml up
   weft inject -f app/ --set image.registry=registry.example.com/mesh --set sidecar=container")]
 pub(crate) struct InjectArguments {
     #[command(flatten)]
@@ -28,7 +29,7 @@ pub(crate) struct InjectArguments {
     set: Vec<String>,
 }
 
-/// Take the sidecars out of Kubernetes manifests again, and print what was there before
+/// Take the sidecars out of Kubernetes manifests or a Compose file again, and print what was there before
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   weft inject -f web.yaml | weft uninject                          the same as cat web.yaml

@@ -7,7 +7,7 @@ use super::changes::{self, Change, Step};
 use super::pod::{self, Injection, NotInjected};
 use super::template::{self, Found};
 use super::text::{Edit, Text};
-use super::{INJECTED, Settings, container};
+use super::{INJECTED, Settings, compose, container};
 use crate::manifest::{self, Dialect, Entry, Node, Note, Place, Problem, Sink, SourceFile, Value, to_yaml};
 
 /// What came of a text.
@@ -52,6 +52,10 @@ enum Deed<'s> {
 
 /// Gives the workloads of manifests their sidecars; those that have one get it anew.
 pub fn inject(file: SourceFile<'_>, settings: &Settings) -> Result<Rewritten, Vec<Problem>> {
+    if is_compose(file) {
+        let bare = compose::remove(file);
+        return compose::inject(SourceFile { text: &bare.text, ..file }, settings);
+    }
     let bare = rewrite(file, Deed::Remove)?;
     let mut injected = rewrite(SourceFile { text: &bare.text, ..file }, Deed::Inject(settings))?;
     injected.notes.splice(0..0, bare.notes);
@@ -60,7 +64,15 @@ pub fn inject(file: SourceFile<'_>, settings: &Settings) -> Result<Rewritten, Ve
 
 /// Takes the sidecars out again.
 pub fn uninject(file: SourceFile<'_>) -> Result<Rewritten, Vec<Problem>> {
+    if is_compose(file) {
+        return Ok(compose::remove(file));
+    }
     rewrite(file, Deed::Remove)
+}
+
+/// Whether a file is Compose's and not Kubernetes'.
+fn is_compose(file: SourceFile<'_>) -> bool {
+    read(file.text).is_some_and(|node| compose::is_compose(&node.to_json()))
 }
 
 fn rewrite(file: SourceFile<'_>, deed: Deed<'_>) -> Result<Rewritten, Vec<Problem>> {
@@ -73,10 +85,6 @@ fn rewrite(file: SourceFile<'_>, deed: Deed<'_>) -> Result<Rewritten, Vec<Proble
             continue;
         };
         let before = node.to_json();
-        if before.get("services").is_some() && before.get("kind").is_none() {
-            let place = Place { line: lines_before.saturating_add(node.place.line), ..node.place };
-            sink.mistake(place, "this is a Compose file", "only Kubernetes' manifests are taken yet");
-        }
         let mut document =
             Document { node: &node, text: Text::new(piece), after: before.clone(), edits: Some(Vec::new()) };
         for found in template::find(&before) {

@@ -5,8 +5,10 @@
 
 mod annotations;
 mod changes;
+mod compose;
 mod container;
 mod manifests;
+mod parts;
 mod pod;
 mod template;
 mod text;
@@ -95,7 +97,11 @@ impl Settings {
     }
 
     fn image(&self) -> String {
-        format!("{}/weft-proxy:{}", self.registry, self.tag)
+        self.image_of("weft-proxy")
+    }
+
+    fn image_of(&self, program: &str) -> String {
+        format!("{}/{program}:{}", self.registry, self.tag)
     }
 }
 

@@ -33,6 +33,12 @@ pub enum NotInjected {
     /// It has no app.
     #[error("it has no containers")]
     NoContainers,
+    /// Its network is somebody else's.
+    #[error("network_mode: {0}: its network is not its own")]
+    Network(String),
+    /// There are several of it.
+    #[error("it has copies, and each would need a sidecar of its own; write them as services")]
+    Copies,
     /// Its app runs as the sidecar's user.
     #[error(
         "{0} runs as user 2102, the sidecar's own, whose connections are not intercepted; choose another user"
