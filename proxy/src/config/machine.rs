@@ -11,7 +11,7 @@ pub struct Machine {
     pub hostname: String,
     /// Whether IPv6 can be used at all.
     pub ipv6: bool,
-    /// How many threads may run at once.
+    /// How many threads carry traffic.
     pub workers: NonZeroUsize,
     /// Where state may be kept across restarts.
     pub cache_dir: Option<PathBuf>,
@@ -25,7 +25,7 @@ impl Machine {
         Self {
             hostname: hostname.trim().to_lowercase(),
             ipv6: UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok(),
-            workers: weft_runtime::cpu::limit(),
+            workers: weft_runtime::cpu::beside_an_app(),
             cache_dir: is_writable(cache_dir).then(|| cache_dir.to_owned()),
         }
     }

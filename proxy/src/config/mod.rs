@@ -160,7 +160,7 @@ pub struct RunArgs {
     /// Keeps the last good configuration, certificate and key [default: /run/weft where writable]
     #[arg(long, env = "WEFT_CACHE_DIR", value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
-    /// Worker threads [default: the cgroup's CPU limit, else the cores]
+    /// Worker threads [default: the cgroup's CPU limit, else half the cores]
     #[arg(long, env = "WEFT_WORKERS", value_name = "NUMBER")]
     pub workers: Option<String>,
     /// How long a drain may take before connections are cut [default: 30s]
