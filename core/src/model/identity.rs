@@ -15,7 +15,22 @@ pub struct TrustDomain(Arc<str>);
 pub struct SpiffeId {
     text: Arc<str>,
     domain: TrustDomain,
+    /// Where namespace and account lie in the text: policies ask with every request.
+    account: Option<Account>,
 }
+
+/// Where an identity's text names its service account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Account {
+    namespace: u16,
+    /// Where the namespace ends; what names the account comes after [`ACCOUNT`].
+    end: u16,
+}
+
+/// What comes before the trust domain, the namespace and the account.
+const SCHEME: &str = "spiffe://";
+const NAMESPACE: &str = "/ns/";
+const ACCOUNT: &str = "/sa/";
 
 /// Why a text is no SPIFFE identity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,8 +84,13 @@ impl fmt::Debug for TrustDomain {
 impl SpiffeId {
     /// The identity of a service account: `spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT`.
     pub fn of_service_account(domain: &TrustDomain, namespace: &Name, account: &Name) -> Self {
-        let text = format!("spiffe://{domain}/ns/{namespace}/sa/{account}");
-        Self { text: text.into(), domain: domain.clone() }
+        let text = format!("{SCHEME}{domain}{NAMESPACE}{namespace}{ACCOUNT}{account}");
+        Self::new(text.into(), domain.clone())
+    }
+
+    fn new(text: Arc<str>, domain: TrustDomain) -> Self {
+        let account = Account::find(&text, &domain);
+        Self { text, domain, account }
     }
 
     /// The whole identity.
@@ -85,7 +105,7 @@ impl SpiffeId {
 
     /// The path, from its first `/`.
     pub fn path(&self) -> &str {
-        self.text.get("spiffe://".len() + self.domain.as_str().len()..).unwrap_or_default()
+        self.text.get(SCHEME.len() + self.domain.as_str().len()..).unwrap_or_default()
     }
 
     /// Namespace and service account, where the path has that form.
@@ -97,9 +117,22 @@ impl SpiffeId {
 
     /// The same as texts, which may be no names.
     pub fn service_account_text(&self) -> Option<(&str, &str)> {
-        let (namespace, account) = self.path().strip_prefix("/ns/")?.split_once("/sa/")?;
-        let single = |segment: &str| !segment.contains('/');
-        (single(namespace) && single(account)).then_some((namespace, account))
+        let Account { namespace, end } = self.account?;
+        let (namespace, end) = (usize::from(namespace), usize::from(end));
+        Some((self.text.get(namespace..end)?, self.text.get(end + ACCOUNT.len()..)?))
+    }
+}
+
+impl Account {
+    fn find(text: &str, domain: &TrustDomain) -> Option<Self> {
+        let path = SCHEME.len() + domain.as_str().len();
+        let (namespace, account) = text.get(path..)?.strip_prefix(NAMESPACE)?.split_once(ACCOUNT)?;
+        if namespace.contains('/') || account.contains('/') {
+            return None;
+        }
+        let begin = path + NAMESPACE.len();
+        let end = begin + namespace.len();
+        Some(Self { namespace: begin.try_into().ok()?, end: end.try_into().ok()? })
     }
 }
 
@@ -110,7 +143,7 @@ impl FromStr for SpiffeId {
         if text.len() > 2048 {
             return Err(IdentityError::TooLong(text.len()));
         }
-        let rest = text.strip_prefix("spiffe://").ok_or_else(|| IdentityError::Scheme(text.into()))?;
+        let rest = text.strip_prefix(SCHEME).ok_or_else(|| IdentityError::Scheme(text.into()))?;
         let (domain, path) = rest.split_once('/').ok_or_else(|| IdentityError::Path(text.into()))?;
         let domain: TrustDomain = domain.parse().map_err(|_| IdentityError::TrustDomain(text.into()))?;
         let character_ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
@@ -118,7 +151,7 @@ impl FromStr for SpiffeId {
         if !path.split('/').all(segment_ok) {
             return Err(IdentityError::Path(text.into()));
         }
-        Ok(Self { text: text.into(), domain })
+        Ok(Self::new(text.into(), domain))
     }
 }
 
