@@ -16,14 +16,11 @@ const MAX_MEMBERS: usize = 32;
 pub fn parse(header: &[u8]) -> Option<TraceContext> {
     let header = header.trim_ascii();
     let (fields, rest) = header.split_at_checked(LENGTH)?;
-    let mut parts = fields.split(|byte| *byte == b'-');
-    let version = byte(parts.next()?)?;
-    let trace = TraceId::new(bytes(parts.next()?)?)?;
-    let span = SpanId::new(bytes(parts.next()?)?)?;
-    let flags = byte(parts.next()?)?;
-    if parts.next().is_some() {
-        return None;
-    }
+    let (version, fields) = field(fields)?;
+    let (trace, fields) = field(fields.strip_prefix(b"-")?)?;
+    let (span, fields) = field(fields.strip_prefix(b"-")?)?;
+    let ([flags], _) = field(fields.strip_prefix(b"-")?)?;
+    let ([version], trace, span) = (version, TraceId::new(trace)?, SpanId::new(span)?);
     match version {
         0xff => None,
         0 if !rest.is_empty() => None,
@@ -80,28 +77,28 @@ fn member_is_valid(member: &[u8]) -> bool {
     key_ok && value_ok
 }
 
-fn byte(hex: &[u8]) -> Option<u8> {
-    bytes::<1>(hex).map(|[byte]| byte)
-}
-
-fn bytes<const N: usize>(hex: &[u8]) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    if hex.len() != 2 * N {
-        return None;
-    }
+/// The bytes that a field says in hex, and what follows it.
+fn field<const N: usize>(text: &[u8]) -> Option<([u8; N], &[u8])> {
+    let (hex, rest) = text.split_at_checked(2 * N)?;
+    let (mut bytes, mut wrong) = ([0; N], 0);
     for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
         let &[high, low] = pair else { return None };
-        *byte = digit(high)? << 4 | digit(low)?;
+        let (high, low) = (digit(high), digit(low));
+        wrong |= high | low;
+        *byte = high << 4 | low;
     }
-    Some(bytes)
+    (wrong & NO_DIGIT == 0).then_some((bytes, rest))
 }
 
+/// What is set in what is read of no digit.
+const NO_DIGIT: u8 = 0xf0;
+
 /// Upper-case digits are invalid here (section 3.2.2.2).
-fn digit(byte: u8) -> Option<u8> {
+fn digit(byte: u8) -> u8 {
     match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
+        b'0'..=b'9' => byte - b'0',
+        b'a'..=b'f' => byte - b'a' + 10,
+        _ => NO_DIGIT,
     }
 }
 
