@@ -1,5 +1,7 @@
 //! Ending in good order: told to drain, everything that holds a [`DrainWatch`] finishes what it has begun and drops it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,11 +16,18 @@ enum Phase {
 
 /// Starts the drain and waits for its end.
 #[derive(Debug)]
-pub struct Drain(watch::Sender<Phase>);
+pub struct Drain {
+    phase: watch::Sender<Phase>,
+    begun: Arc<AtomicBool>,
+}
 
 /// Hears of the drain, and holds it up while it exists. Cheap to clone: one for each connection, one for each loop.
 #[derive(Debug, Clone)]
-pub struct DrainWatch(watch::Receiver<Phase>);
+pub struct DrainWatch {
+    phase: watch::Receiver<Phase>,
+    /// Each request asks: a flag that is only read lies in every core's cache, a lock of the channel's moves between them.
+    begun: Arc<AtomicBool>,
+}
 
 /// Work was still going on at the deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -33,13 +42,14 @@ pub struct DrainTimeout {
 /// A drain and the first of its watches.
 pub fn channel() -> (Drain, DrainWatch) {
     let (sender, receiver) = watch::channel(Phase::Running);
-    (Drain(sender), DrainWatch(receiver))
+    let begun = Arc::<AtomicBool>::default();
+    (Drain { phase: sender, begun: Arc::clone(&begun) }, DrainWatch { phase: receiver, begun })
 }
 
 impl Drain {
     /// Another watch.
     pub fn watch(&self) -> DrainWatch {
-        DrainWatch(self.0.subscribe())
+        DrainWatch { phase: self.phase.subscribe(), begun: Arc::clone(&self.begun) }
     }
 
     /// Tells the watches to finish, without waiting.
@@ -51,16 +61,17 @@ impl Drain {
     /// to stop at once.
     pub async fn finish(self, deadline: Duration) -> Result<(), DrainTimeout> {
         self.start();
-        if timeout(deadline, self.0.closed()).await.is_ok() {
+        if timeout(deadline, self.phase.closed()).await.is_ok() {
             return Ok(());
         }
-        let watches = self.0.receiver_count();
+        let watches = self.phase.receiver_count();
         self.advance(Phase::Stopped);
         Err(DrainTimeout { watches, deadline })
     }
 
     fn advance(&self, to: Phase) {
-        self.0.send_if_modified(|phase| {
+        self.begun.store(true, Ordering::Release);
+        self.phase.send_if_modified(|phase| {
             let later = *phase < to;
             *phase = to.max(*phase);
             later
@@ -71,7 +82,7 @@ impl Drain {
 impl DrainWatch {
     /// Whether to begin nothing new.
     pub fn is_draining(&self) -> bool {
-        *self.0.borrow() >= Phase::Draining
+        self.begun.load(Ordering::Acquire)
     }
 
     /// Waits for the drain to begin. A [`Drain`] that is gone has begun.
@@ -85,7 +96,7 @@ impl DrainWatch {
     }
 
     async fn reached(&mut self, wanted: Phase) {
-        let _ = self.0.wait_for(|phase| *phase >= wanted).await;
+        let _ = self.phase.wait_for(|phase| *phase >= wanted).await;
     }
 }
 
