@@ -256,7 +256,8 @@ fn serve(
     let fields = ClientFields::new(client, identity);
     let flow = flow(&worker, &peer, app.port());
     let certificate = stream.tie().and_then(Tie::peer).cloned();
-    let purpose = Purpose::Inbound(Requests { peer, certificate, client, fields, app });
+    let cluster = OnceCell::new();
+    let purpose = Purpose::Inbound(Requests { peer, certificate, client, fields, app, cluster });
     Box::pin(
         Session { worker, version, flow, client, security, purpose, requests: Cell::default() }.serve(stream),
     )
@@ -270,6 +271,8 @@ pub struct Requests {
     client: SocketAddr,
     fields: ClientFields,
     app: SocketAddr,
+    /// The app, once a request was let in.
+    cluster: OnceCell<Rc<Cluster>>,
 }
 
 impl Requests {
@@ -323,7 +326,14 @@ impl Requests {
             }
         }
         let tie = self.tie(worker, head, request.claims);
-        Ok((app_cluster(worker, &permit, self.app.ip(), self.client), tie))
+        Ok((self.cluster(worker, &permit), tie))
+    }
+
+    /// The app, looked up once a connection.
+    fn cluster(&self, worker: &Worker, permit: &Permit) -> Rc<Cluster> {
+        let cluster = self.cluster.get_or_init(|| app_cluster(worker, permit, self.app.ip(), self.client));
+        cluster.refresh(&worker.discovery.peek());
+        Rc::clone(cluster)
     }
 
     /// What a request rests on that asks for more than an answer: bytes both ways, for as long as it would be let in.

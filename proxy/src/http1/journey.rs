@@ -74,7 +74,10 @@ impl<'a> Journey<'a> {
         cluster: &'a Rc<Cluster>,
     ) -> Self {
         let attempts = Attempts::of(exchange);
-        let patience = Patience::new(exchange.limits(), None, exchange.age() + request.waited);
+        let patience = match exchange.limits() {
+            None => Patience::default(),
+            limits => Patience::new(limits, None, exchange.age() + request.waited),
+        };
         let (repeated, hedge) = (false, Hedge::of(exchange, cluster));
         Self { session, caller, request, exchange, cluster, attempts, patience, repeated, hedge }
     }
