@@ -271,6 +271,8 @@ pub struct Worker {
     pub leaving: Leaving,
     /// Requests that are being copied for mirrors.
     pub copies: Copies,
+    /// Says that it is time to let go of what is only kept to be used again.
+    pub swept: Notify,
     credentials: CredentialStore,
     site: Site,
     clusters: RefCell<HashMap<Source, Rc<Cluster>>>,
@@ -295,6 +297,7 @@ impl Worker {
             own_ports,
             leaving,
             copies: Copies::default(),
+            swept: Notify::new(),
             clusters: RefCell::default(),
             open: Rc::new(Open { count: Cell::new(0), limit: conduct.connections, fewer: Notify::new() }),
         }
@@ -425,8 +428,10 @@ async fn sweep(worker: Rc<Worker>) {
                 worker.clusters.borrow().values().for_each(|cluster| cluster.let_go());
                 continue;
             }
-            () = closing.draining() => return,
+            () = closing.draining() => return worker.swept.notify_waiters(),
         }
+        worker.swept.notify_waiters();
+        tokio::task::yield_now().await; // first they let go
         let_memory_go();
         let now = Instant::now();
         let mut clusters = worker.clusters.borrow_mut();

@@ -71,7 +71,7 @@ pub async fn serve(session: Rc<Session>, stream: Stream) {
     loop {
         // Where nothing has begun, an end is no one's loss.
         let begins = !caller.input.is_empty() || caller.awaits(closing.as_mut()).await;
-        let after = if begins { Box::pin(turn(&session, &mut caller)).await } else { After::End };
+        let after = if begins { Box::pin(turns(&session, &mut caller)).await } else { After::End };
         match after {
             After::Next => {}
             After::End => return drop(timeout(LINGER, caller.stream.shutdown()).await),
@@ -82,7 +82,24 @@ pub async fn serve(session: Rc<Session>, stream: Stream) {
     }
 }
 
-/// One request. What is in its future is held only while there is one.
+/// Requests that come soon after one another. What is in this future is held only as long as they do: who has asked once may
+/// never ask again, and who has not asked since the worker's last sweep has it made anew.
+async fn turns(session: &Session, caller: &mut Caller) -> After {
+    let worker = &session.worker;
+    let mut swept = pin!(worker.swept.notified());
+    loop {
+        let after = turn(session, caller).await;
+        let goes_on = matches!(after, After::Next) && session.requests.get() > 1;
+        if !goes_on || worker.leaving.closing.is_draining() {
+            return after;
+        }
+        if caller.input.is_empty() && !caller.awaits(swept.as_mut()).await {
+            return After::Next;
+        }
+    }
+}
+
+/// One request.
 async fn turn(session: &Session, caller: &mut Caller) -> After {
     let (length, waited) = match caller.head().await {
         Ok(Some(found)) => found,
@@ -154,11 +171,11 @@ impl Caller {
         }
     }
 
-    /// Waits for a request to begin; not, if the client ends or we do.
-    async fn awaits(&mut self, mut closing: Pin<&mut impl Future<Output = ()>>) -> bool {
+    /// Waits for a request to begin; not, if the client ends or `enough` does.
+    async fn awaits(&mut self, mut enough: Pin<&mut impl Future<Output = ()>>) -> bool {
         poll_fn(|cx| match self.poll_read(cx) {
             Poll::Ready(read) => Poll::Ready(read.is_ok_and(|count| count > 0)),
-            Poll::Pending => closing.as_mut().poll(cx).map(|()| false),
+            Poll::Pending => enough.as_mut().poll(cx).map(|()| false),
         })
         .await
     }

@@ -89,7 +89,7 @@ async fn a_client_that_closes_does_not_close_the_pooled_connection() {
         }
     };
     tokio::select! {
-        () = serving => unreachable!(),
+        () = serving => panic!("the app serves for ever"),
         () = asking => {}
     }
 }
@@ -113,7 +113,7 @@ async fn a_connection_that_the_app_closed_while_idle_costs_no_request() {
         }
     };
     tokio::select! {
-        () = serving => unreachable!(),
+        () = serving => panic!("the app serves for ever"),
         () = asking => {}
     }
 }
@@ -290,6 +290,35 @@ async fn a_response_that_breaks_off_does_not_look_complete() {
     let ((), response) = tokio::join!(serving, asking);
     let response = String::from_utf8(response).unwrap();
     assert!(response.contains("abcd") && !response.contains("\r\n0\r\n"), "{response}");
+}
+
+#[tokio::test]
+async fn a_connection_that_rests_ends_with_a_drain_however_often_it_was_used() {
+    for requests in [1, 3] {
+        let (listener, address) = app().await;
+        let pair = Pair::new(address);
+        let serving = async {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                serve(stream, |_| ok("x")).await;
+            }
+        };
+        let client = async {
+            let mut stream = pair.connect().await;
+            for _ in 0..requests {
+                stream.write_all(b"GET / HTTP/1.1\r\nHost: orders\r\n\r\n").await.unwrap();
+                assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 200 "));
+                assert_eq!(stream.read_u8().await.unwrap(), b'x');
+            }
+            pair.caller.drain.start();
+            timeout(PATIENCE, stream.read(&mut [0])).await.unwrap().unwrap()
+        };
+        let read = tokio::select! {
+            read = client => read,
+            () = serving => panic!("the app serves for ever"),
+        };
+        assert_eq!(read, 0, "after {requests} requests");
+    }
 }
 
 #[tokio::test]
