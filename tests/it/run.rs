@@ -130,7 +130,7 @@ services:
   last:
     command: &diary [/bin/sh, -c, "trap 'echo $$NAME ends >> diary; exit 0' TERM; echo $$NAME starts >> diary; touch $$NAME; while :; do sleep 0.1; done"]
     environment: {NAME: last}
-    depends_on: [middle]
+    depends_on: {middle: {condition: service_healthy}}
   middle:
     command: *diary
     environment: {NAME: middle}
