@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
-use weft_core::model::{OutboundMode, Protocol, QualifiedName, external_service};
+use weft_core::model::{Name, OutboundMode, Protocol, QualifiedName, external_service};
 
 use crate::failure::ErrorCode;
 use crate::forward::{self, Heard, LastStage};
@@ -22,7 +22,7 @@ use crate::state::{Known, Snapshot};
 use crate::stream::{Peeked, Reset, Stream};
 use crate::tcp;
 use crate::upstream::{Cluster, Source};
-use crate::worker::{Explicit, Worker};
+use crate::worker::Worker;
 
 /// A fatal alert `access_denied` in a record of its own: what a server sends that speaks no further.
 const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
@@ -33,6 +33,19 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 /// How long a client may take to say hello, on a port of some host outside the mesh.
 const FIRST_HELLO: Duration = Duration::from_millis(500);
 
+/// A listener for one service's port, for use without interception.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explicit {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The service.
+    pub service: Name,
+    /// Its namespace; none: our own.
+    pub namespace: Option<Name>,
+    /// Its port.
+    pub port: u16,
+}
+
 /// Who is called.
 #[derive(Debug)]
 enum Callee {
@@ -42,6 +55,8 @@ enum Callee {
     Stranger(SocketAddr),
     /// No one of the mesh; refused.
     Refused(SocketAddr),
+    /// Perhaps someone of the mesh: the control plane has not said. Refused, for whoever it is would be called in plaintext.
+    Unanswered(SocketAddr),
 }
 
 /// A connection that was redirected here on its way elsewhere.
@@ -85,12 +100,19 @@ async fn connection(
     let mut client = Peeked::from(accepted.io);
     let (cluster, called) = match callee {
         Callee::Mesh(cluster, called) => (cluster, called),
-        Callee::Stranger(address) | Callee::Refused(address) => {
+        Callee::Stranger(address) | Callee::Refused(address) | Callee::Unanswered(address) => {
             if let Some(outside) = outside(&worker, &mut client, address).await {
                 return call_outside(&worker, client, outside).await;
             }
             return match callee {
-                Callee::Refused(_) => turn_away(worker, client, accepted.client, address).await,
+                Callee::Refused(_) => {
+                    let why = (ErrorCode::NoRoute, Refusal::UnknownDestination);
+                    turn_away(worker, client, accepted.client, address, why).await
+                }
+                Callee::Unanswered(_) => {
+                    let why = (ErrorCode::ConnectTimeout, Refusal::Unanswered);
+                    turn_away(worker, client, accepted.client, address, why).await
+                }
                 Callee::Stranger(_) | Callee::Mesh(..) => pass_through(&worker, client, address).await,
             };
         }
@@ -162,7 +184,9 @@ fn by_server_name(
 }
 
 async fn callee(worker: &Worker, destination: SocketAddr) -> Callee {
-    let snapshot = worker.discovery.lookup_address(destination.ip()).await;
+    let Ok(snapshot) = worker.discovery.lookup_address(destination.ip()).await else {
+        return Callee::Unanswered(destination);
+    };
     let port = destination.port();
     match snapshot.addresses.get(&destination.ip()) {
         Some(Known::Service(name)) => match snapshot.services.get(name) {
@@ -178,7 +202,11 @@ async fn callee(worker: &Worker, destination: SocketAddr) -> Callee {
             let name = known.service.as_ref().unwrap_or(&known.endpoint.workload);
             Callee::Mesh(cluster, Party::Named(name.clone()))
         }
-        Some(Known::Absent) | None if may_pass(&snapshot) => Callee::Stranger(destination),
+        Some(Known::Absent) if may_pass(&snapshot) => Callee::Stranger(destination),
+        // There is no one to ask. Hosts outside are called as ever; of the mesh no one is called as a stranger.
+        None if may_pass(&snapshot) && !snapshot.is_of_mesh(destination.ip()) => {
+            Callee::Stranger(destination)
+        }
         Some(Known::Absent) | None => Callee::Refused(destination),
     }
 }
@@ -247,26 +275,27 @@ async fn turn_away(
     mut client: Peeked,
     from: SocketAddr,
     destination: SocketAddr,
+    (code, refusal): (ErrorCode, Refusal),
 ) -> LastStage {
     match forward::listen_to_client(&mut client).await {
         Ok(Heard::Http(version)) => {
             let own = worker.own_party(&worker.discovery.peek(), None);
             let flow = worker.observer.flow(Direction::Outbound, own, Party::Unknown);
-            tracing::info!(%destination, "refused: no one of the mesh is there");
-            let (security, purpose) = (Security::Plaintext, Purpose::Nowhere(ErrorCode::NoRoute));
+            tracing::info!(%destination, reason = refusal.as_str(), "refused");
+            let (security, purpose) = (Security::Plaintext, Purpose::Nowhere(code));
             let session =
                 Session { worker, version, flow, client: from, security, purpose, requests: Cell::default() };
             Box::pin(session.serve(client.into()))
         }
         Ok(Heard::Tls(server_name, _)) => {
-            tracing::info!(%destination, server_name, "refused: no one of the mesh is there");
+            tracing::info!(%destination, server_name, reason = refusal.as_str(), "refused");
             worker.observer.tls_opened(server_name.as_deref());
-            worker.observer.connection_refused(Direction::Outbound, Refusal::UnknownDestination);
+            worker.observer.connection_refused(Direction::Outbound, refusal);
             Box::pin(deny_tls(client))
         }
         Ok(Heard::Bytes(_)) | Err(_) => {
-            tracing::info!(%destination, "refused: no one of the mesh is there");
-            refuse(&worker, &client.into(), Refusal::UnknownDestination)
+            tracing::info!(%destination, reason = refusal.as_str(), "refused");
+            refuse(&worker, &client.into(), refusal)
         }
     }
 }

@@ -17,8 +17,11 @@ use weft_core::model::{Endpoint, Mesh, QualifiedName, Service, ServicePort, Trus
 use crate::rates::Rates;
 use crate::routing::Routing;
 
-/// How long a look-up waits for the control plane's answer.
+/// How long a look-up of a name waits for the control plane's answer.
 pub const LOOKUP_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long a call is held whose address the control plane does not tell of.
+pub const HOLD_LIMIT: Duration = Duration::from_secs(5);
 
 /// Look-ups that may be on their way to the control loop.
 const WANTED_LIMIT: usize = 1024;
@@ -80,6 +83,16 @@ pub struct KnownWorkload {
 }
 
 impl Snapshot {
+    /// Whether an address of which nothing was told is of the mesh all the same: a virtual one, or that of someone behind a
+    /// service that is known.
+    pub fn is_of_mesh(&self, address: IpAddr) -> bool {
+        let ranges = self.mesh.iter().flat_map(|mesh| &mesh.service_cidrs);
+        let endpoints = || self.services.values().flat_map(|known| known.endpoints.iter());
+        let is_there =
+            |endpoint: &Arc<Endpoint>| endpoint.identity.is_some() && endpoint.addresses.contains(&address);
+        ranges.into_iter().any(|range| range.contains(address)) || endpoints().any(is_there)
+    }
+
     /// The service that has this virtual address.
     pub fn service_at(&self, address: IpAddr) -> Option<&Arc<KnownService>> {
         match self.addresses.get(&address)? {
@@ -116,6 +129,11 @@ pub enum Wanted {
     /// What are the keys of this issuer by now? The answer comes with our workload.
     Keys(Box<str>),
 }
+
+/// The control plane is there and has not said: whoever it is may be of the mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the control plane has not answered in time")]
+pub struct Unanswered;
 
 /// The readers' side: cheap to clone, one for everybody who asks.
 #[derive(Debug, Clone)]
@@ -178,19 +196,20 @@ impl Discovery {
         }
     }
 
-    /// A snapshot that says who answers at `address`, if that can be found out soon.
+    /// A snapshot that says who answers at `address`; while there is no one to ask, what is known without.
     ///
-    /// Returns at once when it is known already, one way or the other, and when there is no one to ask.
-    pub async fn lookup_address(&self, address: IpAddr) -> Arc<Snapshot> {
+    /// # Errors
+    /// The control plane is there and does not answer: it is not known whether someone of the mesh is called.
+    pub async fn lookup_address(&self, address: IpAddr) -> Result<Arc<Snapshot>, Unanswered> {
         let address = address.to_canonical();
         if address.is_loopback()
             || address.is_unspecified()
             || address.is_multicast()
             || self.shared.own.contains(&address)
         {
-            return self.snapshot();
+            return Ok(self.snapshot());
         }
-        self.lookup(Wanted::Address(address)).await
+        self.lookup(Wanted::Address(address), HOLD_LIMIT).await
     }
 
     /// The service of this name, if there is one and that can be found out soon.
@@ -199,7 +218,7 @@ impl Discovery {
         if let Some(service) = now.services.get(name) {
             return Some(Arc::clone(service));
         }
-        let then = self.lookup(Wanted::Service(name.clone())).await;
+        let then = self.lookup(Wanted::Service(name.clone()), LOOKUP_LIMIT).await.ok()?;
         then.services.get(name).cloned()
     }
 
@@ -208,26 +227,26 @@ impl Discovery {
         let _ = self.wanted.try_send(Wanted::Keys(issuer.into())); // where too much is asked, it is asked again
     }
 
-    async fn lookup(&self, wanted: Wanted) -> Arc<Snapshot> {
+    async fn lookup(&self, wanted: Wanted, limit: Duration) -> Result<Arc<Snapshot>, Unanswered> {
         let now = self.snapshot();
         if now.settles(&wanted) || !self.connected() {
-            return now;
+            return Ok(now);
         }
         let mut changes = self.changes.clone();
         changes.borrow_and_update();
         if self.wanted.try_send(wanted.clone()).is_err() {
-            tracing::debug!(?wanted, "too many look-ups at once, going on without an answer");
-            return now;
+            tracing::debug!(?wanted, "too many look-ups at once");
+            return Err(Unanswered);
         }
-        let deadline = Instant::now() + LOOKUP_LIMIT;
+        let deadline = Instant::now() + limit;
         loop {
             let now = self.snapshot();
             if now.settles(&wanted) || !self.connected() {
-                return now;
+                return Ok(now);
             }
             match tokio::time::timeout_at(deadline, changes.changed()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return self.snapshot(),
+                Ok(Err(_)) | Err(_) => return Err(Unanswered),
             }
         }
     }
@@ -287,7 +306,7 @@ mod tests {
         let (discovery, publisher, mut asked) = channel(Vec::new());
         publisher.set_connected(true);
         publisher.publish(with_orders());
-        let snapshot = discovery.lookup_address("::ffff:240.64.0.7".parse().unwrap()).await;
+        let snapshot = discovery.lookup_address("::ffff:240.64.0.7".parse().unwrap()).await.unwrap();
         assert!(snapshot.service_at(vip()).is_some());
         assert!(asked.try_recv().is_err());
     }
@@ -302,30 +321,33 @@ mod tests {
             publisher.publish(with_orders());
         };
         let (snapshot, ()) = tokio::join!(discovery.lookup_address(vip()), answer);
-        assert!(snapshot.service_at(vip()).is_some());
+        assert!(snapshot.unwrap().service_at(vip()).is_some());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_control_plane_costs_half_a_second_and_no_more() {
+    async fn a_silent_control_plane_costs_a_name_two_seconds_and_a_call_five_and_that_is_no_answer() {
         let (discovery, publisher, _asked) = channel(Vec::new());
         publisher.set_connected(true);
         let begun = Instant::now();
         assert!(discovery.lookup_service(&orders()).await.is_none());
         assert_eq!(begun.elapsed(), LOOKUP_LIMIT);
+        let begun = Instant::now();
+        assert_eq!(discovery.lookup_address(vip()).await.err(), Some(Unanswered));
+        assert_eq!(begun.elapsed(), HOLD_LIMIT);
     }
 
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_for_a_control_plane_that_is_away() {
         let (discovery, publisher, mut asked) = channel(Vec::new());
         let begun = Instant::now();
-        discovery.lookup_address(vip()).await;
+        assert!(discovery.lookup_address(vip()).await.unwrap().addresses.is_empty());
         assert_eq!(begun.elapsed(), Duration::ZERO);
         publisher.set_connected(true);
         let leave = async {
             asked.recv().await;
             publisher.set_connected(false);
         };
-        tokio::join!(discovery.lookup_address(vip()), leave);
+        assert!(tokio::join!(discovery.lookup_address(vip()), leave).0.is_ok());
         assert_eq!(begun.elapsed(), Duration::ZERO);
     }
 
@@ -339,7 +361,7 @@ mod tests {
             ..Snapshot::default()
         });
         assert!(discovery.lookup_service(&orders()).await.is_none());
-        assert!(discovery.lookup_address(vip()).await.service_at(vip()).is_none());
+        assert!(discovery.lookup_address(vip()).await.unwrap().service_at(vip()).is_none());
         assert!(asked.try_recv().is_err());
     }
 
@@ -351,7 +373,7 @@ mod tests {
         for address in
             [own, "127.0.0.53".parse().unwrap(), "::1".parse().unwrap(), "224.0.0.1".parse().unwrap()]
         {
-            discovery.lookup_address(address).await;
+            assert!(discovery.lookup_address(address).await.is_ok());
         }
         assert!(asked.try_recv().is_err());
     }

@@ -30,6 +30,8 @@ use crate::tokens::ProvedTokens;
 use crate::upstream::{Cluster, Dialer, Site, Source};
 use crate::{inbound, outbound};
 
+pub use crate::outbound::Explicit;
+
 /// Connections from apps and peers that a worker has open at once; further ones wait in the kernel.
 const MAX_CONNECTIONS: usize = 32 * 1024;
 
@@ -64,19 +66,6 @@ pub struct Settings {
     pub upstreams: Vec<Explicit>,
     /// What each of them may do.
     pub conduct: Conduct,
-}
-
-/// A listener for one service's port, for use without interception.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Explicit {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// The service.
-    pub service: Name,
-    /// Its namespace; none: our own.
-    pub namespace: Option<Name>,
-    /// Its port.
-    pub port: u16,
 }
 
 /// How a worker dials, and how much it takes on.

@@ -57,6 +57,7 @@ mod server_first;
 mod servers;
 mod sessions;
 mod stores;
+mod strictness;
 mod telemetry;
 mod tidy;
 mod timeouts;

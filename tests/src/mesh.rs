@@ -96,6 +96,11 @@ impl Mesh {
         self.control.take().expect("a running control plane").kill();
     }
 
+    /// The control plane's process.
+    pub fn control_plane_process(&self) -> &Process {
+        self.control.as_ref().expect("a running control plane")
+    }
+
     /// What the control plane has logged.
     pub fn control_plane_log(&self) -> String {
         fs::read_to_string(self.folder.path().join("control-plane.log")).unwrap_or_default()

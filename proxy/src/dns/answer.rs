@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 
 use futures_util::future::join_all;
+use tokio::time::timeout;
 use weft_core::model::{
     Endpoint, HostName, Name as Label, Protocol, QualifiedName, ServicePort, external_service,
 };
 
 use super::names::{self, Candidate, Part};
 use super::wire::{HEADER, IN, Name, Owner, Query, Rcode, Reply, kind};
-use crate::state::{Discovery, Known, KnownService, Snapshot};
+use crate::state::{Discovery, Known, KnownService, LOOKUP_LIMIT, Snapshot};
 
 /// How long an answer holds, in seconds, and how long that there is none: services come and go.
 const TTL: u32 = 5;
@@ -109,11 +110,13 @@ impl Mesh<'_> {
         let mesh = self.discovery.snapshot().mesh.clone();
         let virtual_one =
             mesh.is_some_and(|mesh| mesh.service_cidrs.iter().any(|range| range.contains(address)));
-        let snapshot = if virtual_one {
-            self.discovery.lookup_address(address).await
-        } else {
-            self.discovery.snapshot()
+        let snapshot = match virtual_one {
+            true => {
+                timeout(LOOKUP_LIMIT, self.discovery.lookup_address(address)).await.ok().and_then(Result::ok)
+            }
+            false => None,
         };
+        let snapshot = snapshot.unwrap_or_else(|| self.discovery.snapshot());
         let zone = Zone { apex: HEADER, revision: snapshot.revision };
         match snapshot.addresses.get(&address) {
             Some(Known::Service(service)) => {

@@ -189,6 +189,8 @@ pub enum Refusal {
     Garbage,
     /// No one of the mesh is there, and it may not be passed through.
     UnknownDestination,
+    /// The control plane has not said who is there: it may be someone of the mesh.
+    Unanswered,
     /// No route takes it, or the one that does leads nowhere.
     NoRoute,
     /// More connections than may be open.
@@ -208,6 +210,7 @@ impl Refusal {
             Self::RateLimited => "rate-limited",
             Self::Garbage => "garbage",
             Self::UnknownDestination => "unknown-destination",
+            Self::Unanswered => "unanswered",
             Self::NoRoute => "no-route",
             Self::TooMany => "too-many",
             Self::Unreachable => "unreachable",
