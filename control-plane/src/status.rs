@@ -2,15 +2,34 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use weft_core::model::QualifiedName;
 
 use crate::push::{Mailbox, SyncState};
 
-/// The mailboxes of the connected sidecars, by workload.
+/// The connected sidecars, by workload.
 #[derive(Default)]
-pub(crate) struct Live(Mutex<HashMap<QualifiedName, Arc<Mailbox>>>);
+pub(crate) struct Live(Mutex<HashMap<QualifiedName, Connected>>);
+
+/// What is known of a connected sidecar.
+struct Connected {
+    mailbox: Arc<Mailbox>,
+    plaintext: Vec<PlaintextCaller>,
+}
+
+/// Who was let in without an identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PlaintextCaller {
+    /// From where.
+    pub address: IpAddr,
+    /// To which port of the app.
+    pub port: u16,
+    /// When it was heard last.
+    pub last_seen: SystemTime,
+}
 
 impl fmt::Debug for Live {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -29,34 +48,56 @@ pub(crate) struct Listed<'a> {
 impl Live {
     /// Lists a sidecar, in the place of an earlier stream of its workload.
     pub(crate) fn list(&self, workload: &QualifiedName, mailbox: Arc<Mailbox>) -> Listed<'_> {
-        self.lock().insert(workload.clone(), mailbox.clone());
+        let connected = Connected { mailbox: mailbox.clone(), plaintext: Vec::new() };
+        self.lock().insert(workload.clone(), connected);
         Listed { live: self, workload: workload.clone(), mailbox }
     }
 
     /// How far a connected sidecar has come.
     pub(crate) fn sync_state(&self, workload: &QualifiedName) -> Option<SyncState> {
-        self.lock().get(workload).map(|mailbox| mailbox.sync_state())
+        self.lock().get(workload).map(|connected| connected.mailbox.sync_state())
+    }
+
+    /// Who was let in without an identity by a connected sidecar.
+    pub(crate) fn plaintext(&self, workload: &QualifiedName) -> Vec<PlaintextCaller> {
+        self.lock().get(workload).map(|connected| connected.plaintext.clone()).unwrap_or_default()
     }
 
     /// The connected sidecars that have not said that they hold the trust of this hash.
     pub(crate) fn unaware(&self, trust: u64) -> Vec<QualifiedName> {
-        let held = |mailbox: &Arc<Mailbox>| mailbox.sync_state().trust == Some(trust);
+        let held = |connected: &Connected| connected.mailbox.sync_state().trust == Some(trust);
         let live = self.lock();
         let mut unaware: Vec<_> =
-            live.iter().filter(|(_, mailbox)| !held(mailbox)).map(|(name, _)| name.clone()).collect();
+            live.iter().filter(|(_, connected)| !held(connected)).map(|(name, _)| name.clone()).collect();
         unaware.sort();
         unaware
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<QualifiedName, Arc<Mailbox>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<QualifiedName, Connected>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Listed<'_> {
+    /// The sidecar has told who was let in without an identity: all of them.
+    pub(crate) fn heard_plaintext(&self, callers: Vec<PlaintextCaller>) {
+        if let Some(connected) = self.live.lock().get_mut(&self.workload)
+            && self.is(connected)
+        {
+            connected.plaintext = callers;
+        }
+    }
+
+    /// Whether no later stream has taken its place.
+    fn is(&self, connected: &Connected) -> bool {
+        Arc::ptr_eq(&connected.mailbox, &self.mailbox)
     }
 }
 
 impl Drop for Listed<'_> {
     fn drop(&mut self) {
         let mut live = self.live.lock();
-        if live.get(&self.workload).is_some_and(|mailbox| Arc::ptr_eq(mailbox, &self.mailbox)) {
+        if live.get(&self.workload).is_some_and(|connected| self.is(connected)) {
             live.remove(&self.workload);
         }
     }

@@ -14,7 +14,8 @@ use std::time::Instant;
 use weft_core::authorize::{Asked, Call, Peer, authorize};
 use weft_core::host::Host;
 use weft_core::model::{
-    AccessAction, AccessMode, AccessPolicy, AccessRule, Callers, Mesh, Operations, Selection,
+    AccessAction, AccessMode, AccessPolicy, AccessRule, Callers, ConcurrencyMode, Mesh, Operations,
+    Selection, Workload,
 };
 use weft_core::path::Path;
 
@@ -78,10 +79,16 @@ fn main() {
         "/orders/7",
     );
     measure(
-        "endings, which no index knows",
+        "an ending for each rule",
         AccessAction::Allow,
         |number| rule(None, Some(format!("*.type-{number}"))),
         &format!("/x.type-{last}"),
+    );
+    measure(
+        "the last segments for each rule",
+        AccessAction::Allow,
+        |number| rule(None, Some(format!("/{{*}}/thing-{number}/view"))),
+        &format!("/x/thing-{last}/view"),
     );
 }
 
@@ -93,12 +100,22 @@ fn measure(name: &str, action: AccessAction, make: impl Fn(u32) -> AccessRule, p
         ports: Vec::new(),
         rules: (0..RULES).map(make).collect::<Vec<_>>().into(),
     };
-    let policies = [policy];
+    let workload = Workload {
+        name: "default/orders-1".parse().unwrap(),
+        service_account: "orders".parse().unwrap(),
+        ports: Vec::new(),
+        policies: vec![policy],
+        limits: Vec::new(),
+        concurrency: ConcurrencyMode::Off,
+        checks: Vec::new(),
+        tokens: Vec::new(),
+        mtls: None,
+    };
     let mesh = Mesh::with_defaults("mesh.local".parse().unwrap(), Vec::new());
     let peer = Peer::Known(format!("spiffe://mesh.local/ns/default/sa/app-{}", RULES - 1).parse().unwrap());
     let request = Request(Path::parse(path.as_bytes()).unwrap(), Host::parse(b"orders").unwrap());
     let call = Call { peer: &peer, address: [10, 0, 0, 1].into(), port: 8080, request: Some(&request) };
-    let decide = || authorize(Some(&mesh), black_box(&policies), black_box(&call), |_, _| {}).is_ok();
+    let decide = || authorize(Some(&mesh), black_box(&workload), black_box(&call), |_, _| {}).is_ok();
     assert!(decide());
     let begun = Instant::now();
     for _ in 0..CALLS {

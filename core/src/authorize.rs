@@ -4,6 +4,7 @@
 //! what it surely is about; where Allows are, what none of them is about stays out.
 
 mod matching;
+mod probes;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,10 +13,12 @@ use crate::host::Host;
 use crate::jwt::Claims;
 use crate::model::{
     AccessAction, AccessMode, AccessPolicy, AccessRule, AuthorizationDefault, Callers, Mesh, MtlsMode,
-    QualifiedName, SpiffeId,
+    QualifiedName, SpiffeId, Workload,
 };
 use crate::path::Path;
 use matching::Holds;
+
+pub use probes::{NoProbe, OutsideProbe, OutsideProbes, Probed};
 
 /// Who is calling, as far as it was proved.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -36,6 +39,11 @@ pub trait Asked {
     fn host(&self) -> Option<&Host<'_>>;
     /// Shows every value of a header, whose name is in lower case.
     fn each_value(&self, name: &str, see: &mut dyn FnMut(&[u8]));
+
+    /// The query; none where it has none. Policies do not look at it.
+    fn query(&self) -> Option<&str> {
+        None
+    }
 
     /// What its token proved; none where it has none that anyone looked at.
     fn claims(&self) -> Option<&Claims> {
@@ -98,10 +106,10 @@ pub enum Decision {
     Limited,
 }
 
-/// Says whether a call may go on to the app, and why not. `told` hears what policies had to do with it.
+/// Says whether a call may go on to the app of this workload, and why not. `told` hears what policies had to do with it.
 pub fn authorize(
     mesh: Option<&Mesh>,
-    policies: &[AccessPolicy],
+    workload: &Workload,
     call: &Call<'_>,
     mut told: impl FnMut(&AccessPolicy, Decision),
 ) -> Result<Permit, Denial> {
@@ -110,9 +118,10 @@ pub fn authorize(
         Peer::Known(_) => true,
         Peer::Anonymous => false,
     };
-    if !known && mesh.mtls == MtlsMode::Strict {
+    if !known && workload.mtls(call.port, mesh.mtls) == MtlsMode::Strict {
         return Err(Denial::PlaintextUnderStrict);
     }
+    let policies = workload.policies.as_slice();
     if !policies.is_empty() {
         match by_policies(policies, call, &mut told) {
             Some(true) => return Ok(Permit { port: call.port, _only_made_here: () }),
@@ -214,7 +223,7 @@ impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoConfiguration => "no configuration has arrived yet, so no one is let in",
-            Self::PlaintextUnderStrict => "plaintext is refused: the mesh's mtls mode is Strict",
+            Self::PlaintextUnderStrict => "plaintext is refused: the mtls mode is Strict",
             Self::Unauthenticated => "the caller has no identity of the mesh",
             Self::DefaultDeny => "the mesh's authorization default is Deny",
             Self::Policy(name) => return write!(f, "AuthorizationPolicy {name} denies it"),
@@ -227,12 +236,52 @@ impl fmt::Display for Denial {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{ConcurrencyMode, InboundPort, Protocol};
+
+    /// One whose port 8080 is of two services, of which one may say something else than the mesh.
+    fn workload(second: Option<MtlsMode>) -> Workload {
+        let port = |service: &str, mtls| InboundPort {
+            port: 8080,
+            protocol: Protocol::Detect,
+            service: service.parse().unwrap(),
+            concurrency: ConcurrencyMode::Off,
+            mtls,
+        };
+        Workload {
+            name: "default/orders-1".parse().unwrap(),
+            service_account: "orders".parse().unwrap(),
+            ports: vec![port("default/orders", None), port("default/other", second)],
+            policies: Vec::new(),
+            limits: Vec::new(),
+            concurrency: ConcurrencyMode::Off,
+            checks: Vec::new(),
+            tokens: Vec::new(),
+            mtls: None,
+        }
+    }
+
+    #[test]
+    fn a_port_of_several_services_is_as_strict_as_the_strictest_and_others_are_as_their_workload() {
+        use MtlsMode::{Permissive, Strict};
+        for (mesh, second, expected) in [
+            (Strict, None, Strict),
+            (Strict, Some(Permissive), Strict),
+            (Permissive, Some(Permissive), Permissive),
+            (Permissive, Some(Strict), Strict),
+            (Permissive, None, Permissive),
+        ] {
+            assert_eq!(workload(second).mtls(8080, mesh), expected, "{mesh:?} {second:?}");
+            assert_eq!(workload(second).mtls(9090, mesh), mesh);
+            let own = Workload { mtls: Some(Permissive), ..workload(second) };
+            assert_eq!((own.mtls(9090, mesh), own.mtls(8080, mesh)), (Permissive, expected));
+        }
+    }
 
     fn check(mtls: MtlsMode, authorization: AuthorizationDefault, peer: &Peer, expected: Option<Denial>) {
         let mesh =
             Mesh { mtls, authorization, ..Mesh::with_defaults("mesh.local".parse().unwrap(), Vec::new()) };
         let call = Call { peer, address: [10, 0, 0, 7].into(), port: 8080, request: None };
-        let verdict = authorize(Some(&mesh), &[], &call, |_, _| {});
+        let verdict = authorize(Some(&mesh), &workload(None), &call, |_, _| {});
         assert_eq!(
             verdict.map(|permit| permit.port()).map_err(Some),
             expected.map_or(Ok(8080), |d| Err(Some(d)))
@@ -262,7 +311,7 @@ mod tests {
         let known = Peer::Known("spiffe://mesh.local/ns/default/sa/web".parse().unwrap());
         for peer in [known, Peer::Anonymous] {
             let call = Call { peer: &peer, address: [10, 0, 0, 7].into(), port: 80, request: None };
-            let verdict = authorize(None, &[], &call, |_, _| {});
+            let verdict = authorize(None, &workload(None), &call, |_, _| {});
             assert_eq!(verdict.unwrap_err(), Denial::NoConfiguration);
         }
     }

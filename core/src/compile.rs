@@ -8,13 +8,13 @@ use std::net::IpAddr;
 
 use crate::attachment;
 use crate::manifest::{
-    AuthorizationPolicySpec, DocumentedPort, ExternalServiceSpec, JwtAuthenticationSpec, RateLimitSpec,
-    ServiceSpec, Spec, TargetPort,
+    AuthorizationPolicySpec, DocumentedPort, ExternalServiceSpec, JwtAuthenticationSpec, LimitScope,
+    RateLimitSpec, ServiceSpec, Spec, TargetPort,
 };
 use crate::model::{
     AccessPolicy, Address, AppCheck, Endpoint, External, ExternalHosts, ExternalPort, InboundPort, KeySource,
-    Mesh, PolicyTarget, PortMap, Propagation, Protocol, QualifiedName, RateLimit, Resource, ResourceName,
-    Service, ServicePort, SpiffeId, TokenPolicy, TokenProvider, Workload,
+    Mesh, PolicyTarget, PortMap, Propagation, Protocol, QualifiedName, RateLimit, Resource,
+    ResourceName, Service, ServicePort, SpiffeId, TokenPolicy, TokenProvider, Workload,
 };
 use crate::world::{Holder, Member, Registration, World};
 
@@ -189,6 +189,7 @@ pub fn workload(world: &World, name: &QualifiedName) -> Option<Workload> {
     // Where a service has no ports, every port is its.
     let portless = services(world, name).into_iter().find(|service| service_ports(world, service).is_empty());
     let concurrency = world.concurrency(name, portless.as_ref());
+    let mtls = world.mtls(name, portless.as_ref()).map(|(mode, _)| mode);
     let checks = checks(world, name);
     Some(Workload {
         name: name.clone(),
@@ -199,6 +200,7 @@ pub fn workload(world: &World, name: &QualifiedName) -> Option<Workload> {
         tokens,
         concurrency,
         checks,
+        mtls,
     })
 }
 
@@ -422,7 +424,8 @@ fn inbound_ports(world: &World, name: &QualifiedName, member: Member<'_>) -> Vec
     }
     let port = |((port, service), protocol)| {
         let concurrency = world.concurrency(name, Some(&service));
-        InboundPort { port, protocol, service, concurrency }
+        let mtls = world.mtls(name, Some(&service)).map(|(mode, _)| mode);
+        InboundPort { port, protocol, service, concurrency, mtls }
     };
     ports.into_iter().map(port).collect()
 }

@@ -98,6 +98,7 @@ impl Sidecar {
             credentials: credentials.clone(),
             observe: observe.clone(),
             site: site.clone(),
+            probes: Arc::new(settings.probes.clone()),
         };
         let workers = worker::start(&worker_settings(&settings), &shared, &watch).context("cannot listen")?;
         drop(watch);

@@ -9,12 +9,12 @@ use http::header::{HOST, UPGRADE, USER_AGENT};
 use http::{HeaderName, HeaderValue, Method, Uri, request};
 use tokio::time::timeout;
 use weft_certs::{PeerCertificate, sni};
-use weft_core::authorize::{Asked, Call, Denial, Peer, Permit, authorize};
+use weft_core::authorize::{Asked, Call, Denial, OutsideProbes, Peer, Permit, authorize};
 use weft_core::detect::{ClientHello, Sniffed};
 use weft_core::health;
 use weft_core::host::Host;
 use weft_core::jwt::Claims;
-use weft_core::model::{AppCheck, Probe, QualifiedName};
+use weft_core::model::{AppCheck, MtlsMode, Probe, QualifiedName};
 use weft_core::path::Path;
 use weft_pods::intercept;
 
@@ -111,6 +111,7 @@ async fn from_stranger(
         return refuse(&worker, &client.into(), Refusal::UnknownDestination);
     }
     let peer = Peer::Anonymous;
+    let silence = worker.strangers.probes.connect_to(app.port());
     // A server is not woken by a client that would not be let in.
     let heard = match permit(&worker, &peer, from, app.port()) {
         Ok(permit) => {
@@ -120,8 +121,20 @@ async fn from_stranger(
         Err(_) => forward::listen_to_client(&mut client).await,
     };
     let (spoken, greeted) = match heard {
-        Ok(Heard::Http(version)) => return serve(worker, client.into(), peer, from, app, version),
+        Ok(Heard::Http(version)) => {
+            let mut stream = Stream::from(client);
+            if takes_plaintext(&worker, app.port()) {
+                // Until it does not any more.
+                stream = stream.tied(worker.ties.tie_plaintext(app.port()));
+            }
+            return serve(worker, stream, peer, from, app, version);
+        }
         Ok(Heard::Tls(_, greeted)) => (Spoken::Tls, greeted),
+        // It was connected to, which is all that such a probe asks.
+        Ok(Heard::Bytes(None)) if silence && client.ahead.is_empty() => {
+            worker.observer.probed("tcp");
+            return forward::nothing_more();
+        }
         Ok(Heard::Bytes(greeted)) => (Spoken::Tcp, greeted),
         Err(refusal) => return refuse(&worker, &client.into(), refusal),
     };
@@ -130,6 +143,7 @@ async fn from_stranger(
             if !is_within_limits(&worker, &peer, from, app.port()) {
                 return refuse(&worker, &client.into(), Refusal::RateLimited);
             }
+            worker.strangers.hear(from.ip(), app.port(), &worker.discovery);
             let client = let_in(&worker, client.into(), from, &permit);
             let (cluster, flow) =
                 (app_cluster(&worker, &permit, app.ip(), from), flow(&worker, &peer, app.port()));
@@ -174,6 +188,13 @@ fn let_in(worker: &Worker, stream: Stream, from: SocketAddr, permit: &Permit) ->
     stream.tied(worker.ties.tie(certificate, Some(let_in)))
 }
 
+/// Whether callers without an identity are heard on this port of the app.
+fn takes_plaintext(worker: &Worker, port: u16) -> bool {
+    let snapshot = worker.discovery.peek();
+    let known = snapshot.mesh.as_ref().zip(snapshot.workload.as_ref());
+    known.is_some_and(|(mesh, workload)| workload.mtls(port, mesh.mtls) == MtlsMode::Permissive)
+}
+
 /// Asks what is in force now of a connection.
 fn permit(worker: &Worker, peer: &Peer, from: SocketAddr, port: u16) -> Result<Permit, Denial> {
     decide(worker, &Call { peer, address: from.ip().to_canonical(), port, request: None })
@@ -192,7 +213,7 @@ fn decide(worker: &Worker, call: &Call<'_>) -> Result<Permit, Denial> {
     if call.request.is_none() && tokens::are_required(workload, call.port) {
         return Err(Denial::NoToken);
     }
-    authorize(snapshot.mesh.as_deref(), &workload.policies, call, |policy, decision| {
+    authorize(snapshot.mesh.as_deref(), workload, call, |policy, decision| {
         worker.observer.policy_decided(&policy.name, decision);
     })
 }
@@ -263,6 +284,15 @@ fn serve(
     )
 }
 
+/// A request that is let in as a probe from outside the mesh.
+#[derive(Debug)]
+pub struct Probing {
+    /// Who answers it.
+    pub app: Rc<Cluster>,
+    /// As whose it is counted.
+    pub flow: Flow,
+}
+
 /// Requests of one peer for the app.
 #[derive(Debug)]
 pub struct Requests {
@@ -295,6 +325,21 @@ impl Requests {
             || (self.peer == Peer::Anonymous && agent().is_some_and(|agent| agent.starts_with(KUBELET)))
     }
 
+    /// The probe from outside the mesh that a request is, where it is one.
+    pub fn probe(&self, worker: &Worker, head: &impl Head) -> Option<Probing> {
+        if self.peer != Peer::Anonymous || *worker.strangers.probes == OutsideProbes::default() {
+            return None;
+        }
+        let request = Seen::new(head, None);
+        let (peer, address) = (&self.peer, self.client.ip().to_canonical());
+        let call = Call { peer, address, port: self.app.port(), request: Some(&request) };
+        let (permit, probe) = worker.strangers.probes.permit(&call)?;
+        worker.observer.probed(probe.what.as_str());
+        let app = app_cluster(worker, &permit, self.app.ip(), self.client);
+        let own = worker.own_party(&worker.discovery.peek(), Some(permit.port()));
+        Some(Probing { app, flow: worker.observer.flow(Direction::Inbound, Party::Probe, own) })
+    }
+
     /// Whether a request is what a declared health check asks.
     fn is_check(&self, worker: &Worker, head: &impl Head) -> bool {
         let snapshot = worker.discovery.peek();
@@ -324,6 +369,10 @@ impl Requests {
                 Ok(Some(usage)) => exchange.counted(usage),
                 Err(limited) => return Err(rates::answer(&limited, exchange)),
             }
+        }
+        // Once a connection.
+        if self.peer == Peer::Anonymous && self.cluster.get().is_none() {
+            worker.strangers.hear(self.client.ip(), self.app.port(), &worker.discovery);
         }
         let tie = self.tie(worker, head, request.claims);
         Ok((self.cluster(worker, &permit), tie))
@@ -387,6 +436,10 @@ impl<H: Head> Asked for Seen<'_, H> {
 
     fn path(&self) -> Option<&Path<'_>> {
         self.path.get_or_init(|| Path::parse(self.head.path().as_bytes()).ok()).as_ref()
+    }
+
+    fn query(&self) -> Option<&str> {
+        self.head.query()
     }
 
     fn host(&self) -> Option<&Host<'_>> {

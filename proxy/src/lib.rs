@@ -30,6 +30,7 @@ pub mod screen;
 pub mod session;
 pub mod sniff;
 pub mod state;
+pub mod strangers;
 pub mod stream;
 pub mod tcp;
 pub mod ties;

@@ -114,14 +114,18 @@ impl Session {
         let worker = &*self.worker;
         let grpc = headers::is_grpc(head.fields());
         let settled = settle(head);
-        let span = self.trace(head);
+        let probe = match (&self.purpose, &settled) {
+            (Purpose::Inbound(requests), Ok(())) => requests.probe(worker, head),
+            _ => None,
+        };
+        let span = self.trace(head, probe.as_ref());
         match &self.purpose {
             Purpose::Inbound(requests) => requests.amend(worker, head, self.version),
             Purpose::Outbound(requests) => requests.amend(worker, head, self.version),
             Purpose::Nowhere(_) => {}
         }
         let facts = Facts {
-            flow: self.flow.clone(),
+            flow: probe.as_ref().map_or_else(|| self.flow.clone(), |probe| probe.flow.clone()),
             protocol: if grpc { Spoken::Grpc } else { spoken(self.version) },
             security: self.security,
             client: self.client,
@@ -135,6 +139,7 @@ impl Session {
         let mut exchange = Exchange::begin(&worker.observer, head, facts);
         let mut tie = None;
         let verdict = settled.map_err(Answer::from).and_then(|()| match &self.purpose {
+            Purpose::Inbound(_) if let Some(probe) = &probe => Ok(Rc::clone(&probe.app)),
             Purpose::Inbound(requests) => {
                 let (cluster, rests_on) = requests.rule(worker, head, &mut exchange)?;
                 tie = rests_on;
@@ -152,7 +157,7 @@ impl Session {
                 exchange.planned(cluster, planned);
             }
             (Purpose::Inbound(requests), Ok(cluster))
-                if cluster.may_shed() && requests.asks_health(worker, head) =>
+                if cluster.may_shed() && (probe.is_some() || requests.asks_health(worker, head)) =>
             {
                 exchange.asks_health();
             }
@@ -161,10 +166,14 @@ impl Session {
         Ruling { verdict, exchange, grpc, tie }
     }
 
-    /// Continues the request's trace, or begins one as the mesh's settings say.
-    fn trace(&self, head: &mut impl Head) -> trace::Span {
+    /// Continues the request's trace, or begins one as the mesh's settings say. Probes are not traced, whatever they say.
+    fn trace(&self, head: &mut impl Head, probe: Option<&inbound::Probing>) -> trace::Span {
         let snapshot = self.worker.discovery.peek();
-        let tracing = snapshot.mesh.as_ref().map(|mesh| &mesh.tracing);
+        let mut tracing = snapshot.mesh.as_ref().map(|mesh| &mesh.tracing);
+        if probe.is_some() {
+            tracing = None;
+            trace::forget(head.fields_mut());
+        }
         trace::trace(head.fields_mut(), &mut self.worker.rng.borrow_mut(), tracing)
     }
 }

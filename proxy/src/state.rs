@@ -109,7 +109,7 @@ impl Snapshot {
                 None => false,
             },
             Wanted::Service(name) => self.settles_service(name),
-            Wanted::Keys(_) => true,
+            Wanted::Keys(_) | Wanted::Plaintext(_) => true,
         }
     }
 
@@ -128,6 +128,17 @@ pub enum Wanted {
     Service(QualifiedName),
     /// What are the keys of this issuer by now? The answer comes with our workload.
     Keys(Box<str>),
+    /// Nothing: someone without an identity was let in, which is to be told of.
+    Plaintext(PlaintextCall),
+}
+
+/// A call without an identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PlaintextCall {
+    /// From where.
+    pub from: IpAddr,
+    /// To which port of the app.
+    pub port: u16,
 }
 
 /// The control plane is there and has not said: whoever it is may be of the mesh.
@@ -225,6 +236,11 @@ impl Discovery {
     /// Says that a token names a key of its issuer that is not known. Nobody waits for the answer.
     pub fn key_is_unknown(&self, issuer: &str) {
         let _ = self.wanted.try_send(Wanted::Keys(issuer.into())); // where too much is asked, it is asked again
+    }
+
+    /// Tells of a call without an identity; false where there is too much else to tell: look-ups go first.
+    pub fn tell_plaintext(&self, call: PlaintextCall) -> bool {
+        self.wanted.capacity() > WANTED_LIMIT / 2 && self.wanted.try_send(Wanted::Plaintext(call)).is_ok()
     }
 
     async fn lookup(&self, wanted: Wanted, limit: Duration) -> Result<Arc<Snapshot>, Unanswered> {

@@ -4,6 +4,7 @@
 //! a connection that goes on costs a look at its mark.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::rc::{Rc, Weak};
@@ -14,7 +15,7 @@ use http::request;
 use weft_certs::PeerCertificate;
 use weft_core::authorize::{Call, Denial, Peer, authorize};
 use weft_core::jwt::Claims;
-use weft_core::model::{Mesh, Revocations, Trust, Workload};
+use weft_core::model::{Mesh, MtlsMode, Revocations, Trust, Workload};
 use weft_runtime::drain::DrainWatch;
 
 use crate::inbound::Seen;
@@ -39,6 +40,8 @@ pub struct Tie(Rc<Inner>);
 struct Inner {
     peer: Option<PeerCertificate>,
     let_in: Option<LetIn>,
+    /// The app's port that it came to in plaintext, while that was allowed.
+    plaintext_to: Option<u16>,
     cut: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -63,6 +66,8 @@ pub enum Cut {
     Revoked,
     /// It is let in no longer.
     Denied,
+    /// It has no identity, and is to have one by now.
+    Plaintext,
 }
 
 /// What has been gone by.
@@ -78,7 +83,17 @@ impl Ties {
     pub fn tie(&self, peer: Option<PeerCertificate>, let_in: Option<LetIn>) -> Tie {
         // Its handshake may have begun before its peer was revoked.
         let is_revoked = peer.as_ref().is_some_and(|peer| self.hold(peer));
-        let inner = Inner { peer, let_in, cut: Cell::new(is_revoked), waker: RefCell::default() };
+        let cut = Cell::new(is_revoked);
+        self.keep(Inner { peer, let_in, plaintext_to: None, cut, waker: RefCell::default() })
+    }
+
+    /// The same for one that came in plaintext to this port of the app, and was let in.
+    pub fn tie_plaintext(&self, port: u16) -> Tie {
+        let (cut, waker) = (Cell::new(false), RefCell::default());
+        self.keep(Inner { peer: None, let_in: None, plaintext_to: Some(port), cut, waker })
+    }
+
+    fn keep(&self, inner: Inner) -> Tie {
         let tie = Tie(Rc::new(inner));
         let mut all = self.all.borrow_mut();
         if all.len() >= self.sweep_at.get().max(FIRST_SWEEP) {
@@ -102,12 +117,9 @@ impl Ties {
                 if let Some(trust) = &snapshot.trust {
                     *self.revocations.borrow_mut() = Arc::new(Revocations::new(&trust.revoked));
                 }
-                let (revoked, denied) = self.cut(&snapshot);
-                for (cut, count) in [(Cut::Revoked, revoked), (Cut::Denied, denied)] {
-                    if count > 0 {
-                        tracing::info!(reason = cut.as_str(), count, "ended open connections");
-                        ended(cut, count);
-                    }
+                for (cut, count) in self.cut(&snapshot) {
+                    tracing::info!(reason = cut.as_str(), count, "ended open connections");
+                    ended(cut, count);
                 }
                 reviewed = Reviewed::of(&snapshot);
             }
@@ -119,23 +131,36 @@ impl Ties {
     }
 
     /// Ends what does not hold any more; how many for each reason.
-    fn cut(&self, snapshot: &Snapshot) -> (u64, u64) {
-        let (mut revoked, mut denied) = (0, 0);
+    fn cut(&self, snapshot: &Snapshot) -> HashMap<Cut, u64> {
+        let mut ended = HashMap::new();
         for tie in self.all.borrow().iter().filter_map(Weak::upgrade).filter(|tie| !tie.cut.get()) {
-            if tie.peer.as_ref().is_some_and(|peer| self.hold(peer)) {
-                revoked += 1;
-            } else if tie.let_in.as_ref().is_some_and(|let_in| is_denied(&tie, let_in, snapshot)) {
-                denied += 1;
-            } else {
-                continue;
-            }
+            let Some(cut) = self.judge(&tie, snapshot) else { continue };
+            *ended.entry(cut).or_default() += 1;
             tie.cut.set(true);
             if let Some(waker) = tie.waker.take() {
                 waker.wake();
             }
         }
-        (revoked, denied)
+        ended
     }
+
+    /// Why a connection is to end; none: it goes on.
+    fn judge(&self, tie: &Inner, snapshot: &Snapshot) -> Option<Cut> {
+        if tie.peer.as_ref().is_some_and(|peer| self.hold(peer)) {
+            return Some(Cut::Revoked);
+        }
+        if tie.plaintext_to.is_some_and(|port| is_strict(port, snapshot)) {
+            return Some(Cut::Plaintext);
+        }
+        let let_in = tie.let_in.as_ref()?;
+        is_denied(tie, let_in, snapshot).then_some(Cut::Denied)
+    }
+}
+
+/// Whether a port takes no plaintext. Where nothing is known for the moment what is open stays.
+fn is_strict(port: u16, snapshot: &Snapshot) -> bool {
+    let known = snapshot.mesh.as_ref().zip(snapshot.workload.as_ref());
+    known.is_some_and(|(mesh, workload)| workload.mtls(port, mesh.mtls) == MtlsMode::Strict)
 }
 
 /// Whether what was let in would not be let in now. Where nothing is known for the moment it stays.
@@ -145,7 +170,7 @@ fn is_denied(tie: &Inner, let_in: &LetIn, snapshot: &Snapshot) -> bool {
     let seen = let_in.request.as_deref().map(|request| Seen::new(request, let_in.claims.clone()));
     let request = seen.as_ref().map(|seen| seen as &dyn weft_core::authorize::Asked);
     let call = Call { peer: &peer, address: let_in.address, port: let_in.port, request };
-    match authorize(Some(mesh), &workload.policies, &call, |_, _| {}) {
+    match authorize(Some(mesh), workload, &call, |_, _| {}) {
         Ok(_) | Err(Denial::NoConfiguration) => false,
         Err(_) => true,
     }
@@ -192,6 +217,7 @@ impl Cut {
         match self {
             Self::Revoked => "revoked",
             Self::Denied => "denied",
+            Self::Plaintext => "plaintext",
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::listen::{self, Accepted, Listener};
 use crate::mirror::Copies;
 use crate::observe::{Observe, Observer, Party};
 use crate::state::{Discovery, Snapshot};
+use crate::strangers::Strangers;
 use crate::ties::Ties;
 use crate::tls::{TlsClient, TlsServer};
 use crate::tokens::ProvedTokens;
@@ -99,6 +100,8 @@ pub struct Shared {
     pub observe: Observe,
     /// From where we call.
     pub site: Site,
+    /// What is asked of the app from outside the mesh.
+    pub probes: Arc<weft_core::authorize::OutsideProbes>,
 }
 
 /// The running workers.
@@ -246,6 +249,8 @@ pub struct Worker {
     pub conduct: Conduct,
     /// What its open connections rest on.
     pub ties: Ties,
+    /// Callers without an identity.
+    pub strangers: Strangers,
     /// TLS towards other sidecars.
     pub tls_client: TlsClient,
     /// TLS from other sidecars.
@@ -274,6 +279,7 @@ impl Worker {
         Self {
             observer: shared.observe.observer(),
             ties: Ties::default(),
+            strangers: Strangers::new(shared.probes),
             tls_client: TlsClient::new(shared.credentials.clone()),
             tls_server: TlsServer::new(shared.credentials.clone()),
             credentials: shared.credentials,

@@ -1,4 +1,4 @@
-//! The tables of docs/fidelity.md and docs/security.md name tests that exist, so that they cannot promise what nothing proves.
+//! The tables of docs/fidelity.md, docs/security.md and docs/reference/security-scorecard.md name tests that exist, so that they cannot promise what nothing proves.
 
 use std::fs;
 use std::path::Path;
@@ -13,9 +13,15 @@ fn every_test_that_the_scorecard_of_security_names_exists() {
     check("security.md", 40);
 }
 
+#[test]
+fn every_test_that_the_scorecard_of_promises_names_exists() {
+    check("reference/security-scorecard.md", 40);
+}
+
 fn check(document: &str, at_least: usize) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join("docs");
-    let table = fs::read_to_string(folder.join(document)).expect("the table");
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join("docs");
+    let table = fs::read_to_string(docs.join(document)).expect("the table");
+    let folder = docs.join(document).parent().expect("a folder").to_owned();
     let (mut wrong, mut named) = (Vec::new(), 0);
     for row in table.lines().filter(|line| line.starts_with('|')) {
         // [`module::test`](../path/to/module.rs)

@@ -7,7 +7,7 @@ use serde::Serialize;
 use weft_pods::{Exemption, Hub, Pod, intercept, userns};
 use weft_proto::v1;
 
-use super::status::Sidecar;
+use super::status::{Plaintext, Sidecar};
 use crate::args::Common;
 use crate::client::{self, Admin, answer};
 use crate::output::{self, Format};
@@ -242,6 +242,12 @@ fn sidecars(mut all: Vec<Sidecar>, now: Timestamp) -> Vec<Check> {
         }
         if !sidecar.in_sync && sidecar.rejected.is_empty() {
             checks.push(trouble("not in sync".to_owned(), "if it lasts, look into the sidecar's log"));
+        }
+        if !sidecar.plaintext.is_empty() {
+            let callers: Vec<_> = sidecar.plaintext.iter().map(Plaintext::named).collect();
+            let detail = format!("{} takes plaintext from {}", sidecar.workload, callers.join(", "));
+            let hint = "mtls mode Strict would cut them off: give them sidecars first";
+            checks.push(Check::warning("plaintext", detail, hint));
         }
         if sidecar.certificate_expires.parse::<Timestamp>().is_ok_and(|expires| expires < now) {
             let detail = format!("its certificate expired {}", until(&sidecar.certificate_expires));

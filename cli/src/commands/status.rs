@@ -43,6 +43,16 @@ pub(super) struct Sidecar {
     services: Vec<String>,
     addresses: Vec<String>,
     unhealthy: Vec<String>,
+    pub(super) plaintext: Vec<Plaintext>,
+}
+
+/// Someone who was let in without an identity.
+#[derive(Debug, Serialize)]
+pub(super) struct Plaintext {
+    caller: String,
+    address: String,
+    port: u32,
+    last_seen: String,
 }
 
 /// A resource that a sidecar would not take.
@@ -68,7 +78,23 @@ impl From<v1::SidecarStatus> for Sidecar {
             services: status.services,
             addresses: status.addresses,
             unhealthy: status.unhealthy,
+            plaintext: status.plaintext.into_iter().map(Plaintext::from).collect(),
         }
+    }
+}
+
+impl From<v1::PlaintextHeard> for Plaintext {
+    fn from(heard: v1::PlaintextHeard) -> Self {
+        let v1::PlaintextHeard { caller, address, port, last_seen } = heard;
+        Self { caller, address, port, last_seen }
+    }
+}
+
+impl Plaintext {
+    /// Who, and on which port: `default/legacy:8080`.
+    pub(super) fn named(&self) -> String {
+        let who = if self.caller.is_empty() { &self.address } else { &self.caller };
+        format!("{who} on port {}", self.port)
     }
 }
 
@@ -89,12 +115,14 @@ impl Row for Sidecar {
         "READY",
         "IN SYNC",
         "CERTIFICATE",
+        "PLAINTEXT",
         "REVISION",
         "VERSION",
         "SERVICES",
         "ADDRESSES",
+        "PLAINTEXT CALLERS",
     ];
-    const WIDE_ONLY: usize = 4;
+    const WIDE_ONLY: usize = 5;
     const PLURAL: &'static str = "sidecars";
 
     fn cells(&self) -> Vec<String> {
@@ -106,6 +134,16 @@ impl Row for Sidecar {
             Some(service) => format!("no: fails the health check of {service}"),
             None => yes(self.ready),
         };
+        let plaintext = match self.plaintext.len() {
+            0 => "no".to_owned(),
+            1 => "1 caller".to_owned(),
+            many => format!("{many} callers"),
+        };
+        let callers = self
+            .plaintext
+            .iter()
+            .map(|heard| format!("{}, {}", heard.named(), until(&heard.last_seen)))
+            .collect::<Vec<_>>();
         vec![
             self.namespace.clone(),
             self.workload.clone(),
@@ -114,10 +152,12 @@ impl Row for Sidecar {
             ready,
             in_sync,
             until(&self.certificate_expires),
+            plaintext,
             self.revision.to_string(),
             self.version.clone(),
             self.services.join(","),
             self.addresses.join(","),
+            callers.join("; "),
         ]
     }
 }
@@ -145,6 +185,12 @@ mod tests {
             addresses: vec!["10.238.0.2".into()],
             services: vec!["default/web".into()],
             unhealthy: Vec::new(),
+            plaintext: vec![v1::PlaintextHeard {
+                caller: "default/legacy".into(),
+                address: "10.238.0.9".into(),
+                port: 8080,
+                last_seen: "2026-01-03T03:04:05Z".into(),
+            }],
         })
     }
 
@@ -157,7 +203,7 @@ mod tests {
     fn the_json_is_as_scripts_rely_on() {
         assert_eq!(
             serde_json::to_string(&sidecar(vec![rejection()])).unwrap(),
-            r#"{"namespace":"default","workload":"web-1","service_account":"web","connected":true,"ready":true,"revision":4,"in_sync":false,"rejected":[{"resource":"service default/orders","reason":"no address"}],"certificate_expires":"2026-01-03T03:04:05Z","version":"0.1.0","services":["default/web"],"addresses":["10.238.0.2"],"unhealthy":[]}"#
+            r#"{"namespace":"default","workload":"web-1","service_account":"web","connected":true,"ready":true,"revision":4,"in_sync":false,"rejected":[{"resource":"service default/orders","reason":"no address"}],"certificate_expires":"2026-01-03T03:04:05Z","version":"0.1.0","services":["default/web"],"addresses":["10.238.0.2"],"unhealthy":[],"plaintext":[{"caller":"default/legacy","address":"10.238.0.9","port":8080,"last_seen":"2026-01-03T03:04:05Z"}]}"#
         );
     }
 
@@ -166,6 +212,15 @@ mod tests {
         let failing = Sidecar { ready: false, unhealthy: vec!["default/web".into()], ..sidecar(Vec::new()) };
         assert_eq!(failing.cells()[4], "no: fails the health check of default/web");
         assert_eq!(sidecar(Vec::new()).cells()[4], "yes");
+    }
+
+    #[test]
+    fn who_calls_in_plaintext_is_counted_and_named_where_there_is_room() {
+        let cells = sidecar(Vec::new()).cells();
+        assert_eq!(cells[7], "1 caller");
+        assert!(cells[12].starts_with("default/legacy on port 8080, "), "{}", cells[12]);
+        let silent = Sidecar { plaintext: Vec::new(), ..sidecar(Vec::new()) };
+        assert_eq!((silent.cells()[7].as_str(), silent.cells()[12].as_str()), ("no", ""));
     }
 
     #[test]

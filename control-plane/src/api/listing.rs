@@ -6,11 +6,13 @@ use std::time::SystemTime;
 use tonic::Status;
 use weft_core::compile;
 use weft_core::model::{Protocol, QualifiedName, ServicePort};
+use weft_core::world::Holder;
 use weft_proto::v1;
 
 use super::{AdminService, namespace};
 use crate::report::rfc3339;
 use crate::source::registry::Registered;
+use crate::status::PlaintextCaller;
 
 /// When certificates end, by identity and workload.
 type Expiries = HashMap<(String, String), SystemTime>;
@@ -36,8 +38,9 @@ impl AdminService {
         let identity = registration.spiffe_id.parse::<weft_core::model::SpiffeId>().ok();
         let account = identity.and_then(|identity| identity.service_account());
         let name = registration.namespace.parse().ok().zip(registration.workload.parse().ok());
-        let sync =
-            name.and_then(|(namespace, name)| self.live.sync_state(&QualifiedName::new(namespace, name)));
+        let name = name.map(|(namespace, name)| QualifiedName::new(namespace, name));
+        let plaintext = name.as_ref().map(|name| self.live.plaintext(name)).unwrap_or_default();
+        let sync = name.and_then(|name| self.live.sync_state(&name));
         let sync = sync.filter(|_| connected).unwrap_or_default();
         let expires = expiries.get(&(registration.spiffe_id.clone(), registration.workload.clone()));
         let rejection = |(resource, reason): (String, String)| {
@@ -62,6 +65,21 @@ impl AdminService {
             addresses: registration.addresses.iter().map(ToString::to_string).collect(),
             services,
             unhealthy: registration.unhealthy.into_iter().collect(),
+            plaintext: plaintext.into_iter().map(|caller| self.plaintext(&caller)).collect(),
+        }
+    }
+
+    /// Who was let in without an identity, by name where it is known who has the address.
+    fn plaintext(&self, caller: &PlaintextCaller) -> v1::PlaintextHeard {
+        let known = self.world.read(|known| match known.holder(caller.address) {
+            Some(Holder::Workload(name) | Holder::Service(name)) => name.to_string(),
+            None => String::new(),
+        });
+        v1::PlaintextHeard {
+            caller: known,
+            address: caller.address.to_string(),
+            port: caller.port.into(),
+            last_seen: rfc3339(caller.last_seen),
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::time::{sleep_until, timeout};
 use tonic::{Status, Streaming};
 use weft_core::model::QualifiedName;
+use weft_proto::convert::address_from_wire;
 use weft_proto::v1::{self, sidecar_message::Message};
 
 use super::hello::{Announced, violation};
@@ -14,12 +15,16 @@ use super::{SEND, Sender, Shared};
 use crate::peer::Peer;
 use crate::push::{Mailbox, Session, kind, title};
 use crate::source::registry::Lease;
+use crate::status::{Listed, PlaintextCaller};
 
 /// For a push to be answered.
 const ACK: Duration = Duration::from_secs(30);
 
 /// Services that one workload may be behind, as far as its health is told.
 const MOST_SERVICES: usize = 1024;
+
+/// Callers without an identity that one workload tells of.
+const MOST_CALLERS: usize = 64;
 
 /// How a stream ended.
 pub(super) enum Ended {
@@ -42,6 +47,7 @@ struct Stream<'a> {
     peer: Peer,
     session: Session,
     mailbox: Arc<Mailbox>,
+    listed: Listed<'a>,
     lease: Lease,
     sender: &'a Sender,
     /// What the sidecar said of itself; until then it is ready with its first ack.
@@ -60,9 +66,10 @@ pub(super) async fn run(
     // Its own workload is among the first things that it is told.
     shared.world.caught_up().await;
     let mailbox = shared.hub.join();
-    let _listed = shared.live.list(&workload, mailbox.clone());
+    let listed = shared.live.list(&workload, mailbox.clone());
     shared.hub.watch(&mailbox, session.subscriptions());
-    let mut stream = Stream { shared, workload, peer, session, mailbox, lease, sender, readiness: None };
+    let readiness = None;
+    let mut stream = Stream { shared, workload, peer, session, mailbox, listed, lease, sender, readiness };
     let ended = stream.serve(&mut inbound).await;
     shared.hub.leave(&stream.mailbox, &stream.session);
     // Who has not taken its leave may come back: what looks like an end may be a connection that was given up.
@@ -176,6 +183,7 @@ impl Stream<'_> {
             }
             Some(Message::Health(health)) => self.lease.set_unhealthy(unhealthy(&health)?),
             Some(Message::UnknownKey(v1::UnknownKey { issuer })) => self.shared.keys.ask(&issuer),
+            Some(Message::PlaintextCallers(told)) => self.listed.heard_plaintext(plaintext(told)?),
             Some(Message::CertificateInUse(v1::CertificateInUse { serial })) => {
                 let (workload, now) = (&self.workload.name, SystemTime::now());
                 self.shared.ca.in_use(&self.peer.identity, workload, &serial, now);
@@ -198,6 +206,23 @@ fn unhealthy(health: &v1::Health) -> Result<BTreeSet<QualifiedName>, Status> {
         text.parse().map_err(|error| Status::invalid_argument(format!("a service's name: {error}")))
     };
     health.unhealthy.iter().map(name).collect()
+}
+
+/// Who was let in without an identity.
+fn plaintext(told: v1::PlaintextCallers) -> Result<Vec<PlaintextCaller>, Status> {
+    if told.callers.len() > MOST_CALLERS {
+        return Err(Status::invalid_argument(format!("more than {MOST_CALLERS} callers in plaintext")));
+    }
+    let caller = |told: v1::PlaintextCaller| {
+        let address = address_from_wire(&told.address)
+            .map_err(|error| Status::invalid_argument(format!("a caller's address: {error}")))?;
+        let port = u16::try_from(told.port).map_err(|_| Status::invalid_argument("a caller's port"))?;
+        let ago = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(told.last_seen));
+        // A clock may be ahead; nobody was heard in the future.
+        let last_seen = ago.unwrap_or(SystemTime::UNIX_EPOCH).min(SystemTime::now());
+        Ok(PlaintextCaller { address, port, last_seen })
+    };
+    told.callers.into_iter().map(caller).collect()
 }
 
 async fn until(deadline: Option<tokio::time::Instant>) {

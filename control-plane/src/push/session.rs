@@ -369,6 +369,7 @@ mod tests {
             policies: Vec::new(),
             limits: Vec::new(),
             concurrency: Default::default(),
+            mtls: None,
             checks: Vec::new(),
             tokens: Vec::new(),
         };

@@ -7,8 +7,8 @@ use super::{Decision, Explanation, Question};
 use crate::authorize::{self, Asked, Call, Denial, Peer};
 use crate::compile;
 use crate::host::Host;
-use crate::manifest::{Kind, ResourceKey};
-use crate::model::QualifiedName;
+use crate::manifest::{Kind, Resource, ResourceKey, Spec};
+use crate::model::{MtlsMode, QualifiedName};
 use crate::path::Path;
 use crate::world::World;
 
@@ -43,8 +43,9 @@ pub(super) fn arrive(world: &World, question: &Question<'_>, arrival: &Arrival, 
         if let Some(policy) = wanted {
             told.tokens(&policy.name);
         }
+        told.plaintext(world, &endpoint.workload, &arrival.service);
         let mut decided = Vec::new();
-        let verdict = authorize::authorize(Some(&mesh), &workload.policies, &call, |policy, decision| {
+        let verdict = authorize::authorize(Some(&mesh), &workload, &call, |policy, decision| {
             decided.push((policy.name.clone(), decision.as_str()));
         });
         for (policy, decision) in decided {
@@ -78,6 +79,28 @@ impl Explanation {
         if !told {
             self.applied(resource, decision.to_owned());
             self.step("access", decision.to_owned(), Some(resource));
+        }
+    }
+
+    /// Whether plaintext would be taken as well, and who says so.
+    fn plaintext(&mut self, world: &World, workload: &QualifiedName, service: &QualifiedName) {
+        let (mode, source) = match world.mtls(workload, Some(service)) {
+            Some((mode, policy)) => (mode, Some(policy)),
+            None => {
+                let said = |resource: &&Resource| matches!(&resource.spec, Spec::MeshConfig(spec) if spec.mtls.is_some());
+                (compile::mesh(world).mtls, world.resources().find(said))
+            }
+        };
+        let text = match mode {
+            MtlsMode::Strict => "mtls mode Strict: no one is let in without an identity",
+            MtlsMode::Permissive => "mtls mode Permissive: callers without a sidecar are let in as well",
+        };
+        if self.steps.iter().any(|step| step.text == text) {
+            return;
+        }
+        self.step("mtls", text.to_owned(), source);
+        if let Some(policy) = source.filter(|source| source.kind == Kind::TrafficPolicy) {
+            self.applied(policy, format!("mtls: {mode:?}"));
         }
     }
 

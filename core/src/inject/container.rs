@@ -51,13 +51,13 @@ pub(super) fn init(settings: &Settings, wishes: &Wishes<'_>) -> Value {
 }
 
 /// The sidecar itself.
-pub(super) fn sidecar(settings: &Settings, wishes: &Wishes<'_>) -> Value {
+pub(super) fn sidecar(settings: &Settings, wishes: &Wishes<'_>, probes: &str) -> Value {
     let mut container = json!({
         "name": SIDECAR,
         "image": image(settings, wishes),
         "imagePullPolicy": "IfNotPresent",
         "args": ["run"],
-        "env": environment(settings, wishes),
+        "env": environment(settings, wishes, probes),
         "ports": [{"name": "weft-inbound", "containerPort": 4143}, {"name": "weft-admin", "containerPort": 4191}],
         "startupProbe": probe("/ready", 1, 120),
         "readinessProbe": probe("/ready", 5, 3),
@@ -103,7 +103,7 @@ pub(super) fn volumes() -> Vec<Value> {
     ]
 }
 
-fn environment(settings: &Settings, wishes: &Wishes<'_>) -> Vec<Value> {
+fn environment(settings: &Settings, wishes: &Wishes<'_>, probes: &str) -> Vec<Value> {
     let plain = |name: &str, value: &str| json!({"name": name, "value": value});
     let of_pod =
         |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
@@ -115,6 +115,9 @@ fn environment(settings: &Settings, wishes: &Wishes<'_>) -> Vec<Value> {
         of_pod("WEFT_WORKLOAD", "metadata.name"),
         of_pod("WEFT_POD_IP", "status.podIPs"),
     ];
+    if !probes.is_empty() {
+        environment.push(plain("WEFT_PROBES", probes));
+    }
     if let Some(level) = wishes.get(Annotation::LogLevel) {
         environment.push(plain("WEFT_LOG_LEVEL", level));
     }

@@ -10,6 +10,7 @@ mod container;
 mod manifests;
 mod parts;
 mod pod;
+mod probes;
 mod template;
 mod text;
 

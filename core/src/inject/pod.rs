@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::annotations::{Annotation, BadAnnotation, Wishes};
 use super::changes::Change;
-use super::{Form, INJECTED, SIDECAR_UID, Settings, container, text};
+use super::{Form, INJECTED, SIDECAR_UID, Settings, container, probes, text};
 
 /// What becomes of a pod.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,7 +55,8 @@ pub fn into_pod(metadata: &Value, spec: &Value, settings: &Settings) -> Result<I
     if let Some(reason) = not_injected(metadata, spec, &wishes) {
         return Ok(Injection::Not(reason));
     }
-    let (init, sidecar) = (container::init(settings, &wishes), container::sidecar(settings, &wishes));
+    let init = container::init(settings, &wishes);
+    let sidecar = container::sidecar(settings, &wishes, &probes::of(spec));
     let mut changes = match settings.sidecar {
         Form::Native => vec![Change::Prepend { key: "initContainers", items: vec![init, sidecar] }],
         Form::Container => vec![
@@ -110,7 +111,7 @@ pub(super) fn is_injected(metadata: &Value) -> bool {
     metadata.get("annotations").is_some_and(|annotations| annotations.get(INJECTED).is_some())
 }
 
-fn containers(spec: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn containers(spec: &Value) -> impl Iterator<Item = &Value> {
     let list = |key: &str| spec.get(key).and_then(Value::as_array).into_iter().flatten();
     list("initContainers").chain(list("containers"))
 }

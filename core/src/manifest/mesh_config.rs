@@ -6,7 +6,9 @@ use super::resource::MeshConfigSpec;
 use crate::model::{AccessLog, AuthorizationDefault, MtlsMode, OutboundMode, Propagation, TraceExport};
 
 const FIELDS: [&str; 6] = ["trustDomain", "mtls", "outbound", "authorization", "tracing", "accessLog"];
-const MTLS: [(&str, MtlsMode); 2] = [("Strict", MtlsMode::Strict), ("Permissive", MtlsMode::Permissive)];
+/// As documents spell it.
+pub(super) const MTLS: [(&str, MtlsMode); 2] =
+    [("Strict", MtlsMode::Strict), ("Permissive", MtlsMode::Permissive)];
 const OUTBOUND: [(&str, OutboundMode); 2] =
     [("AllowAny", OutboundMode::AllowAny), ("RegistryOnly", OutboundMode::RegistryOnly)];
 const AUTHORIZATION: [(&str, AuthorizationDefault); 3] = [

@@ -6,18 +6,19 @@ use super::decode::{Field, Object};
 use super::document::Places;
 use super::health_check::{self, HealthCheckLayer};
 use super::layers::layers;
+use super::mesh_config::MTLS;
 use super::node::Value;
 use super::retries::{HedgingLayer, RetriesLayer, read_hedging, read_retries};
 use super::target::{self, TargetKind};
 use crate::model::{
     Balancing, BalancingPolicy, Bulkhead, CircuitBreaker, ConcurrencyMode, HashCookie, HashKey, Locality,
-    Name, PolicyTarget, Ratio, Timeouts, Traffic,
+    MtlsMode, Name, PolicyTarget, Ratio, Timeouts, Traffic,
 };
 
 const TARGETS: [TargetKind; 4] =
     [TargetKind::Service, TargetKind::Workload, TargetKind::Namespace, TargetKind::Mesh];
 
-const FIELDS: [&str; 9] = [
+const FIELDS: [&str; 10] = [
     "targetRef",
     "loadBalancing",
     "timeouts",
@@ -27,6 +28,7 @@ const FIELDS: [&str; 9] = [
     "bulkhead",
     "concurrency",
     "healthCheck",
+    "mtls",
 ];
 
 /// What a `TrafficPolicy` says.
@@ -57,6 +59,8 @@ pub struct TrafficLayer {
     pub retries: Option<Box<RetriesLayer>>,
     /// When a second endpoint is asked.
     pub hedging: Option<HedgingLayer>,
+    /// Whether an app takes plaintext.
+    pub mtls: Option<MtlsMode>,
 }
 
 layers! {
@@ -130,12 +134,13 @@ impl TrafficLayer {
             health_check: section(self.health_check, &below.health_check, HealthCheckLayer::over),
             retries: section(self.retries, &below.retries, |above, below| Box::new(above.over(below))),
             hedging: section(self.hedging, &below.hedging, HedgingLayer::over),
+            mtls: self.mtls.or(below.mtls),
         }
     }
 
     /// Whether it says something of the apps behind a service, and not of its callers alone.
     pub fn is_about_apps(&self) -> bool {
-        self.concurrency.is_some() || self.health_check.is_some()
+        self.concurrency.is_some() || self.health_check.is_some() || self.mtls.is_some()
     }
 
     /// What holds, with the defaults of what nobody has said.
@@ -149,6 +154,7 @@ impl TrafficLayer {
             health_check,
             retries,
             hedging,
+            mtls: _,
         } = self;
         Traffic {
             balancing: Balancing {
@@ -189,6 +195,7 @@ impl TrafficLayer {
             self.health_check.is_some(),
             self.retries.is_some(),
             self.hedging.is_some(),
+            self.mtls.is_some(),
         ]
     }
 }
@@ -228,7 +235,7 @@ impl BulkheadLayer {
 }
 
 /// The sections that are enforced.
-const SECTIONS: [&str; 8] = [
+const SECTIONS: [&str; 9] = [
     "loadBalancing",
     "timeouts",
     "circuitBreaker",
@@ -237,10 +244,11 @@ const SECTIONS: [&str; 8] = [
     "healthCheck",
     "retries",
     "hedging",
+    "mtls",
 ];
 
 /// Those that are about an app, and may be said of one workload.
-const OF_APPS: [&str; 2] = ["concurrency", "healthCheck"];
+const OF_APPS: [&str; 3] = ["concurrency", "healthCheck", "mtls"];
 
 /// The most that a number of requests may be.
 const MAX_REQUESTS: u32 = 1_000_000;
@@ -270,12 +278,16 @@ pub(super) fn read(
         health_check: spec.field("healthCheck").and_then(|field| health_check::read(&field)),
         retries: spec.field("retries").and_then(|field| read_retries(&field)).map(Box::new),
         hedging: spec.field("hedging").and_then(|field| read_hedging(&field)),
+        mtls: spec.field("mtls").and_then(|field| mtls(&field)),
     };
     compare(&spec, &layer);
     if let Some(PolicyTarget::Workload(_)) = &target {
         for field in SECTIONS.iter().filter(|key| !OF_APPS.contains(key)).filter_map(|key| spec.field(key)) {
             field.mistake("is about calls of a service, not about one workload", "say it of the Service");
         }
+    }
+    if let (Some(PolicyTarget::Mesh), Some(field)) = (&target, spec.field("mtls")) {
+        field.mistake("what holds for the whole mesh is the MeshConfig's", "write it as spec.mtls there");
     }
     for section in SECTIONS {
         places.extend(spec.field(section).map(|field| (format!("spec.{section}"), field.place())));
@@ -435,6 +447,10 @@ fn bulkhead(field: &Field<'_>) -> Option<BulkheadLayer> {
 fn concurrency(field: &Field<'_>) -> Option<ConcurrencyMode> {
     let modes = [("Off", ConcurrencyMode::Off), ("Adaptive", ConcurrencyMode::Adaptive)];
     field.object(&["mode"])?.required("mode", "write mode: Adaptive")?.choice(&modes)
+}
+
+fn mtls(field: &Field<'_>) -> Option<MtlsMode> {
+    field.object(&["mode"])?.required("mode", "write mode: Strict or mode: Permissive")?.choice(&MTLS)
 }
 
 fn locality(field: &Field<'_>) -> Option<Locality> {

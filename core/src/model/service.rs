@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use super::{
-    AccessPolicy, AppCheck, ConcurrencyMode, External, Name, QualifiedName, RateLimit, Route, SpiffeId,
-    TokenPolicy, Traffic,
+    AccessPolicy, AppCheck, ConcurrencyMode, External, MtlsMode, Name, QualifiedName, RateLimit, Route,
+    SpiffeId, TokenPolicy, Traffic,
 };
 
 /// What is spoken on a port.
@@ -143,6 +143,8 @@ pub struct Workload {
     pub checks: Vec<AppCheck>,
     /// Whose tokens requests carry. Of those about a port the first holds: it is the most precise.
     pub tokens: Vec<TokenPolicy>,
+    /// Whether the app's other ports take plaintext; none: as the mesh has it.
+    pub mtls: Option<MtlsMode>,
 }
 
 /// A port of the app that serves something.
@@ -156,9 +158,24 @@ pub struct InboundPort {
     pub service: QualifiedName,
     /// Whether it is found out how many requests it is given at once.
     pub concurrency: ConcurrencyMode,
+    /// Whether it takes plaintext; none: as the mesh has it.
+    pub mtls: Option<MtlsMode>,
 }
 
 impl Workload {
+    /// Whether a port of the app takes plaintext, in a mesh of this mode. One that serves several services is as strict as the
+    /// strictest of them.
+    pub fn mtls(&self, port: u16, mesh: MtlsMode) -> MtlsMode {
+        let mut declared = self.ports.iter().filter(|declared| declared.port == port).peekable();
+        if declared.peek().is_none() {
+            return self.mtls.unwrap_or(mesh);
+        }
+        match declared.any(|declared| declared.mtls.unwrap_or(mesh) == MtlsMode::Strict) {
+            true => MtlsMode::Strict,
+            false => MtlsMode::Permissive,
+        }
+    }
+
     /// Whether it is found out how many requests a port of the app is given at once. One that serves several services is
     /// protected where one of them says so.
     pub fn concurrency(&self, port: u16) -> ConcurrencyMode {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::World;
 use crate::manifest::{Problem, Resource, ResourceKey, Spec, TrafficLayer, TrafficPolicySpec};
-use crate::model::{ConcurrencyMode, HealthCheck, PolicyTarget, QualifiedName, ResourceName, Traffic};
+use crate::model::{
+    ConcurrencyMode, HealthCheck, MtlsMode, PolicyTarget, QualifiedName, ResourceName, Traffic,
+};
 
 /// The policies in force, by what they are for.
 #[derive(Debug, Clone, Default)]
@@ -80,6 +82,16 @@ impl World {
     pub fn concurrency(&self, workload: &QualifiedName, service: Option<&QualifiedName>) -> ConcurrencyMode {
         let policies = self.policies.of_workload(workload, service).filter_map(traffic_policy);
         policies.filter_map(|policy| policy.layer.concurrency).next().unwrap_or_default()
+    }
+
+    /// Whether a workload takes plaintext, as one behind a service, where a policy says so, and which one does.
+    pub fn mtls(
+        &self,
+        workload: &QualifiedName,
+        service: Option<&QualifiedName>,
+    ) -> Option<(MtlsMode, &Resource)> {
+        let mut policies = self.policies.of_workload(workload, service);
+        policies.find_map(|policy| Some((traffic_policy(policy)?.layer.mtls?, policy)))
     }
 
     /// How a workload is asked whether it works, as one behind a service.

@@ -6,12 +6,13 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use proptest::prelude::*;
-use weft_core::authorize::{Asked, Call, Decision, Denial, Peer, authorize};
+use weft_core::authorize::{Asked, Call, Decision, Denial, OutsideProbe, OutsideProbes, Peer, authorize};
 use weft_core::host::Host;
 use weft_core::jwt::{Claims, prove};
 use weft_core::manifest::{AuthorizationPolicySpec, Spec};
 use weft_core::model::{
-    AccessPolicy, AuthorizationDefault, Forwarding, KeyMaterial, Mesh, MtlsMode, TokenKey, TokenProvider,
+    AccessPolicy, AuthorizationDefault, ConcurrencyMode, Forwarding, KeyMaterial, Mesh, MtlsMode, TokenKey,
+    TokenProvider, Workload,
 };
 use weft_core::path::Path;
 
@@ -45,6 +46,129 @@ impl Asked for Request<'_> {
 
     fn claims(&self) -> Option<&Claims> {
         self.claims.as_ref()
+    }
+}
+
+/// A request as the sidecar sees it: its target's path and query apart.
+struct Raw<'a>(Request<'a>, Option<&'a str>);
+
+impl Asked for Raw<'_> {
+    fn method(&self) -> &str {
+        self.0.method
+    }
+
+    fn path(&self) -> Option<&Path<'_>> {
+        Some(&self.0.path)
+    }
+
+    fn host(&self) -> Option<&Host<'_>> {
+        Some(&self.0.host)
+    }
+
+    fn each_value(&self, name: &str, see: &mut dyn FnMut(&[u8])) {
+        self.0.each_value(name, see);
+    }
+
+    fn query(&self) -> Option<&str> {
+        self.1
+    }
+}
+
+/// Whether a request without an identity is let in as one of these probes.
+fn is_probe(probes: &[&str], port: u16, request: Request<'_>, query: Option<&str>, peer: &Peer) -> bool {
+    let probes: OutsideProbes = probes.iter().map(|text| text.parse::<OutsideProbe>().unwrap()).collect();
+    let request = Raw(request, query);
+    let call = Call { peer, address: [10, 0, 0, 9].into(), port, request: Some(&request) };
+    probes.permit(&call).is_some_and(|(permit, _)| permit.port() == port)
+}
+
+#[test]
+fn a_probe_is_let_in_as_it_was_declared_and_in_no_other_way() {
+    let probes = ["http:8080:/a/../healthz", "http:8081:/ready?full=1", "grpc:9001:shop", "tcp:9000"];
+    let check = |port, request, query, expected| {
+        assert_eq!(is_probe(&probes, port, request, query, &Peer::Anonymous), expected);
+    };
+    let with = |path, method, headers: &[(&'static str, &'static [u8])]| Request {
+        method,
+        headers: headers.to_vec(),
+        ..get(path)
+    };
+    check(8080, get("/healthz"), None, true);
+    check(8080, with("/healthz", "HEAD", &[("content-length", b"0")]), None, true);
+    check(8080, get("/a/../healthz"), None, true);
+    check(8081, get("/ready"), Some("full=1"), true);
+    let grpc: &[(&str, &[u8])] = &[("content-type", b"application/grpc+proto")];
+    check(9001, with("/grpc.health.v1.Health/Check", "POST", grpc), None, true);
+    for (port, request, query) in [
+        (8080, with("/healthz", "POST", &[]), None),
+        (8080, with("/healthz", "get", &[]), None),
+        (8080, with("/healthz", "GET", &[("upgrade", b"websocket")]), None),
+        (8080, with("/healthz", "GET", &[("transfer-encoding", b"chunked")]), None),
+        (8080, with("/healthz", "GET", &[("content-length", b"0"), ("content-length", b"5")]), None),
+        (8080, get("/healthz"), Some("a=b")),
+        (8080, get("/healthz"), Some("")),
+        (8080, get("/healthz/"), None),
+        (8080, get("//healthz"), None),
+        (8080, get("/healthz/x"), None),
+        (8080, get("/"), None),
+        (8081, get("/healthz"), None),
+        (8081, get("/ready"), None),
+        (8082, get("/healthz"), None),
+        (9000, get("/healthz"), None),
+        (9001, with("/grpc.health.v1.Health/Watch", "POST", grpc), None),
+        (9001, with("/grpc.health.v1.Health/Check", "POST", &[]), None),
+        (9001, with("/grpc.health.v1.Health/Check", "GET", grpc), None),
+    ] {
+        check(port, request, query, false);
+    }
+    // Who has an identity is judged by it.
+    assert!(!is_probe(&probes, 8080, get("/healthz"), None, &web()));
+}
+
+#[test]
+fn what_is_no_probe_is_refused() {
+    for text in [
+        "",
+        "http",
+        "http:8080",
+        "http:0:/a",
+        "http:8080:a",
+        "http:8080:/a/../..",
+        "tcp:80:x",
+        "udp:80",
+        "tcp:x",
+        "grpc:",
+    ] {
+        assert!(text.parse::<OutsideProbe>().is_err(), "{text}");
+    }
+    for text in ["http:8080:/healthz?a=b", "tcp:9000", "grpc:9001"] {
+        assert_eq!(text.parse::<OutsideProbe>().unwrap().to_string(), text);
+    }
+}
+
+proptest! {
+    /// Whatever is asked, it is let in only where the app is asked exactly what was declared.
+    #[test]
+    fn no_spelling_of_another_path_passes_for_a_probe(
+        pieces in prop::collection::vec(
+            prop::sample::select(vec![
+                "/", "//", "/./", "/../", "healthz", "HEALTHZ", "health", "z", "%7A", "%7a", "%2F", "%2e%2e", ";a=b", "\\",
+                "%00", "%0a", "admin", "?", "#", ".", "..", "%2568", " ", "*",
+            ]),
+            1..8,
+        ),
+    ) {
+        let path = format!("/{}", pieces.concat());
+        if let Ok(parsed) = Path::parse(path.as_bytes()) {
+            let query = path.split_once('?').map(|(_, query)| query);
+            let before = path.split_once('?').map_or(path.as_str(), |(before, _)| before);
+            let forwarded = String::from_utf8_lossy(parsed.forwarded()).into_owned();
+            if let Ok(before) = Path::parse(before.as_bytes()) {
+                let request = Request { path: before, ..get("/") };
+                let passes = is_probe(&["http:8080:/healthz"], 8080, request, query, &Peer::Anonymous);
+                prop_assert_eq!(passes, forwarded == "/healthz", "{} is forwarded as {}", path, forwarded);
+            }
+        }
     }
 }
 
@@ -98,6 +222,21 @@ fn mesh() -> Mesh {
     Mesh { mtls: MtlsMode::Permissive, authorization: AuthorizationDefault::Any, ..mesh }
 }
 
+/// One of which these say something.
+fn workload(policies: &[AccessPolicy]) -> Workload {
+    Workload {
+        name: "default/orders-1".parse().unwrap(),
+        service_account: "orders".parse().unwrap(),
+        ports: Vec::new(),
+        policies: policies.to_vec(),
+        limits: Vec::new(),
+        concurrency: ConcurrencyMode::Off,
+        checks: Vec::new(),
+        tokens: Vec::new(),
+        mtls: None,
+    }
+}
+
 fn web() -> Peer {
     Peer::Known("spiffe://mesh.local/ns/default/sa/web".parse().unwrap())
 }
@@ -105,7 +244,7 @@ fn web() -> Peer {
 fn decide(policies: &[AccessPolicy], peer: &Peer, request: Option<&Request<'_>>) -> Result<(), Denial> {
     let request = request.map(|request| request as &dyn Asked);
     let call = Call { peer, address: [10, 1, 2, 3].into(), port: 8080, request };
-    authorize(Some(&mesh()), policies, &call, |_, _| {}).map(drop)
+    authorize(Some(&mesh()), &workload(policies), &call, |_, _| {}).map(drop)
 }
 
 /// Whether a rule is surely, perhaps or not about the request of `web`: an Allow and a Deny tell the three apart.
@@ -284,7 +423,7 @@ fn deny_wins_allow_excludes_and_audit_only_tells() {
     let mut told = HashMap::new();
     let policies = [allow_web(), audit_deny(), audit_allow(), allow_orders()];
     let call = Call { peer: &web(), address: [10, 0, 0, 1].into(), port: 1, request: None };
-    let verdict = authorize(Some(&mesh()), &policies, &call, |_, decision| {
+    let verdict = authorize(Some(&mesh()), &workload(&policies), &call, |_, decision| {
         *told.entry(decision).or_insert(0) += 1;
     });
     assert!(verdict.is_ok());
@@ -349,7 +488,7 @@ proptest! {
     /// Of many rules those are found that would have been found one by one.
     #[test]
     fn many_rules_decide_as_each_by_itself(
-        rules in prop::collection::vec((0_usize..6, 0_usize..6, 0_usize..16, any::<bool>()), 8..24),
+        rules in prop::collection::vec((0_usize..6, 0_usize..6, 0_usize..20, any::<bool>()), 8..24),
         caller in 0_usize..4,
         path in 0_usize..PATHS.len(),
     ) {
@@ -386,8 +525,25 @@ proptest! {
     }
 }
 
-const PATTERNS: [&str; 12] =
-    ["/a", "/a/*", "/a*", "/a/b", "/a/b/*", "*b", "*", "/", "/a/{*}", "/a/{**}", "/{*}/b", "/a/b/c/a/b/c"];
+const PATTERNS: [&str; 17] = [
+    "/a",
+    "/a/*",
+    "/a*",
+    "/a/b",
+    "/a/b/*",
+    "*b",
+    "*",
+    "/",
+    "/a/{*}",
+    "/a/{**}",
+    "/{*}/b",
+    "/a/b/c/a/b/c",
+    "*/b",
+    "*/b/c",
+    "*/c/a/b/c",
+    "/{*}/{*}/c",
+    "/{*}/b/{**}",
+];
 
 const PATHS: [&str; 12] = [
     "/",

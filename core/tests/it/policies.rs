@@ -5,8 +5,8 @@ use std::time::Duration;
 use weft_core::compile::compile_one;
 use weft_core::model::{
     Abort, Balancing, BalancingPolicy, Bulkhead, CircuitBreaker, ConcurrencyMode, Fault, HashCookie, HashKey,
-    HedgeAfter, Hedging, Ratio, Resource, ResourceName, Retries, RetryBudget, RetryMethods, RetryOn,
-    StatusCode, Timeouts, Traffic, Workload,
+    HedgeAfter, Hedging, MtlsMode, Ratio, Resource, ResourceName, Retries, RetryBudget, RetryMethods,
+    RetryOn, StatusCode, Timeouts, Traffic, Workload,
 };
 use weft_core::world::{Change, World};
 
@@ -322,6 +322,39 @@ fn a_policy_about_apps_touches_the_workloads_it_is_for() {
             assert_eq!(world.apply(documents("files", &text)).affected, expected, "{target}");
         }
     }
+}
+
+#[test]
+fn whether_an_app_takes_plaintext_the_most_specific_says_and_the_mesh_where_none_does() {
+    use MtlsMode::{Permissive, Strict};
+    let text = [
+        policy("a", "{kind: Service, name: orders}", "mtls: {mode: Permissive}"),
+        policy("b", "{kind: Namespace}", "mtls: {mode: Strict}"),
+    ];
+    let own = policy("c", "{kind: Workload, name: web}", "mtls: {mode: Permissive}");
+    let modes = |text: &str, mesh: MtlsMode| {
+        let world = with_services(text);
+        ["default/orders", "default/web", "shop/web"].map(|of| workload(&world, of).mtls(80, mesh))
+    };
+    assert_eq!(modes("", Permissive), [Permissive; 3]);
+    assert_eq!(modes(&text[1], Permissive), [Strict, Strict, Permissive]);
+    assert_eq!(modes(&text.concat(), Strict), [Permissive, Strict, Strict]);
+    assert_eq!(modes(&[text.concat(), own].concat(), Strict), [Permissive, Permissive, Strict]);
+    // What is said of a service is not said of its workloads' other ports.
+    let world = with_services(&text.concat());
+    assert_eq!(workload(&world, "default/orders").mtls(81, Permissive), Strict);
+}
+
+#[test]
+fn what_is_said_of_mtls_is_a_mode_and_of_the_whole_mesh_the_mesh_config_says_it() {
+    refused("mtls: {}", &["6:9: \"spec.mtls.mode\" is missing; write mode: Strict or mode: Permissive"]);
+    refused(
+        "mtls: {mode: strict}",
+        &["6:16: spec.mtls.mode: \"strict\" is not one of Strict, Permissive; did you mean \"Strict\"?"],
+    );
+    let problems = read_text(&policy("a", "{kind: Mesh}", "mtls: {mode: Strict}")).problems;
+    let expected = "f.yaml:6:9: spec.mtls: what holds for the whole mesh is the MeshConfig's; write it as spec.mtls there";
+    assert_eq!(problems.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
 }
 
 fn faults(spec: &str) -> String {

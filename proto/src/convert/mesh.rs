@@ -9,10 +9,7 @@ impl TryFrom<v1::Mesh> for model::Mesh {
     type Error = ConvertError;
 
     fn try_from(wire: v1::Mesh) -> Result<Self, ConvertError> {
-        let mtls = match known("mtls", wire.mtls)? {
-            v1::MtlsMode::Strict => model::MtlsMode::Strict,
-            v1::MtlsMode::Permissive => model::MtlsMode::Permissive,
-        };
+        let mtls = mtls_from_wire(wire.mtls)?;
         let outbound = match known("outbound", wire.outbound)? {
             v1::OutboundMode::AllowAny => model::OutboundMode::AllowAny,
             v1::OutboundMode::RegistryOnly => model::OutboundMode::RegistryOnly,
@@ -63,10 +60,7 @@ impl TryFrom<v1::Tracing> for model::Tracing {
 
 impl From<&model::Mesh> for v1::Mesh {
     fn from(mesh: &model::Mesh) -> Self {
-        let mtls = match mesh.mtls {
-            model::MtlsMode::Strict => v1::MtlsMode::Strict,
-            model::MtlsMode::Permissive => v1::MtlsMode::Permissive,
-        };
+        let mtls = mtls_to_wire(mesh.mtls);
         let outbound = match mesh.outbound {
             model::OutboundMode::AllowAny => v1::OutboundMode::AllowAny,
             model::OutboundMode::RegistryOnly => v1::OutboundMode::RegistryOnly,
@@ -115,6 +109,20 @@ impl From<&model::Tracing> for v1::Tracing {
             propagation: tracing.propagation.iter().map(|p| name(p).to_owned()).collect(),
             export: tracing.export.iter().map(export).collect(),
         }
+    }
+}
+
+pub(super) fn mtls_from_wire(wire: i32) -> Result<model::MtlsMode, ConvertError> {
+    Ok(match known("mtls", wire)? {
+        v1::MtlsMode::Strict => model::MtlsMode::Strict,
+        v1::MtlsMode::Permissive => model::MtlsMode::Permissive,
+    })
+}
+
+pub(super) fn mtls_to_wire(mode: model::MtlsMode) -> v1::MtlsMode {
+    match mode {
+        model::MtlsMode::Strict => v1::MtlsMode::Strict,
+        model::MtlsMode::Permissive => v1::MtlsMode::Permissive,
     }
 }
 

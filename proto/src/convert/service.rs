@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use weft_core::model;
 use weft_core::model::ConcurrencyMode;
 
+use super::mesh::{mtls_from_wire, mtls_to_wire};
 use super::{
     ConvertError, address_from_wire, address_to_wire, optional_qualified, port_from_wire, protocol_from_wire,
     protocol_to_wire, qualified,
@@ -97,6 +98,7 @@ impl TryFrom<v1::Workload> for model::Workload {
                 protocol: protocol_from_wire(port.protocol)?,
                 service: qualified("service", &port.service)?,
                 concurrency: concurrency_from_wire(port.concurrency)?,
+                mtls: port.mtls.map(mtls_from_wire).transpose()?,
             })
         };
         Ok(Self {
@@ -111,6 +113,7 @@ impl TryFrom<v1::Workload> for model::Workload {
             concurrency: concurrency_from_wire(wire.concurrency)?,
             checks: wire.checks.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             tokens: wire.tokens.iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            mtls: wire.mtls.map(mtls_from_wire).transpose()?,
         })
     }
 }
@@ -179,6 +182,7 @@ impl From<&model::Workload> for v1::Workload {
             protocol: protocol_to_wire(port.protocol).into(),
             service: port.service.to_string(),
             concurrency: concurrency_to_wire(port.concurrency).into(),
+            mtls: port.mtls.map(|mode| mtls_to_wire(mode).into()),
         };
         Self {
             namespace: workload.name.namespace.to_string(),
@@ -190,6 +194,7 @@ impl From<&model::Workload> for v1::Workload {
             concurrency: concurrency_to_wire(workload.concurrency).into(),
             checks: workload.checks.iter().map(Into::into).collect(),
             tokens: workload.tokens.iter().map(Into::into).collect(),
+            mtls: workload.mtls.map(|mode| mtls_to_wire(mode).into()),
         }
     }
 }

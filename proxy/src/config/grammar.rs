@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use weft_core::authorize::{NoProbe, OutsideProbe};
 use weft_core::model::{Name, Protocol};
 
 /// Where a control plane is.
@@ -129,6 +130,26 @@ pub(super) fn pod_ip(text: &str) -> Result<IpAddr, String> {
 pub(super) fn listener(text: &str) -> Result<SocketAddr, String> {
     text.parse()
         .map_err(|_| format!("{text:?} is not of the form ADDRESS:PORT, e.g. 127.0.0.1:4140 or [::]:4140"))
+}
+
+/// The probes of a list. A comma is also what a path may have: a new one begins where its kind is said.
+pub(super) fn probes(text: &str) -> Vec<String> {
+    const KINDS: [&str; 3] = ["http:", "grpc:", "tcp:"];
+    let mut probes: Vec<String> = Vec::new();
+    for piece in text.split(',').filter(|piece| !piece.trim().is_empty()) {
+        match probes.last_mut() {
+            Some(last) if !KINDS.iter().any(|kind| piece.trim_start().starts_with(kind)) => {
+                last.push(',');
+                last.push_str(piece);
+            }
+            _ => probes.push(piece.trim_start().to_owned()),
+        }
+    }
+    probes
+}
+
+pub(super) fn probe(text: &str) -> Result<OutsideProbe, String> {
+    text.trim().parse().map_err(|error: NoProbe| error.to_string())
 }
 
 pub(super) fn workers(text: &str) -> Result<NonZeroUsize, String> {
@@ -265,6 +286,17 @@ mod tests {
         for bad in ["", "9001=orders:80", "127.0.0.1:9001=orders", "127.0.0.1:9001", "127.0.0.1:9001=:80"] {
             check(upstream, bad, None);
         }
+    }
+
+    #[test]
+    fn a_probe_s_path_may_have_commas() {
+        let read = |text: &str| {
+            probes(text).iter().map(|text| probe(text).map(|probe| probe.to_string())).collect::<Vec<_>>()
+        };
+        let texts = ["http:80:/a,b?c=1,2", "tcp:9000", "grpc:9001", "http:80:/"];
+        assert_eq!(read(&texts.join(", ")), texts.map(|text| Ok(text.to_owned())));
+        assert_eq!(read(""), []);
+        assert!(read("http:80,tcp:9000")[0].as_ref().is_err_and(|error| error.contains("http:PORT:/PATH")));
     }
 
     #[test]

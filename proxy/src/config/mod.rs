@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
+use weft_core::authorize::OutsideProbes;
 use weft_core::model::Name;
 use weft_pods::intercept::Source;
 
@@ -129,6 +130,9 @@ pub struct RunArgs {
     /// Services this workload offers: NAME[:PORT[->APP-PORT][:http|http2|grpc|tcp|tls]],...; without a port: every port
     #[arg(long, env = "WEFT_SERVICES", value_name = "SERVICES")]
     pub services: Option<String>,
+    /// What is asked of the app from outside the mesh, in plaintext, and let in: http:PORT:/PATH,tcp:PORT,grpc:PORT,...
+    #[arg(long, env = "WEFT_PROBES", value_name = "PROBES")]
+    pub probes: Option<String>,
     /// Labels: KEY=VALUE,...
     #[arg(long, env = "WEFT_LABELS", value_name = "LABELS")]
     pub labels: Option<String>,
@@ -196,6 +200,8 @@ pub struct Settings {
     pub workload: Name,
     /// What it offers.
     pub offers: Vec<Offer>,
+    /// What is asked of the app from outside the mesh.
+    pub probes: OutsideProbes,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Its locality; may be empty.
@@ -262,6 +268,9 @@ impl RunArgs {
             Some(offered) => format!("{}:{}", offer.service, offered.port),
             None => offer.service.to_string(),
         });
+        let probes = grammar::probes(self.probes.as_deref().unwrap_or_default());
+        let probes =
+            probes.iter().filter_map(|probe| mistakes.one("--probes", probe, grammar::probe)).collect();
         let labels = mistakes.list("--labels", self.labels.as_deref(), grammar::label);
         mistakes.repeated("--labels", &labels, |(key, _)| key.clone());
         let pod_ips = mistakes.list("--pod-ip", self.pod_ip.as_deref(), grammar::pod_ip);
@@ -282,6 +291,7 @@ impl RunArgs {
                 token_file,
                 workload,
                 offers,
+                probes,
                 labels: labels.into_iter().collect(),
                 zone: self.zone.unwrap_or_default(),
                 pod_ips,

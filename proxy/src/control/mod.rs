@@ -4,6 +4,7 @@ mod backoff;
 mod cache;
 mod connect;
 mod identity;
+mod plaintext;
 mod sync;
 mod table;
 #[cfg(test)]
@@ -78,6 +79,7 @@ impl Control {
             store: self.store,
             cache,
             table: Table::default(),
+            plaintext: Default::default(),
             publisher: self.publisher,
             asked: self.asked,
             ready: self.ready,

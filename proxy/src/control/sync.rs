@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
@@ -21,6 +21,7 @@ use weft_proto::v1::{self, sidecar_message::Message};
 use super::backoff::Backoff;
 use super::cache::Cache;
 use super::connect::{ConnectError, connect, control_plane_identity};
+use super::plaintext::PlaintextCallers;
 use super::table::{Table, with_causes};
 use crate::config::Settings;
 use crate::credentials::CredentialStore;
@@ -45,6 +46,7 @@ pub(super) struct SyncLoop {
     pub(super) store: CredentialStore,
     pub(super) cache: Option<Cache>,
     pub(super) table: Table,
+    pub(super) plaintext: PlaintextCallers,
     pub(super) publisher: Publisher,
     pub(super) asked: mpsc::Receiver<Wanted>,
     pub(super) ready: watch::Receiver<bool>,
@@ -175,6 +177,7 @@ impl SyncLoop {
         let mut save_at: Option<Instant> = None;
         let mut certificates = self.store.changes();
         certificates.mark_changed();
+        self.plaintext.begin();
         loop {
             let answer = tokio::select! {
                 message = inbox.message() => {
@@ -182,7 +185,8 @@ impl SyncLoop {
                     save_at = save_at.or_else(|| Some(Instant::now() + DEBOUNCE));
                     self.take(message)
                 }
-                Some(wanted) = self.asked.recv() => self.table.want(&wanted),
+                Some(wanted) = self.asked.recv() => self.heed(&wanted),
+                () = sleep_until(self.plaintext.due()) => Some(self.plaintext.tell(SystemTime::now())),
                 // The sender lives in the store that we hold.
                 Ok(()) = certificates.changed() => self.certificate_in_use(),
                 Ok(()) = self.ready.changed() => Some(Message::Readiness(self.readiness())),
@@ -254,11 +258,19 @@ impl SyncLoop {
         let until = Instant::now() + wait;
         loop {
             tokio::select! {
-                Some(wanted) = self.asked.recv() => drop(self.table.want(&wanted)),
+                Some(wanted) = self.asked.recv() => drop(self.heed(&wanted)),
                 Ok(()) = self.health.changed() => self.heed_health(),
                 () = tokio::time::sleep_until(until) => return,
             }
         }
+    }
+
+    /// What a worker wants asked, or told.
+    fn heed(&mut self, wanted: &Wanted) -> Option<Message> {
+        if let Wanted::Plaintext(call) = wanted {
+            self.plaintext.hear(call, SystemTime::now());
+        }
+        self.table.want(wanted)
     }
 
     fn certificate_in_use(&self) -> Option<Message> {

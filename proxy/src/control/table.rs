@@ -53,6 +53,8 @@ impl Table {
             Wanted::Keys(issuer) => {
                 return Some(Message::UnknownKey(v1::UnknownKey { issuer: issuer.to_string() }));
             }
+            // Nothing is asked.
+            Wanted::Plaintext(_) => return None,
         };
         if self.held.contains_key(&name) {
             return None;

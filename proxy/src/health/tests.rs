@@ -139,6 +139,7 @@ impl Harness {
             limits: Vec::new(),
             tokens: Vec::new(),
             concurrency: Default::default(),
+            mtls: None,
             checks: settings.into_iter().map(check).collect(),
         };
         let workload = Some(Arc::new(workload));

@@ -51,6 +51,13 @@ pub fn trace(fields: &mut impl Fields, rng: &mut fastrand::Rng, tracing: Option<
     span
 }
 
+/// Has a request belong to no trace.
+pub fn forget(fields: &mut impl Fields) {
+    let names = fields.names().filter(|name| is_of_trace(name));
+    let names: Vec<HeaderName> = names.filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
+    names.iter().for_each(|name| fields.remove(name));
+}
+
 /// Whether a field tells of a trace, so that it is the mesh's to change and nobody's to have removed.
 pub fn is_of_trace(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"traceparent")

@@ -114,6 +114,8 @@ impl Security {
 pub enum Party {
     /// A service, or a workload or service account standing for one.
     Named(QualifiedName),
+    /// Who asks after the app from outside the mesh, as the sidecar was told.
+    Probe,
     /// Someone whom the mesh does not know.
     Unknown,
 }

@@ -135,6 +135,11 @@ const CUT: Family<Counter, 1> = Family::counter(
     "Open connections that were ended: their peer was revoked, or a changed policy lets them in no longer.",
     ["reason"],
 );
+const PROBES: Family<Counter, 1> = Family::counter(
+    "weft_probes_total",
+    "Probes from outside the mesh that were let in without an identity.",
+    ["kind"],
+);
 const TLS: Family<Counter, 1> = Family::counter(
     "weft_tls_connections_total",
     "Connections of the app's own TLS, by the host that it asked for.",
@@ -183,6 +188,7 @@ pub(super) fn declare(registry: &Registry) {
     registry.declare(&REFUSED);
     registry.declare(&HANDSHAKES);
     registry.declare(&CUT);
+    registry.declare(&PROBES);
     registry.declare(&TLS);
     registry.declare(&BYTES);
     registry.declare(&DECISIONS);
@@ -202,6 +208,10 @@ pub(super) fn mirrored(shard: &Shard, destination: &str, outcome: Mirrored) {
 
 pub(super) fn cut(shard: &Shard, cut: Cut, count: u64) {
     shard.series(&CUT, &[cut.as_str()]).add(count);
+}
+
+pub(super) fn probed(shard: &Shard, kind: &'static str) {
+    shard.series(&PROBES, &[kind]).increment();
 }
 
 pub(super) fn handshake_failed(shard: &Shard, direction: Direction, reason: &'static str) {

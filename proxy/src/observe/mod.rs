@@ -201,6 +201,11 @@ impl Observer {
         metrics::cut(&self.0.shard, cut, count);
     }
 
+    /// A probe from outside the mesh was let in.
+    pub fn probed(&self, kind: &'static str) {
+        metrics::probed(&self.0.shard, kind);
+    }
+
     /// A policy allowed or denied something.
     pub fn policy_decided(&self, policy: &QualifiedName, decision: Decision) {
         let mut decisions = self.0.decisions.borrow_mut();
@@ -266,6 +271,7 @@ impl Party {
     fn label(&self) -> Arc<str> {
         match self {
             Self::Named(name) => name.to_string().into(),
+            Self::Probe => "probe".into(),
             Self::Unknown => "unknown".into(),
         }
     }

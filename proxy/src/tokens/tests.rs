@@ -156,6 +156,7 @@ fn workload(keys: &Json) -> Arc<Workload> {
         limits: Vec::new(),
         tokens: vec![policy],
         concurrency: ConcurrencyMode::Off,
+        mtls: None,
         checks: Vec::new(),
     })
 }

@@ -79,12 +79,14 @@ pub(crate) fn workload() -> Workload {
             protocol: Protocol::Detect,
             service: orders(),
             concurrency: ConcurrencyMode::Off,
+            mtls: None,
         }],
         policies: Vec::new(),
         limits: Vec::new(),
         concurrency: ConcurrencyMode::Off,
         checks: Vec::new(),
         tokens: Vec::new(),
+        mtls: None,
     }
 }
 
@@ -128,6 +130,7 @@ fn sidecar(authority: &Authority, account: &str, conduct: Conduct) -> Sidecar {
         credentials: store.clone(),
         observe,
         site: Default::default(),
+        probes: Default::default(),
     };
     let (drain, watch) = drain::channel();
     let workers = worker::start(&settings, &shared, &watch).unwrap();

@@ -11,7 +11,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, LocalSet};
 use tokio::time::timeout;
 use weft_certs::{Authority, sni};
-use weft_core::model::{AuthorizationDefault, Mesh, MtlsMode, OutboundMode, Service, ServicePort};
+use weft_core::authorize::{OutsideProbe, OutsideProbes};
+use weft_core::model::{
+    AuthorizationDefault, InboundPort, Mesh, MtlsMode, OutboundMode, Service, ServicePort, Workload,
+};
 use weft_proxy::credentials::CredentialStore;
 use weft_proxy::listen::{Accepted, OriginalDst};
 use weft_proxy::observe::Observe;
@@ -45,13 +48,28 @@ struct Alone {
 
 impl Alone {
     async fn new(mtls: MtlsMode, authorization: AuthorizationDefault, outbound: OutboundMode) -> Self {
+        Self::with_probes(mtls, authorization, outbound, OutsideProbes::default()).await
+    }
+
+    async fn with_probes(
+        mtls: MtlsMode,
+        authorization: AuthorizationDefault,
+        outbound: OutboundMode,
+        probes: OutsideProbes,
+    ) -> Self {
         let (discovery, publisher, _asked) = state::channel(Vec::new());
         let authority = Authority::create(&domain(), SystemTime::now()).unwrap();
         let store = CredentialStore::default();
         store.replace(credentials(&authority, "orders"));
         let registry = Registry::default();
         let (observe, _records) = Observe::new(&registry);
-        let shared = Shared { discovery, credentials: store, observe, site: Default::default() };
+        let shared = Shared {
+            discovery,
+            credentials: store,
+            observe,
+            site: Default::default(),
+            probes: Arc::new(probes),
+        };
         let (drain, watch) = drain::channel();
         let leaving = Leaving { announced: watch.clone(), closing: watch };
         let ports = vec![ServicePort { port: PORT, name: String::new(), protocol: Default::default() }];
@@ -142,6 +160,110 @@ async fn permissive_takes_plaintext_and_vouches_for_no_one() {
         assert!(head.contains("x-forwarded-for: 127.0.0.1\r\n") && !head.contains("weft-"), "{head}");
     })
     .await;
+}
+
+/// What the sidecar of `Alone` is told when it takes no plaintext on `port` any more, though the mesh does.
+fn turn_strict(alone: &Alone, port: u16) {
+    let snapshot = alone.publisher.snapshot();
+    let own = InboundPort { port, mtls: Some(MtlsMode::Strict), ..workload().ports.remove(0) };
+    let workload = Some(Arc::new(Workload { ports: vec![own], ..workload() }));
+    alone.publisher.publish(Snapshot { workload, ..(*snapshot).clone() });
+}
+
+#[tokio::test]
+async fn open_plaintext_ends_when_its_port_turns_strict_and_on_others_it_goes_on() {
+    locally(async {
+        let alone = Alone::new(MtlsMode::Permissive, AuthorizationDefault::Any, OutboundMode::AllowAny).await;
+        let discovery = alone.worker.discovery.clone();
+        let closing = alone.worker.leaving.closing.clone();
+        let worker = Rc::clone(&alone.worker);
+        tokio::task::spawn_local(async move { worker.ties.review(discovery, closing, |_, _| {}).await });
+        let (listener, address) = app().await;
+        let (other_listener, other) = app().await;
+        // Half of an answer: the request is under way.
+        let open = async |listener: &TcpListener, address: SocketAddr, bytes: &[u8]| {
+            let (mut client, accepted) = alone.accepted(address).await;
+            let served = alone.serve(accepted);
+            client.write_all(bytes).await.unwrap();
+            let (mut app, _) = listener.accept().await.unwrap();
+            let mut heard = [0; 4];
+            app.read_exact(&mut heard).await.unwrap();
+            (client, app, served)
+        };
+        let (mut http, app_http, http_served) = open(&listener, address, REQUEST.as_bytes()).await;
+        let (mut bytes, app_bytes, bytes_served) = open(&listener, address, b"\x00\x01\x02\x03").await;
+        let (mut lasting, mut app_lasting, _served) = open(&other_listener, other, b"\x00\x01\x02\x03").await;
+        turn_strict(&alone, address.port());
+        for client in [&mut http, &mut bytes] {
+            let mut rest = Vec::new();
+            let ended = timeout(Duration::from_secs(2), client.read_to_end(&mut rest)).await;
+            assert!(ended.expect("it ends").is_err() || rest.is_empty(), "{rest:?}");
+        }
+        timeout(PATIENCE, async { http_served.await.and(bytes_served.await) }).await.unwrap().unwrap();
+        drop((app_http, app_bytes));
+        lasting.write_all(b"on").await.unwrap();
+        app_lasting.read_exact(&mut [0; 2]).await.unwrap();
+        let refused = alone.inbound(address, REQUEST.as_bytes()).await.unwrap();
+        assert!(refused.starts_with("HTTP/1.1 403"), "{refused}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn probes_that_were_declared_are_let_in_whatever_holds_for_others() {
+    locally(async {
+        let (listener, address) = app().await;
+        let port = address.port();
+        let texts = [format!("http:{port}:/healthz"), format!("grpc:{port}"), format!("tcp:{port}")];
+        let probes = texts.iter().map(|text| text.parse::<OutsideProbe>().unwrap()).collect();
+        let (strict, deny) = (MtlsMode::Strict, AuthorizationDefault::Deny);
+        let alone = Alone::with_probes(strict, deny, OutboundMode::AllowAny, probes).await;
+        let (seen, mut heads) = tokio::sync::mpsc::channel(8);
+        tokio::task::spawn_local(serve(listener, seen));
+        let sampled = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n";
+        let grpc = "POST /grpc.health.v1.Health/Check HTTP/1.1\r\ncontent-type: application/grpc\r\ncontent-length: 0\r\n";
+        for (request, expected) in [
+            ("GET /healthz HTTP/1.1\r\n", "HTTP/1.1 200"),
+            ("HEAD /./healthz HTTP/1.1\r\n", "HTTP/1.1 200"),
+            (grpc, "HTTP/1.1 200"),
+            ("GET / HTTP/1.1\r\n", "HTTP/1.1 403"),
+            ("GET /healthz HTTP/1.1\r\nupgrade: websocket\r\nconnection: upgrade\r\n", "HTTP/1.1 403"),
+            ("GET /grpc.health.v1.Health/Check HTTP/1.1\r\n", "HTTP/1.1 403"),
+        ] {
+            let request = format!("{request}host: a\r\n{sampled}connection: close\r\n\r\n");
+            let answer = alone.inbound(address, request.as_bytes()).await.unwrap();
+            assert!(answer.starts_with(expected), "{request}\n{answer}");
+            if expected == "HTTP/1.1 200" {
+                let head = heads.recv().await.unwrap();
+                let trace = head.lines().find(|line| line.starts_with("traceparent: ")).unwrap();
+                assert!((trace.ends_with("-00") || trace.ends_with("-02")) && !trace.contains("0af7651916cd43dd"), "{head}");
+            }
+        }
+        // Without a word it is a probe, with one it is not.
+        assert_eq!(silently(&alone, address).await.unwrap(), "");
+        assert!(alone.inbound(address, b"*1\r\n$4\r\nPING\r\n").await.is_err());
+        assert!(heads.try_recv().is_err());
+        let metrics = alone.registry.render(Format::OpenMetrics);
+        for series in [
+            "weft_probes_total{kind=\"http\"} 2",
+            "weft_probes_total{kind=\"grpc\"} 1",
+            "weft_probes_total{kind=\"tcp\"} 1",
+        ] {
+            assert!(metrics.contains(series), "{series} in {metrics}");
+        }
+    })
+    .await;
+}
+
+/// Connects to `destination` past the inbound listener and leaves.
+async fn silently(alone: &Alone, destination: SocketAddr) -> std::io::Result<String> {
+    let (mut client, accepted) = alone.accepted(destination).await;
+    let served = alone.serve(accepted);
+    client.shutdown().await?;
+    let mut answer = String::new();
+    let read = timeout(PATIENCE, client.read_to_string(&mut answer)).await.unwrap();
+    served.await.unwrap();
+    read.map(|_| answer)
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Response;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
@@ -13,6 +15,7 @@ use weft_core::model::{
 use weft_proxy::state::Snapshot;
 
 use crate::pair::{PATIENCE, Pair, app, domain, identity, mesh, read_head, workload};
+use crate::wire::{self, Asked};
 
 /// What is promised.
 const AT_MOST: Duration = Duration::from_secs(2);
@@ -166,4 +169,51 @@ async fn a_websocket_is_judged_again_by_what_it_asked_and_a_request_under_way_is
     ends(&mut served).await;
     answering.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
     assert!(read_head(&mut asking).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_connect_of_http_2_is_judged_again_by_what_it_asked_and_its_connection_goes_on() {
+    let (listener, address) = app().await;
+    let mut settings = h2::server::Builder::new();
+    settings.enable_connect_protocol();
+    wire::serve_with(listener, settings, |(request, mut respond): Asked| async move {
+        let mut body = request.into_body();
+        let mut stream = respond.send_response(Response::new(()), false).unwrap();
+        while let Some(Ok(bytes)) = body.data().await {
+            body.flow_control().release_capacity(bytes.len()).unwrap();
+            if stream.send_data(bytes, false).is_err() {
+                return;
+            }
+        }
+        let _ = stream.send_data(Bytes::new(), true); // it may have been reset
+    });
+    let pair = Pair::new(address);
+    let allow = |path: &str| policy(AccessAction::Allow, to_path(path));
+    let publish = |policies| pair.callee.publisher.publish(told(None, policies, AuthorizationDefault::Deny));
+    publish(vec![allow("/chat"), allow("/other")]);
+    let mut sender = wire::client(pair.connect().await).await;
+    let enabled = async {
+        while !sender.is_extended_connect_protocol_enabled() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, enabled).await.expect("extended CONNECT is offered");
+    let mut open = async |path: &str| {
+        let mut request = wire::request("CONNECT", path);
+        request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+        let (response, mut send) = sender.send_request(request, false).unwrap();
+        let response = timeout(PATIENCE, response).await.unwrap().unwrap();
+        assert_eq!(response.status(), 200, "{path}");
+        send.send_data(Bytes::from_static(b"ping"), false).unwrap();
+        let mut body = response.into_body();
+        assert_eq!(timeout(PATIENCE, body.data()).await.unwrap().unwrap().unwrap(), "ping");
+        (send, body)
+    };
+    let (_chat_send, mut chat) = open("/chat").await;
+    let (mut other_send, mut other) = open("/other").await;
+    publish(vec![allow("/other")]);
+    let ended = timeout(AT_MOST, chat.data()).await.expect("it ends");
+    assert!(ended.is_none_or(|bytes| bytes.is_err()));
+    other_send.send_data(Bytes::from_static(b"more"), false).unwrap();
+    assert_eq!(timeout(PATIENCE, other.data()).await.unwrap().unwrap().unwrap(), "more");
 }
