@@ -1,5 +1,5 @@
 //! The rules of a policy, with an index once they are asked: which of them may be about a call is found without looking at the others,
-//! by who calls and by how the path begins. A rule that is left out is surely not about the call.
+//! by who calls and by how the path begins or ends. A rule that is left out is surely not about the call.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Deref;
@@ -12,6 +12,9 @@ const FEW: usize = 8;
 
 /// Segments that a path's beginning is looked up by, at most.
 const DEEPEST: usize = 4;
+
+/// So many of a path's last bytes it is looked up by, where that is how a pattern ends: as many of these as it has.
+const ENDINGS: [usize; 20] = [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64];
 
 /// The rules of a policy.
 #[derive(Debug, Default)]
@@ -29,10 +32,25 @@ struct Index {
     by_caller: HashMap<Box<str>, HashMap<Box<str>, ByPath>>,
     /// How many segments there are beginnings of.
     depths: Vec<usize>,
+    /// How many bytes there are endings of.
+    lengths: Vec<usize>,
 }
 
-/// The numbers of rules, by how the path begins; by nothing: it may be about any path.
-type ByPath = HashMap<Box<str>, Vec<usize>>;
+/// The numbers of rules, by one end of the path.
+#[derive(Debug, Default)]
+struct ByPath {
+    first: HashMap<Box<str>, Vec<usize>>,
+    last: HashMap<Box<[u8]>, Vec<usize>>,
+}
+
+/// What every path has that a pattern is about.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    /// These whole segments first; nothing: it may be about any path.
+    First(Box<str>),
+    /// These bytes last.
+    Last(Box<[u8]>),
+}
 
 impl AccessRules {
     /// Whether there are so many that it is worth [finding](Self::candidates) those that are needed.
@@ -56,16 +74,22 @@ impl Index {
     fn of(rules: &[AccessRule]) -> Self {
         let mut index = Self::default();
         for (number, rule) in rules.iter().enumerate() {
-            let beginnings = beginnings(rule);
-            for beginning in &beginnings {
-                let depth = depth(beginning);
-                if !index.depths.contains(&depth) {
-                    index.depths.push(depth);
+            let ends = ends(rule);
+            for end in &ends {
+                let (known, measure) = match end {
+                    End::First(first) => (&mut index.depths, depth(first)),
+                    End::Last(last) => (&mut index.lengths, last.len()),
+                };
+                if !known.contains(&measure) {
+                    known.push(measure);
                 }
             }
             let add = |by_path: &mut ByPath| {
-                for beginning in &beginnings {
-                    by_path.entry(beginning.clone()).or_default().push(number);
+                for end in &ends {
+                    match end {
+                        End::First(first) => by_path.first.entry(first.clone()).or_default().push(number),
+                        End::Last(last) => by_path.last.entry(last.clone()).or_default().push(number),
+                    }
                 }
             };
             match callers(rule) {
@@ -85,13 +109,17 @@ impl Index {
         let named = caller.and_then(|(namespace, name)| self.by_caller.get(namespace)?.get(name));
         let [path, other] = paths;
         let paths = [Some(path), (path != other).then_some(other)];
-        let begun = move |by_path: &'a ByPath| {
-            let beginnings = self.depths.iter().flat_map(move |depth| {
-                paths.into_iter().flatten().filter_map(move |path| beginning_of(path, *depth))
+        let of = move |by_path: &'a ByPath| {
+            let each = move || paths.into_iter().flatten();
+            let begun = self.depths.iter().flat_map(move |depth| {
+                each().filter_map(move |path| by_path.first.get(beginning_of(path, *depth)?))
             });
-            beginnings.filter_map(move |beginning| by_path.get(beginning)).flatten().copied()
+            let ended = self.lengths.iter().flat_map(move |length| {
+                each().filter_map(move |path| by_path.last.get(ending_of(path, *length)?))
+            });
+            begun.chain(ended).flatten().copied()
         };
-        [Some(&self.of_anyone), named].into_iter().flatten().flat_map(begun)
+        [Some(&self.of_anyone), named].into_iter().flatten().flat_map(of)
     }
 }
 
@@ -102,36 +130,59 @@ fn callers(rule: &AccessRule) -> Option<BTreeSet<&QualifiedName>> {
     (names_callers && !rule.from.is_empty()).then(|| named.collect())
 }
 
-/// How the paths begin that a rule is about; nothing among them: it may be about any.
-fn beginnings(rule: &AccessRule) -> Vec<Box<str>> {
+/// What the paths have that a rule is about: one of these.
+fn ends(rule: &AccessRule) -> Vec<End> {
     let names_paths = rule.to.iter().all(|to| !to.paths.one_of.is_empty());
     if rule.to.is_empty() || !names_paths {
-        return vec!["".into()];
+        return vec![End::First("".into())];
     }
-    let mut found: Vec<Box<str>> = rule.to.iter().flat_map(|to| &to.paths.one_of).map(beginning).collect();
+    let mut found: Vec<End> = rule.to.iter().flat_map(|to| &to.paths.one_of).map(end).collect();
     found.sort();
     found.dedup();
     found
 }
 
-/// The whole segments that every path begins with that a pattern is about.
-fn beginning(pattern: &PathPattern) -> Box<str> {
-    let whole = match pattern {
-        PathPattern::Text(TextPattern::Exact(path)) => path.clone(),
+/// The whole segments that every path begins with that a pattern is about; where it says nothing of them, how they end.
+fn end(pattern: &PathPattern) -> End {
+    let (first, last) = match pattern {
+        PathPattern::Text(TextPattern::Exact(path)) => (path.clone(), String::new()),
         // What follows the last slash may go on.
         PathPattern::Text(TextPattern::Prefix(path)) => {
-            path.rsplit_once('/').map(|(whole, _)| whole.to_owned()).unwrap_or_default()
+            (path.rsplit_once('/').map(|(whole, _)| whole.to_owned()).unwrap_or_default(), String::new())
         }
-        PathPattern::Text(TextPattern::Suffix(_)) => String::new(),
-        PathPattern::Template(segments) => {
-            let texts = segments.iter().map_while(|segment| match segment {
-                PathSegment::Exact(text) => Some(text),
-                PathSegment::One | PathSegment::Rest => None,
-            });
-            texts.fold(String::new(), |path, text| path + "/" + text)
-        }
+        PathPattern::Text(TextPattern::Suffix(ending)) => (String::new(), ending.clone()),
+        PathPattern::Template(segments) => (joined(segments.iter()), joined_backwards(segments)),
     };
-    beginning_of(&whole, depth(&whole).min(DEEPEST)).unwrap_or_default().into()
+    let first = beginning_of(&first, depth(&first).min(DEEPEST)).unwrap_or_default();
+    if first.is_empty() && !last.is_empty() {
+        let length = ENDINGS.into_iter().rev().find(|length| *length <= last.len());
+        if let Some(last) = length.and_then(|length| ending_of(&last, length)) {
+            return End::Last(last.into());
+        }
+    }
+    End::First(first.into())
+}
+
+/// The segments that are said before any that is left open.
+fn joined<'a>(segments: impl Iterator<Item = &'a PathSegment>) -> String {
+    texts(segments).fold(String::new(), |path, text| path + "/" + text)
+}
+
+/// Those that are said after the last that is left open.
+fn joined_backwards(segments: &[PathSegment]) -> String {
+    texts(segments.iter().rev()).fold(String::new(), |path, text| format!("/{text}{path}"))
+}
+
+fn texts<'a>(segments: impl Iterator<Item = &'a PathSegment>) -> impl Iterator<Item = &'a str> {
+    segments.map_while(|segment| match segment {
+        PathSegment::Exact(text) => Some(text.as_str()),
+        PathSegment::One | PathSegment::Rest => None,
+    })
+}
+
+/// The last bytes of a path, so many; none where it has fewer.
+fn ending_of(path: &str, length: usize) -> Option<&[u8]> {
+    path.as_bytes().get(path.len().checked_sub(length)?..)
 }
 
 /// The segments of a path: `/a/b` has two, `/` has one, which is empty.
@@ -181,21 +232,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_begin_with_whole_segments() {
-        for (pattern, expected) in [
-            ("/orders", "/orders"),
-            ("/orders/*", "/orders"),
-            ("/orders*", ""),
-            ("/a/b/c*", "/a/b"),
-            ("*.png", ""),
-            ("*", ""),
-            ("/", "/"),
-            ("/a/{*}/c", "/a"),
-            ("/a/{**}", "/a"),
-            ("/{**}", ""),
-            ("/a/b/c/d/e/f", "/a/b/c/d"),
+    fn a_pattern_is_found_by_its_first_segments_or_else_by_its_last_bytes() {
+        for (pattern, first, last) in [
+            ("/orders", "/orders", ""),
+            ("/orders/*", "/orders", ""),
+            ("/orders*", "", ""),
+            ("/a/b/c*", "/a/b", ""),
+            ("*.png", "", ".png"),
+            ("*/item-1/detail", "", "/item-1/detail"),
+            ("*", "", ""),
+            ("/", "/", ""),
+            ("/a/{*}/c", "/a", ""),
+            ("/a/{**}", "/a", ""),
+            ("/{**}", "", ""),
+            ("/{*}/items", "", "/items"),
+            ("/{*}/items/{*}", "", ""),
+            ("/a/b/c/d/e/f", "/a/b/c/d", ""),
         ] {
-            assert_eq!(&*beginning(&pattern.parse().unwrap()), expected, "{pattern}");
+            let rounded = ENDINGS.into_iter().rev().find(|length| *length <= last.len()).unwrap_or_default();
+            let expected = match last {
+                "" => End::First(first.into()),
+                last => End::Last(ending_of(last, rounded).unwrap().into()),
+            };
+            assert_eq!(end(&pattern.parse().unwrap()), expected, "{pattern}");
         }
         for (path, depth, expected) in [
             ("/a/b", 0, Some("")),
