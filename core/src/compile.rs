@@ -13,7 +13,7 @@ use crate::manifest::{
 };
 use crate::model::{
     AccessPolicy, Address, AppCheck, Endpoint, External, ExternalHosts, ExternalPort, InboundPort, KeySource,
-    Mesh, PolicyTarget, PortMap, Propagation, Protocol, QualifiedName, RateLimit, Resource,
+    Limit, Mesh, PolicyTarget, PortMap, Propagation, Protocol, QualifiedName, RateLimit, Resource,
     ResourceName, Service, ServicePort, SpiffeId, TokenPolicy, TokenProvider, Workload,
 };
 use crate::world::{Holder, Member, Registration, World};
@@ -176,8 +176,12 @@ pub fn workload(world: &World, name: &QualifiedName) -> Option<Workload> {
                 policies.push(AccessPolicy { name: policy, action, mode, ports: about, rules });
             }
             Spec::RateLimit(RateLimitSpec { rules, limits: said, .. }) => {
-                let (rules, said) = (rules.clone(), said.clone());
-                limits.push(RateLimit { name: policy, ports: about, rules, limits: said });
+                let own = |(limit, scope): &(Limit, LimitScope)| match scope {
+                    LimitScope::Local => limit.clone(),
+                    LimitScope::Global => limit.share(world.sharing(target)),
+                };
+                let said = said.iter().map(own).collect();
+                limits.push(RateLimit { name: policy, ports: about, rules: rules.clone(), limits: said });
             }
             Spec::JwtAuthentication(spec) => tokens.push((target, token_policy(world, policy, about, spec))),
             _ => {}

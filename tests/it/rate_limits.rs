@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use weft_tests::{App, HttpClient, Mesh, Options, Response, SidecarPod, eventually};
 
-use crate::policy::heard;
+use crate::policy::{self, heard};
 use crate::{in_pods, weft};
 
 fn apply(mesh: &Mesh, spec: &str) {
@@ -91,5 +91,34 @@ fn connections_of_bytes_are_counted_as_such() {
         assert_eq!((0..6).filter(|_| greeted(&web)).count(), 3);
         assert!(greeted(&other));
         assert_eq!(server.metric("weft_connections_refused_total", &["reason=\"rate-limited\""]), 3.0);
+    });
+}
+
+#[test]
+fn a_global_limit_is_one_for_all_pods_and_who_leaves_leaves_its_share() {
+    in_pods!(a_global_limit_is_one_for_all_pods_and_who_leaves_leaves_its_share, || {
+        let mesh = Mesh::start(weft(), Options::default());
+        let (first, _first_app) = policy::server(&mesh, "first", "a");
+        let (mut second, _second_app) = policy::server(&mesh, "second", "a");
+        let client = policy::client(&mesh, "a");
+        let orders = policy::orders(&mesh, &client);
+        policy::policy(&mesh, "loadBalancing: {policy: RoundRobin}");
+        apply(&mesh, "limits: [{requests: 8, per: 1h, key: [caller], scope: Global}]");
+        for server in [&first, &second] {
+            heard(server, "default/often");
+        }
+        policy::settle(&mesh);
+        let statuses: Vec<_> = (0..20).map(|_| policy::get(&client, orders, "").status).collect();
+        assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 8, "{statuses:?}");
+        let said = || policy::get(&client, orders, "").header("ratelimit-policy").map(str::to_owned);
+        assert_eq!(said().as_deref(), Some("\"default/often\";q=8;w=7200"));
+
+        assert!(second.sidecar().terminate().success());
+        eventually("all of it is the first's", Duration::from_secs(20), || {
+            let told = policy::get(&client, orders, "");
+            // What it had used up of its half is all that it has by now.
+            assert_ne!(told.status, 200);
+            told.header("ratelimit-policy") == Some("\"default/often\";q=8;w=3600")
+        });
     });
 }

@@ -38,7 +38,7 @@ pub use fault_injection::FaultInjectionSpec;
 pub use jwt_authentication::JwtAuthenticationSpec;
 pub use kind::{Kind, UnknownKind};
 pub use node::Place;
-pub use rate_limit::RateLimitSpec;
+pub use rate_limit::{LimitScope, RateLimitSpec};
 pub use resource::{
     AuthorizationPolicySpec, DocumentedPort, GrantSpec, MeshConfigSpec, ParentRef, Reference, Resource,
     ResourceKey, RouteSpec, ServiceAddresses, ServiceSpec, Spec, Target, TargetPort, WorkloadPort,

@@ -21,6 +21,8 @@ const MOST_REQUESTS: u32 = 1_000_000_000;
 /// The longest time that calls are counted over.
 const LONGEST: Duration = Duration::from_hours(24);
 
+const SCOPES: [(&str, LimitScope); 2] = [("Local", LimitScope::Local), ("Global", LimitScope::Global)];
+
 /// What a `RateLimit` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RateLimitSpec {
@@ -28,8 +30,25 @@ pub struct RateLimitSpec {
     pub target: PolicyTarget,
     /// Which of them; none: all.
     pub rules: Vec<AccessRule>,
-    /// How many there may be.
-    pub limits: Vec<Limit>,
+    /// How many there may be, and who counts them.
+    pub limits: Vec<(Limit, LimitScope)>,
+}
+
+/// Who counts the calls of a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LimitScope {
+    /// Each sidecar by itself.
+    #[default]
+    Local,
+    /// All sidecars of the target together: each has an even share.
+    Global,
+}
+
+impl RateLimitSpec {
+    /// Whether what one sidecar is told depends on how many there are.
+    pub fn is_shared(&self) -> bool {
+        self.limits.iter().any(|(_, scope)| *scope == LimitScope::Global)
+    }
 }
 
 pub(super) fn read(spec: &Field<'_>, namespace: Option<&Name>, places: &mut Places) -> Option<RateLimitSpec> {
@@ -46,18 +65,20 @@ pub(super) fn read(spec: &Field<'_>, namespace: Option<&Name>, places: &mut Plac
         let message = format!("{} limits, where from 1 to {MOST_LIMITS} are expected", members.len());
         field.mistake(message, "write limits: [{requests: 100, per: 1s}]");
     }
-    let limits = members.iter().take(MOST_LIMITS).filter_map(limit).collect();
+    let limits = members.iter().take(MOST_LIMITS).filter_map(|field| limit(field, target.as_ref())).collect();
     Some(RateLimitSpec { target: target?, rules, limits })
 }
 
-fn limit(field: &Field<'_>) -> Option<Limit> {
+fn limit(field: &Field<'_>, target: Option<&PolicyTarget>) -> Option<(Limit, LimitScope)> {
     let object = field.object(&["requests", "per", "burst", "key", "scope"])?;
-    if let Some(scope) = object.field("scope") {
-        let is_global = scope.choice(&[("Local", false), ("Global", true)]);
-        if is_global == Some(true) {
-            let message = "Global is not enforced by this version yet: each sidecar counts by itself";
-            scope.mistake(message, "write scope: Local, and the share of one sidecar");
-        }
+    let scope = object.field("scope");
+    let said = scope.as_ref().map(|scope| scope.choice(&SCOPES));
+    if let (Some(scope), Some(Some(LimitScope::Global)), Some(PolicyTarget::Mesh)) = (&scope, said, target) {
+        // Who comes or goes would have everyone told anew.
+        scope.mistake(
+            "Global is not for the whole mesh",
+            "write it for a Service or a Namespace, or scope: Local",
+        );
     }
     let requests = object.required("requests", "write how many, such as requests: 100");
     let requests = requests.and_then(|field| field.integer(1..=MOST_REQUESTS));
@@ -71,7 +92,11 @@ fn limit(field: &Field<'_>) -> Option<Limit> {
     let burst = object.field("burst").map(|field| field.integer(1..=MOST_REQUESTS));
     let key = object.field("key").map(|field| read_key(&field));
     let requests = requests?;
-    Some(Limit { requests, per: per?, burst: burst.unwrap_or(Some(requests))?, key: key.unwrap_or_default() })
+    let burst = burst.unwrap_or(Some(requests))?;
+    Some((
+        Limit { requests, per: per?, burst, key: key.unwrap_or_default() },
+        said.unwrap_or(Some(LimitScope::Local))?,
+    ))
 }
 
 fn read_key(field: &Field<'_>) -> Vec<KeyPart> {

@@ -32,6 +32,16 @@ pub struct Limit {
     pub key: Vec<KeyPart>,
 }
 
+impl Limit {
+    /// The share of one of so many that count together: as often a part as there are of them, none less than one call at once.
+    #[must_use]
+    pub fn share(&self, of: u32) -> Self {
+        let of = of.max(1);
+        let burst = self.burst.checked_div(of).unwrap_or_default().max(1);
+        Self { per: self.per.saturating_mul(of), burst, ..self.clone() }
+    }
+}
+
 /// What tells calls apart.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum KeyPart {

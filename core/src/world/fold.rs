@@ -73,6 +73,7 @@ impl World {
     fn alter(&mut self, subject: &Subject, alter: impl FnOnce(&mut Self)) -> Effects {
         let mut effects = Effects::default();
         let before = self.touched(subject);
+        effects.affected.extend(self.sharing_with(subject));
         self.note_affected(&before, &mut effects.affected);
         self.release_addresses(&before);
         alter(self);
@@ -82,7 +83,18 @@ impl World {
         self.allocate_missing(&after.services, &mut effects.allocated);
         self.hold_addresses(&after);
         self.note_affected(&after, &mut effects.affected);
+        effects.affected.extend(self.sharing_with(subject));
         effects
+    }
+
+    /// What the sidecars are told that count calls together with a workload: their shares depend on how many there are.
+    fn sharing_with(&self, subject: &Subject) -> BTreeSet<ResourceName> {
+        let Subject::Workload(name) = subject else { return BTreeSet::new() };
+        let is_shared = |spec: &Spec| matches!(spec, Spec::RateLimit(spec) if spec.is_shared());
+        let shared = self.inbound_policies().filter(|(_, _, spec)| is_shared(spec));
+        let targeted = shared.map(|(_, target, _)| self.targeted(target));
+        let sharing = targeted.filter(|targeted| targeted.contains(name)).flatten();
+        sharing.map(ResourceName::Workload).collect()
     }
 
     fn replace_documents(&mut self, source: String, resources: Vec<Resource>) -> Effects {

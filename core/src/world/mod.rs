@@ -365,6 +365,13 @@ impl World {
         sources
     }
 
+    /// How many sidecars count together what a policy's target is sent: those that take traffic.
+    pub fn sharing(&self, target: &PolicyTarget) -> u32 {
+        let targeted = self.targeted(target);
+        let ready = targeted.iter().filter_map(|name| self.registration(name)).filter(|one| one.ready);
+        u32::try_from(ready.count()).unwrap_or(u32::MAX)
+    }
+
     /// The registered workloads that a policy's target comprises.
     fn targeted(&self, target: &PolicyTarget) -> Vec<QualifiedName> {
         let all = || self.registrations.iter().map(|(name, _)| name);

@@ -306,6 +306,37 @@ fn limits_go_the_way_of_policies() {
     assert_eq!((limit.requests, limit.burst, limit.key.as_slice()), (5, 5, &[][..]));
 }
 
+#[test]
+fn of_a_global_limit_each_that_takes_traffic_has_an_even_share_and_hears_when_that_is_another() {
+    let text = "{apiVersion: weft.mesh/v1alpha1, kind: RateLimit, metadata: {name: p}, spec: {targetRef: {kind: Service, name: web}, \
+                limits: [{requests: 90, per: 1s, burst: 20, scope: Global}, {requests: 7, per: 1s}]}}";
+    let pods =
+        ["a", "b", "c"].map(|pod| registration(&format!("default/{pod}"), "10.0.0.1", &["web:80->8080"]));
+    let mut world = built(text, pods);
+    let check = |world: &World, pod: &str, seconds: u64, burst: u32| {
+        let limits = workload(world, &name(pod)).unwrap().limits.remove(0).limits;
+        let shared = (limits[0].requests, limits[0].per.as_secs(), limits[0].burst);
+        assert_eq!(shared, (90, seconds, burst), "{pod}");
+        assert_eq!((limits[1].requests, limits[1].per.as_secs(), limits[1].burst), (7, 1, 7), "{pod}");
+    };
+    for pod in ["default/a", "default/b", "default/c"] {
+        check(&world, pod, 3, 6);
+    }
+    let effects = world.apply(Change::Ready { workload: name("default/c"), ready: false });
+    for pod in ["default/a", "default/b"] {
+        assert!(effects.affected.contains(&ResourceName::Workload(name(pod))), "{pod}");
+        check(&world, pod, 2, 10);
+    }
+    let effects = world.apply(Change::Unregistered(name("default/b")));
+    assert!(effects.affected.contains(&ResourceName::Workload(name("default/a"))));
+    check(&world, "default/a", 1, 20);
+    // No share is less than a call at once.
+    let many =
+        (0..30).map(|number| registration(&format!("default/m{number}"), "10.0.0.1", &["web:80->8080"]));
+    many.for_each(|pod| drop(world.apply(Change::Registered(pod))));
+    check(&world, "default/a", 31, 1);
+}
+
 fn token_policy(name: &str, target: &str, jwks: &str) -> String {
     format!(
         "{{apiVersion: weft.mesh/v1alpha1, kind: JwtAuthentication, metadata: {{name: {name}}}, spec: {{targetRef: {target}, \

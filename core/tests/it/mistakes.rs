@@ -93,7 +93,10 @@ fn limits_that_would_not_do_what_they_seem_to_are_refused() {
         ("{requests: 1, per: 0s}", "31: spec.limits[0].per: must be longer than nothing"),
         ("{requests: 1, per: 25h}", "31: spec.limits[0].per: is longer than a day"),
         ("{requests: 1, per: 1s, burst: 0}", "42: spec.limits[0].burst: 0 is not"),
-        ("{requests: 1, per: 1s, scope: Global}", "42: spec.limits[0].scope: Global is not enforced"),
+        (
+            "{requests: 1, per: 1s, scope: Global}",
+            "42: spec.limits[0].scope: Global is not for the whole mesh",
+        ),
         ("{requests: 1, per: 1s, scope: global}", "42: spec.limits[0].scope: \"global\" is not one of"),
         ("{requests: 1, per: 1s, key: [user]}", "41: spec.limits[0].key[0]: \"user\" is nothing that"),
         ("{requests: 1, per: 1s, key: [path, path]}", "47: spec.limits[0].key[1]: path is there twice"),

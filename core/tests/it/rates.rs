@@ -19,7 +19,8 @@ fn policy(name: &str, spec: &str) -> RateLimit {
     );
     let Spec::RateLimit(spec) = good(&text).remove(0).spec else { panic!("{text}") };
     let name = format!("default/{name}").parse().unwrap();
-    RateLimit { name, ports: Vec::new(), rules: spec.rules, limits: spec.limits }
+    let limits = spec.limits.into_iter().map(|(limit, _)| limit).collect();
+    RateLimit { name, ports: Vec::new(), rules: spec.rules, limits }
 }
 
 fn limits(spec: &str) -> Limits {
