@@ -18,6 +18,7 @@ pub mod health;
 pub mod hedge;
 pub mod host;
 pub mod inject;
+pub mod install;
 pub mod jwt;
 pub mod limits;
 pub mod manifest;

@@ -174,7 +174,7 @@ fn is_ports(text: &str) -> bool {
 }
 
 /// Kubernetes' quantities: a decimal number and, perhaps, a unit of thousands or of 1,024s.
-fn is_quantity(text: &str) -> bool {
+pub fn is_quantity(text: &str) -> bool {
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = text.get(number.len()..).unwrap_or_default();
     let units = ["", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];

@@ -3,6 +3,7 @@
 //! What is added is built as objects ([`container`]) and said as [`Change`]s of a pod. A webhook answers with them as a
 //! JSON patch, [`manifests`] writes them into a text, of which everything else stays as it is, byte for byte.
 
+mod admission;
 mod annotations;
 mod changes;
 mod compose;
@@ -16,13 +17,17 @@ mod text;
 
 use serde_json::Value;
 
-pub use annotations::{Annotation, BadAnnotation};
+pub use admission::{BadReview, Decision, Verdict, review};
+pub use annotations::{Annotation, BadAnnotation, is_quantity};
 pub use changes::{Change, Step};
 pub use manifests::{Outcome, Rewritten, What, inject, uninject};
-pub use pod::{Injection, NotInjected, into_pod};
+pub use pod::{Injection, NotInjected, has_sidecar, into_pod};
 
 /// The user that the sidecar runs as, and that interception lets through.
 pub const SIDECAR_UID: u64 = 2102;
+
+/// Where images are, where nobody says otherwise.
+pub const REGISTRY: &str = "docker.io/weftmesh";
 
 /// How pods are equipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +70,7 @@ pub enum BadSetting {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            registry: "docker.io/weftmesh".into(),
+            registry: REGISTRY.into(),
             tag: env!("CARGO_PKG_VERSION").into(),
             control_plane: "https://weft-control-plane.weft:7443".into(),
             sidecar: Form::default(),

@@ -111,6 +111,12 @@ pub(super) fn is_injected(metadata: &Value) -> bool {
     metadata.get("annotations").is_some_and(|annotations| annotations.get(INJECTED).is_some())
 }
 
+/// Whether a pod has a sidecar of ours beside its app.
+pub fn has_sidecar(metadata: &Value, spec: &Value) -> bool {
+    let is_ours = |container: &Value| text(container, "name") == Some(container::SIDECAR);
+    is_injected(metadata) && containers(spec).any(is_ours)
+}
+
 pub(super) fn containers(spec: &Value) -> impl Iterator<Item = &Value> {
     let list = |key: &str| spec.get(key).and_then(Value::as_array).into_iter().flatten();
     list("initContainers").chain(list("containers"))

@@ -145,6 +145,16 @@ impl Kind {
         self.spelling().plural
     }
 
+    /// The API group; empty: the core's.
+    pub fn group(self) -> &'static str {
+        self.spelling().group
+    }
+
+    /// The versions that are read, the preferred one first.
+    pub fn versions(self) -> &'static [&'static str] {
+        self.spelling().versions
+    }
+
     /// As in `apiVersion`: `v1`, `weft.mesh/v1alpha1`.
     pub fn api_version(self) -> String {
         let Spelling { group, versions, .. } = self.spelling();

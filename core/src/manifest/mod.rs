@@ -20,6 +20,7 @@ mod rate_limit;
 mod resource;
 mod retries;
 mod route;
+pub mod schema;
 mod service;
 mod suggest;
 mod target;

@@ -4,9 +4,13 @@
 #[cfg(test)]
 mod access;
 #[cfg(test)]
+mod admission;
+#[cfg(test)]
 mod balancing;
 #[cfg(test)]
 mod breaker;
+#[cfg(test)]
+mod cluster;
 #[cfg(test)]
 mod compile;
 #[cfg(test)]
@@ -33,6 +37,8 @@ mod rates;
 mod retries;
 #[cfg(test)]
 mod routes;
+#[cfg(test)]
+mod schemas;
 #[cfg(test)]
 mod world;
 #[cfg(test)]
