@@ -19,21 +19,24 @@ use weft_runtime::task;
 
 use crate::api::{AdminGate, AdminService};
 use crate::ca::{Attestor, Ca, CaError, Files, Keeper, OwnCertificate};
-use crate::config::Config;
+use crate::config::{Config, Discovery};
 use crate::configuration::{Configuration, ConfigurationError};
 use crate::dashboard::Dashboard;
 use crate::discovery::Shared;
 use crate::keys::Keys;
+use crate::kubernetes::{Access, AccessError, Client, LASTS, Lease};
 use crate::metrics::Metrics;
 use crate::push::Hub;
 use crate::report::chain;
 use crate::serve;
 use crate::source::files::Folder;
+use crate::source::kubernetes::{Cluster, Keep};
 use crate::source::registry::Registry;
 use crate::status::Live;
 use crate::store::{Custody, Embedded, Passphrase, StoreError};
 use crate::telemetry::{SegmentError, Telemetry};
 use crate::tokens::{TokenError, hex, random};
+use crate::webhook::Webhook;
 use crate::world::World;
 
 /// How often what is due from time to time is done.
@@ -68,6 +71,9 @@ pub enum StartError {
         /// What was asked for.
         wanted: String,
     },
+    /// The Kubernetes API server.
+    #[error("cannot find the Kubernetes API server")]
+    Kubernetes(#[from] AccessError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -113,6 +119,8 @@ pub struct Handle {
     pub http: SocketAddr,
     /// Where spans go.
     pub otlp: SocketAddr,
+    /// Where the injector is asked, if it is.
+    pub webhook: Option<SocketAddr>,
     /// The trust anchors, as PEM; also in `ca.pem`.
     pub ca_pem: String,
     /// What `weft` shows; also in `admin.token`.
@@ -130,6 +138,12 @@ impl AdminToken {
     /// The token.
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<String> for AdminToken {
+    fn from(token: String) -> Self {
+        Self(token)
     }
 }
 
@@ -152,9 +166,25 @@ struct Parts {
     live: Arc<Live>,
     metrics: Arc<Metrics>,
     store: Embedded,
+    kubernetes: Option<Kubernetes>,
+}
+
+/// What there is in a cluster.
+struct Kubernetes {
+    client: Arc<Client>,
+    cluster: Arc<Cluster>,
+    lease: Arc<Lease>,
 }
 
 impl Parts {
+    /// What we are called in the cluster, by sidecars and by the API server.
+    fn names(&self) -> Vec<String> {
+        let Some(kubernetes) = &self.kubernetes else { return Vec::new() };
+        let namespace = kubernetes.client.namespace();
+        let of = |name: &str| [format!("{name}.{namespace}"), format!("{name}.{namespace}.svc")];
+        ["weft-control-plane", "weft-injector"].iter().flat_map(|name| of(name)).collect()
+    }
+
     fn admin_service(&self) -> AdminService {
         AdminService {
             ca: self.ca.clone(),
@@ -179,6 +209,7 @@ impl Parts {
             metrics: self.metrics.clone(),
             trust_domain: self.ca.trust_domain(),
             drain: drain.clone(),
+            synced: self.kubernetes.as_ref().map(|kubernetes| kubernetes.cluster.synced()),
         }
     }
 }
@@ -189,6 +220,7 @@ impl App {
         let grpc = listener(listeners.grpc, config.grpc_addr)?;
         let http = listener(listeners.http, config.http_addr)?;
         let otlp = listener(listeners.otlp, config.otlp_addr)?;
+        let injector = config.webhook_addr.map(|address| listener(None, address)).transpose()?;
         let address = |listener: &tokio::net::TcpListener, asked| {
             listener.local_addr().map_err(|error| StartError::Listen(asked, error))
         };
@@ -198,15 +230,23 @@ impl App {
             address(&otlp, config.otlp_addr)?,
         );
 
+        let webhook = injector.as_ref().and_then(|listener| listener.local_addr().ok());
         let (parts, writer) = open(&config).await?;
         let admin_token = AdminToken(admin_token(&config.data_dir)?);
         let ca_pem = parts.ca.anchors_pem();
         write_private(&config.data_dir.join("ca.pem"), &ca_pem)?;
 
         let (drain, watch) = channel();
-        let certificate = OwnCertificate::new(parts.ca.clone(), addresses.0)?;
+        let certificate = OwnCertificate::new(parts.ca.clone(), addresses.0, parts.names())?;
         let settings = certificate.settings();
-        start_loops(&parts, &config, certificate, &watch);
+        if let Some(listener) = injector {
+            let webhook = Webhook::new(config.injection(), parts.metrics.clone());
+            task::spawn(
+                "webhook-accept",
+                webhook.serve(listener, certificate.webhook_settings(), watch.clone()),
+            );
+        }
+        start_loops(&parts, &config, certificate, &admin_token, &watch);
 
         let admin = parts.admin_service();
         let gate = AdminGate::new(admin_token.reveal(), parts.ca.clone());
@@ -223,7 +263,7 @@ impl App {
         let last = vec![writing, task::spawn("trace-writer", writer.run())];
         let (grpc, http, otlp) = addresses;
         tracing::info!(%grpc, %http, %otlp, trust_domain = %config.trust_domain, "control plane started");
-        Ok(Handle { grpc, http, otlp, ca_pem, admin_token, drain, registry, last })
+        Ok(Handle { grpc, http, otlp, webhook, ca_pem, admin_token, drain, registry, last })
     }
 }
 
@@ -277,7 +317,20 @@ async fn open(config: &Config) -> Result<(Parts, crate::telemetry::Task), StartE
         file: config.data_dir.join("ca.pem"),
     });
     Ok((
-        Parts { ca, keeper, world, registry, configuration, telemetry, keys, hub, live, metrics, store },
+        Parts {
+            kubernetes: kubernetes(config, &world)?,
+            ca,
+            keeper,
+            world,
+            registry,
+            configuration,
+            telemetry,
+            keys,
+            hub,
+            live,
+            metrics,
+            store,
+        },
         writer,
     ))
 }
@@ -296,8 +349,27 @@ fn custody(config: &Config) -> Result<Custody, StartError> {
     Ok(if config.ca_unseal { Custody::Unsealed(passphrase) } else { Custody::Sealed(passphrase) })
 }
 
+/// The cluster, where there is one to be read.
+fn kubernetes(config: &Config, world: &Arc<World>) -> Result<Option<Kubernetes>, StartError> {
+    if !config.discovery.contains(&Discovery::Kubernetes) {
+        return Ok(None);
+    }
+    let client = Arc::new(Client::new(Access::find(config.kubeconfig.as_deref())?));
+    let cluster = Arc::new(Cluster::new(client.clone(), world.clone()));
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let holder = format!("{}_{}", host.trim(), hex(&random::<8>()?));
+    let lease = Arc::new(Lease::new(client.clone(), "weft-leader", holder, LASTS));
+    Ok(Some(Kubernetes { client, cluster, lease }))
+}
+
 /// What runs beside the listeners until the drain.
-fn start_loops(parts: &Parts, config: &Config, certificate: Arc<OwnCertificate>, watch: &DrainWatch) {
+fn start_loops(
+    parts: &Parts,
+    config: &Config,
+    certificate: Arc<OwnCertificate>,
+    admin: &AdminToken,
+    watch: &DrainWatch,
+) {
     let drain = watch.clone();
     task::supervise("own-certificate", move || until_drained(drain.clone(), certificate.clone().run()));
     let (world, drain) = (parts.world.clone(), watch.clone());
@@ -310,6 +382,22 @@ fn start_loops(parts: &Parts, config: &Config, certificate: Arc<OwnCertificate>,
     task::supervise("maintenance", move || {
         until_drained(drain.clone(), maintain(ca.clone(), telemetry.clone()))
     });
+    if let Some(Kubernetes { client, cluster, lease }) = &parts.kubernetes {
+        let (reading, drain) = (cluster.clone(), watch.clone());
+        task::supervise("kubernetes", move || until_drained(drain.clone(), reading.clone().run()));
+        let (leading, drain) = (lease.clone(), watch.clone());
+        task::supervise("kubernetes-lease", move || until_drained(drain.clone(), leading.clone().run()));
+        let keep = Arc::new(Keep {
+            client: client.clone(),
+            world: parts.world.clone(),
+            cluster: cluster.clone(),
+            ca: parts.ca.clone(),
+            lease: lease.clone(),
+            admin: admin.clone(),
+        });
+        let drain = watch.clone();
+        task::supervise("kubernetes-keep", move || until_drained(drain.clone(), keep.clone().run()));
+    }
     // A label like any other; it parses.
     if let (Some(path), Ok(namespace)) = (&config.config_dir, "default".parse::<Name>()) {
         let (configuration, metrics) = (parts.configuration.clone(), parts.metrics.clone());

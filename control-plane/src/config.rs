@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use weft_core::inject;
 use weft_core::manifest::parse_duration;
 use weft_core::model::{Cidr, TrustDomain};
 use weft_runtime::logs::LogFormat;
@@ -94,13 +95,40 @@ pub struct Config {
     #[arg(long, value_name = "LEVEL", env = "RUST_LOG", default_value = "info")]
     pub log_level: String,
 
-    /// Other sources of workloads.
-    #[arg(long, value_name = "SOURCE", hide = true, value_parser = not_yet)]
-    pub discovery: Vec<String>,
+    /// Other sources of workloads: kubernetes; repeatable.
+    #[arg(long, value_name = "SOURCE", value_parser = discovery)]
+    pub discovery: Vec<Discovery>,
 
-    /// The Kubernetes injector's webhook.
-    #[arg(long, value_name = "ADDR", hide = true, value_parser = not_yet)]
-    pub webhook_addr: Option<String>,
+    /// The way to the Kubernetes API server, where not in a pod.
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG", hide_env_values = true)]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// The Kubernetes injector's webhook (TLS), usually [::]:7444; none unless it is given.
+    #[arg(long, value_name = "ADDR")]
+    pub webhook_addr: Option<SocketAddr>,
+
+    /// How the injector equips pods, as weft inject --set has it: image.registry, image.tag, controlPlane, sidecar; repeatable.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = injection)]
+    pub inject: Vec<(String, String)>,
+}
+
+/// A source of workloads besides files and the sidecars themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Discovery {
+    /// The API server of the cluster that we run in.
+    Kubernetes,
+}
+
+impl Config {
+    /// How the injector equips pods.
+    pub(crate) fn injection(&self) -> inject::Settings {
+        let mut settings = inject::Settings::default();
+        for (key, value) in &self.inject {
+            // Each was tried when the command line was read.
+            let _ = settings.set(key, value);
+        }
+        settings
+    }
 }
 
 /// Where state is kept.
@@ -120,6 +148,20 @@ fn store(text: &str) -> Result<Store, String> {
         _ if text == "kubernetes" || text.starts_with("etcd://") => not_yet(text).map(|_| Store::Embedded),
         _ => Err("there are embedded, etcd://HOST:PORT,... and kubernetes".into()),
     }
+}
+
+fn discovery(text: &str) -> Result<Discovery, String> {
+    match text {
+        "kubernetes" => Ok(Discovery::Kubernetes),
+        _ if text.starts_with("consul=") => not_yet(text).map(|_| Discovery::Kubernetes),
+        _ => Err("there is kubernetes".into()),
+    }
+}
+
+fn injection(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+    inject::Settings::default().set(key, value).map_err(|error| error.to_string())?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 fn not_yet(_: &str) -> Result<String, String> {
@@ -161,12 +203,9 @@ mod tests {
 
     #[test]
     fn what_is_not_there_yet_is_refused_and_says_so() {
-        for flags in [
-            ["--store", "etcd://h:2379"],
-            ["--store", "kubernetes"],
-            ["--discovery", "kubernetes"],
-            ["--webhook-addr", "[::]:7444"],
-        ] {
+        for flags in
+            [["--store", "etcd://h:2379"], ["--store", "kubernetes"], ["--discovery", "consul=http://h:8500"]]
+        {
             assert!(parse(&flags).unwrap_err().contains("not supported by this version yet"), "{flags:?}");
         }
         for flags in [
@@ -175,6 +214,9 @@ mod tests {
             ["--certificate-ttl", "1d"],
             ["--service-cidr", "10.0.0.0/30"],
             ["--trust-domain", "A"],
+            ["--discovery", "dns"],
+            ["--inject", "image.registry"],
+            ["--inject", "sidecar=no"],
         ] {
             assert!(parse(&flags).is_err(), "{flags:?}");
         }

@@ -1,7 +1,8 @@
 //! Discovery, policy, certificate authority and trace store.
 //!
 //! Facts come in by `source`, are folded by `world`, compiled by weft-core and pushed by `push` to the sidecars
-//! that `discovery` serves. `ca` issues their certificates, `configuration` keeps what people apply as revisions
+//! that `discovery` serves. `ca` issues their certificates, `webhook` gives
+//! pods their sidecars, `kubernetes` is the API server that both stand on in a cluster, `configuration` keeps what people apply as revisions
 //! in the `store`, `api` answers the `weft` command, `telemetry` keeps traces, `dashboard` shows it all.
 
 mod api;
@@ -13,6 +14,7 @@ mod dashboard;
 mod discovery;
 mod io;
 mod keys;
+mod kubernetes;
 mod listen;
 mod metrics;
 mod peer;
@@ -25,8 +27,10 @@ mod status;
 mod store;
 mod telemetry;
 mod tokens;
+mod webhook;
 mod world;
 
 pub use app::{AdminToken, App, Handle, Listeners, StartError};
-pub use config::{Config, Store};
+pub use config::{Config, Discovery, Store};
+pub use kubernetes::AccessError;
 pub use run::run;

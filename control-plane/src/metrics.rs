@@ -38,6 +38,8 @@ const HANDSHAKES_FAILED: Family<Counter, 1> = Family::counter(
 );
 const KEYS_FETCHED: Family<Counter, 1> =
     Family::counter("weft_key_sets_fetched_total", "Keys of token issuers fetched, or not.", ["outcome"]);
+const INJECTIONS: Family<Counter, 1> =
+    Family::counter("weft_injections_total", "Admission reviews of pods, by what was answered.", ["outcome"]);
 const CONFIG_PROBLEMS: Family<Gauge, 0> =
     Family::gauge("weft_config_dir_problems", "Mistakes in the configuration directory now.", []);
 
@@ -70,6 +72,7 @@ impl Metrics {
         let registry = Registry::new();
         let shard = registry.shard();
         registry.declare(&REJECTED);
+        registry.declare(&INJECTIONS);
         Arc::new(Self {
             config_version: shard.series(&CONFIG_VERSION, &[]),
             sidecars: shard.series(&SIDECARS, &[]),
@@ -117,6 +120,10 @@ impl Metrics {
             ["certificate"],
             held,
         );
+    }
+
+    pub(crate) fn injected(&self, outcome: &'static str) {
+        self.shard.series(&INJECTIONS, &[outcome]).increment();
     }
 
     pub(crate) fn rejected(&self, kind: &'static str) {

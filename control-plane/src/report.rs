@@ -23,6 +23,11 @@ pub(crate) fn rfc3339(time: SystemTime) -> String {
     Timestamp::try_from(time).map(|time| format!("{time:.3}")).unwrap_or_default()
 }
 
+/// The same to the second, as Kubernetes has it.
+pub(crate) fn rfc3339_seconds(time: SystemTime) -> String {
+    Timestamp::try_from(time).map(|time| format!("{time:.0}")).unwrap_or_default()
+}
+
 /// The same to the microsecond, for spans.
 pub(crate) fn rfc3339_micros(time: SystemTime) -> String {
     Timestamp::try_from(time).map(|time| format!("{time:.6}")).unwrap_or_default()

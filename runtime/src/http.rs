@@ -17,7 +17,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
@@ -76,7 +77,7 @@ where
                     tracing::debug!(%peer, "closed: too many connections");
                     continue;
                 };
-                let connection = connection(stream, Peer(peer), limits, drain.clone(), handler.clone());
+                let connection = serve_connection(stream, Peer(peer), limits, drain.clone(), handler.clone());
                 task::spawn("http-connection", async move {
                     connection.await;
                     drop(slot);
@@ -104,8 +105,15 @@ pub fn typed(status: StatusCode, media_type: &'static str, body: impl Into<Bytes
     response
 }
 
-async fn connection<H, F>(stream: TcpStream, peer: Peer, limits: Limits, mut drain: DrainWatch, handler: H)
-where
+/// Serves one connection, whatever secures it, until it ends, its time is over or the drain begins.
+pub async fn serve_connection<S, H, F>(
+    stream: S,
+    peer: Peer,
+    limits: Limits,
+    mut drain: DrainWatch,
+    handler: H,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
     H: Fn(Request<Bytes>) -> F,
     F: Future<Output = Response<Full<Bytes>>>,
 {

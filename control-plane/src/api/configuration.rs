@@ -15,7 +15,7 @@ use crate::configuration::{ConfigurationError, Mode, Outcome};
 use crate::report::{chain, rfc3339};
 
 /// Who says so, in the status of a route.
-const CONTROLLER: &str = "weft.mesh/controller";
+pub(crate) const CONTROLLER: &str = "weft.mesh/controller";
 
 impl AdminService {
     pub(super) async fn apply(&self, request: v1::ApplyRequest) -> Result<v1::ApplyResponse, Status> {
@@ -114,7 +114,7 @@ fn service_status(known: &World, service: &QualifiedName) -> Map<String, Value> 
 }
 
 /// As Gateway API has it, so that what reads it in a cluster reads it here.
-fn route_status(known: &World, resource: &Resource) -> Map<String, Value> {
+pub(crate) fn route_status(known: &World, resource: &Resource) -> Map<String, Value> {
     let condition = |kind: &str, condition: &Condition| {
         json!({
             "type": kind,

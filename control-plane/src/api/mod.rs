@@ -29,6 +29,8 @@ use crate::telemetry::Telemetry;
 use crate::tokens::{Administrator, TokenError};
 use crate::world::World;
 
+pub(crate) use configuration::{CONTROLLER, route_status};
+
 /// The namespace of those who name none.
 const DEFAULT_NAMESPACE: &str = "default";
 

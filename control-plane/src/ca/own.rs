@@ -37,20 +37,28 @@ pub(crate) struct OwnCertificate {
     names: OwnNames,
     current: ArcSwap<Credentials>,
     settings: Settings,
+    /// The same for whom speaks HTTP/1: the API server.
+    webhook: Settings,
 }
 
 impl OwnCertificate {
-    /// Makes the first one, for a control plane that listens at this address.
-    pub(crate) fn new(ca: Arc<Ca>, listens_at: SocketAddr) -> Result<Arc<Self>, CertError> {
-        let names = OwnNames::new(&ca.trust_domain(), listens_at)?;
+    /// Makes the first one, for a control plane that listens at this address, and is called so too.
+    pub(crate) fn new(ca: Arc<Ca>, listens_at: SocketAddr, dns: Vec<String>) -> Result<Arc<Self>, CertError> {
+        let names = OwnNames::new(&ca.trust_domain(), listens_at, dns)?;
         let first = ca.own_credentials(&names, SystemTime::now())?;
-        let settings = Arc::new(ArcSwap::new(server_config(&first)?));
-        Ok(Arc::new(Self { ca, names, current: ArcSwap::from_pointee(first), settings }))
+        let settings = Arc::new(ArcSwap::new(server_config(&first, alpn::H2)?));
+        let webhook = Arc::new(ArcSwap::new(server_config(&first, alpn::HTTP1)?));
+        Ok(Arc::new(Self { ca, names, current: ArcSwap::from_pointee(first), settings, webhook }))
     }
 
     /// The TLS settings in force, now and later.
     pub(crate) fn settings(&self) -> Settings {
         self.settings.clone()
+    }
+
+    /// The same for the webhook.
+    pub(crate) fn webhook_settings(&self) -> Settings {
+        self.webhook.clone()
     }
 
     /// Renews it, for ever. Connections that are open keep the one they began with.
@@ -85,7 +93,8 @@ impl OwnCertificate {
 
     fn renew(&self) -> Result<(), CertError> {
         let credentials = self.ca.own_credentials(&self.names, SystemTime::now())?;
-        self.settings.store(server_config(&credentials)?);
+        self.settings.store(server_config(&credentials, alpn::H2)?);
+        self.webhook.store(server_config(&credentials, alpn::HTTP1)?);
         tracing::info!(serial = %credentials.serial(), "renewed our own certificate");
         self.current.store(Arc::new(credentials));
         Ok(())
@@ -93,8 +102,9 @@ impl OwnCertificate {
 }
 
 impl OwnNames {
-    fn new(domain: &TrustDomain, listens_at: SocketAddr) -> Result<Self, CertError> {
+    fn new(domain: &TrustDomain, listens_at: SocketAddr, more: Vec<String>) -> Result<Self, CertError> {
         let mut dns = vec!["localhost".to_owned(), "weft-control-plane".to_owned()];
+        dns.extend(more);
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let host = host.trim().to_ascii_lowercase();
         if host.parse::<Name>().is_ok() && !dns.contains(&host) {
@@ -118,8 +128,8 @@ fn same(before: &Roots, now: &Roots) -> bool {
     before.issuer() == now.issuer() && before.anchors() == now.anchors()
 }
 
-fn server_config(credentials: &Credentials) -> Result<Arc<ServerConfig>, CertError> {
-    credentials.server_config(&[alpn::H2], ClientAuth::Optional)
+fn server_config(credentials: &Credentials, protocol: &[u8]) -> Result<Arc<ServerConfig>, CertError> {
+    credentials.server_config(&[protocol], ClientAuth::Optional)
 }
 
 #[cfg(test)]
@@ -132,7 +142,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (store, domain) = (Embedded::open(dir.path()).unwrap(), "mesh.local".parse().unwrap());
         let ca = Ca::open(store, &domain, None, Duration::from_secs(1), SystemTime::now()).await.unwrap();
-        let own = OwnCertificate::new(Arc::new(ca), "10.1.2.3:7443".parse().unwrap()).unwrap();
+        let own = OwnCertificate::new(Arc::new(ca), "10.1.2.3:7443".parse().unwrap(), Vec::new()).unwrap();
         let (settings, first) = (own.settings(), own.current.load_full());
         let before = settings.load_full();
         own.renew().unwrap();

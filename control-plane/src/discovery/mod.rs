@@ -8,7 +8,7 @@ mod stream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -49,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) trust_domain: TrustDomain,
     pub(crate) drain: DrainWatch,
+    /// Whether all that the mesh is was read, where it is read from a cluster.
+    pub(crate) synced: Option<watch::Receiver<bool>>,
 }
 
 /// Answers sidecars.
@@ -84,6 +86,9 @@ impl DiscoveryService {
     fn admit(&self, peer: Option<Peer>) -> Result<(Peer, Claimant), Status> {
         if self.0.drain.is_draining() {
             return Err(Status::unavailable("the control plane is shutting down"));
+        }
+        if self.0.synced.as_ref().is_some_and(|synced| !*synced.borrow()) {
+            return Err(Status::unavailable("the cluster has not been read yet"));
         }
         let peer = peer.ok_or_else(|| {
             Status::unauthenticated(

@@ -160,7 +160,8 @@ async fn connect(
     Err(FetchError::Connect(host.to_owned(), last))
 }
 
-async fn addresses(host: &str) -> io::Result<Vec<IpAddr>> {
+/// Where a host is; an address is where it says.
+pub(crate) async fn addresses(host: &str) -> io::Result<Vec<IpAddr>> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
     }

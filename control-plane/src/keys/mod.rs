@@ -19,8 +19,8 @@ use crate::metrics::Metrics;
 use crate::report::chain;
 use crate::store::{Embedded, KeySet, StoreError};
 use crate::world::World;
-pub(crate) use fetch::trust;
 use fetch::{FetchError, fetch};
+pub(crate) use fetch::{addresses, trust};
 
 /// How long fetched keys are kept before they are fetched again, whatever their server says.
 const SHORTEST: Duration = Duration::from_mins(1);

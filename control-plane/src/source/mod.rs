@@ -1,6 +1,7 @@
-//! Where the world's facts come from: a watched folder, and the sidecars themselves.
+//! Where the world's facts come from: a watched folder, the cluster that we run in, and the sidecars themselves.
 //!
 //! Each source says what changed, as a [`weft_core::world::Change`]; `world` folds it in.
 
 pub(crate) mod files;
+pub(crate) mod kubernetes;
 pub(crate) mod registry;

@@ -24,4 +24,6 @@ mod telemetry;
 #[cfg(test)]
 mod trust;
 #[cfg(test)]
+mod webhook;
+#[cfg(test)]
 mod wire;
