@@ -13,6 +13,7 @@ pub(crate) mod get;
 pub(crate) mod history;
 pub(crate) mod identity;
 pub(crate) mod inject;
+pub(crate) mod install;
 pub(crate) mod rollback;
 pub(crate) mod status;
 pub(crate) mod systemd;

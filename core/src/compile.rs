@@ -3,6 +3,8 @@
 //! Each resource is compiled by itself, so that a change costs what it touches:
 //! after [`World::apply`] compile the affected names again, and the sum is what [`compile`] would give.
 
+mod cluster;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -121,13 +123,19 @@ pub fn endpoints(world: &World, service: &QualifiedName) -> Option<Vec<Endpoint>
     }
     let document = world.documented_service(service);
     let takes_unready = document.is_some_and(|spec| spec.publish_not_ready);
-    let ports: Vec<u16> = service_ports(world, service).into_iter().map(|port| port.port).collect();
+    let ports = service_ports(world, service);
+    if let Some(backends) = world.backends(service) {
+        return Some(cluster::endpoints(world, service, &ports, backends));
+    }
+    let ports: Vec<u16> = ports.into_iter().map(|port| port.port).collect();
     let portless = ports.is_empty();
     let mut endpoints = Vec::new();
     for (name, member) in world.members(service) {
         let takes_traffic = match member {
             Member::Registered(registration) => registration.ready || takes_unready,
             Member::Documented(_, spec) => spec.weight > 0,
+            // Without a word on who is behind the service nobody is.
+            Member::Pod(_) => takes_unready,
         };
         let target = |port: &u16| {
             let target_port = target_port(service, document, member, *port)?;
@@ -137,7 +145,7 @@ pub fn endpoints(world: &World, service: &QualifiedName) -> Option<Vec<Endpoint>
         if takes_traffic && (!ports.is_empty() || portless) {
             let healthy = match member {
                 Member::Registered(registration) => !registration.unhealthy.contains(service),
-                Member::Documented(..) => true,
+                Member::Documented(..) | Member::Pod(_) => true,
             };
             endpoints.push(Endpoint { ports, healthy, ..endpoint(world, &name, member) });
         }
@@ -154,7 +162,7 @@ pub fn address(world: &World, address: IpAddr) -> Option<Address> {
     let member = world.member(name)?;
     let first_offered = match member {
         Member::Registered(registration) => registration.offers.first().map(|offer| offer.service.clone()),
-        Member::Documented(..) => None,
+        Member::Documented(..) | Member::Pod(_) => None,
     };
     let service = first_offered.or_else(|| world.selecting(name).into_iter().next());
     let target_ports = target_ports(world, name, member);
@@ -164,7 +172,7 @@ pub fn address(world: &World, address: IpAddr) -> Option<Address> {
 /// What a registered workload's sidecar must know of it.
 pub fn workload(world: &World, name: &QualifiedName) -> Option<Workload> {
     let registration = world.registration(name)?;
-    let ports = inbound_ports(world, name, Member::Registered(registration));
+    let ports = inbound_ports(world, name, world.member(name)?);
     let service_account = registration.service_account.clone();
     let (mut policies, mut limits, mut tokens) = (Vec::new(), Vec::new(), Vec::new());
     // By name: the order decides nothing.
@@ -305,6 +313,11 @@ fn told_protocol(
             let told = workload.ports.iter().find(|own| Some(own.port) == target);
             told.map_or(Protocol::Detect, |own| own.protocol)
         }
+        Member::Pod(pod) => {
+            let target = target_port(service, Some(spec), member, port.port);
+            let is_opaque = target.is_some_and(|target| pod.is_opaque(target));
+            if is_opaque { Protocol::Tcp } else { Protocol::Detect }
+        }
     }
 }
 
@@ -326,13 +339,9 @@ fn target_port(
     {
         return None;
     }
-    match (&spec.ports.iter().find(|documented| documented.port == port)?.target, member) {
-        (TargetPort::Number(number), _) => Some(*number),
-        (TargetPort::Named(name), Member::Documented(_, workload)) => {
-            workload.ports.iter().find(|own| own.name == *name).map(|own| own.port)
-        }
-        // Whoever registers itself says by an offer which port it means.
-        (TargetPort::Named(_), Member::Registered(_)) => None,
+    match &spec.ports.iter().find(|documented| documented.port == port)?.target {
+        TargetPort::Number(number) => Some(*number),
+        TargetPort::Named(name) => cluster::named_port(member, name),
     }
 }
 
@@ -352,6 +361,7 @@ fn offered(registration: &Registration, service: &QualifiedName, port: u16) -> O
 /// A member without the ports of a service.
 fn endpoint(world: &World, name: &QualifiedName, member: Member<'_>) -> Endpoint {
     match member {
+        Member::Pod(pod) => cluster::pod(world, pod),
         Member::Registered(registration) => Endpoint {
             workload: name.clone(),
             addresses: registration.addresses.clone(),
@@ -382,13 +392,13 @@ fn endpoint(world: &World, name: &QualifiedName, member: Member<'_>) -> Endpoint
 
 /// How a workload's app is asked whether it works, for each service that says so and has a port to ask at.
 fn checks(world: &World, name: &QualifiedName) -> Vec<AppCheck> {
-    let Some(registration) = world.registration(name) else { return Vec::new() };
+    let (Some(_), Some(member)) = (world.registration(name), world.member(name)) else { return Vec::new() };
     let check = |service: QualifiedName| {
         let settings = world.health_check(name, &service)?;
         let ports = service_ports(world, &service);
         let asked = settings.port.or_else(|| ports.first().map(|port| port.port))?;
         let document = world.documented_service(&service);
-        let behind = target_port(&service, document, Member::Registered(registration), asked);
+        let behind = target_port(&service, document, member, asked);
         // A service without ports has every one of the app's.
         let port = behind.or_else(|| ports.is_empty().then_some(asked))?;
         let declared = ports.iter().find(|declared| declared.port == asked);
@@ -421,7 +431,7 @@ fn inbound_ports(world: &World, name: &QualifiedName, member: Member<'_>) -> Vec
                 }
                 (_, Member::Registered(registration)) => offered(registration, &service, port.port)
                     .map_or(Protocol::Detect, |(_, protocol)| protocol),
-                (_, Member::Documented(..)) => Protocol::Detect,
+                (_, Member::Documented(..) | Member::Pod(_)) => Protocol::Detect,
             };
             ports.entry((target, service.clone())).or_insert(protocol);
         }

@@ -11,7 +11,7 @@ use crate::weft;
 const MANIFESTS: &str = include_str!("inject/workloads.yaml");
 
 /// Runs a program with a text as its standard input.
-fn piped(mut command: Command, text: &str) -> Output {
+pub(crate) fn piped(mut command: Command, text: &str) -> Output {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -29,7 +29,7 @@ fn piped(mut command: Command, text: &str) -> Output {
     output
 }
 
-fn run(arguments: &[&str], text: &str) -> (Option<i32>, String, String) {
+pub(crate) fn run(arguments: &[&str], text: &str) -> (Option<i32>, String, String) {
     let mut command = Command::new(weft());
     command.args(arguments).env_clear();
     let output = piped(command, text);

@@ -35,6 +35,8 @@ mod hostile_input;
 mod http;
 mod http2;
 mod inject;
+#[cfg(test)]
+mod install;
 mod join;
 mod keep_alive;
 mod lifecycle;

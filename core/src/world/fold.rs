@@ -25,6 +25,7 @@ struct Touched {
 /// What a change is about.
 enum Subject {
     Workload(QualifiedName),
+    Service(QualifiedName),
     Documents(Vec<ResourceKey>),
 }
 
@@ -33,6 +34,21 @@ impl World {
     pub fn apply(&mut self, change: Change) -> Effects {
         match change {
             Change::Documents { source, resources } => self.replace_documents(source, resources),
+            Change::Document { source, key, resource } => {
+                self.replace_document(source, &key, resource.map(|resource| Arc::new(*resource)))
+            }
+            Change::Pod { name, pod } => {
+                if self.pod(&name) == pod.as_ref() {
+                    return Effects::default();
+                }
+                self.alter(&Subject::Workload(name.clone()), |world| world.put_pod(&name, pod))
+            }
+            Change::Backends { service, backends } => {
+                if self.backends(&service) == backends.as_deref() {
+                    return Effects::default();
+                }
+                self.alter(&Subject::Service(service.clone()), |world| world.put_backends(&service, backends))
+            }
             Change::Registered(registration) => {
                 if self.registrations.get(&registration.name) == Some(&registration) {
                     return Effects::default();
@@ -114,20 +130,57 @@ impl World {
             self.resources.get(key).map(document) != in_force.get(key).map(document)
         });
         let changed: Vec<_> = changed.collect();
-        let governed = self.governed(&changed);
-        let mut effects = self.alter(&Subject::Documents(changed.clone()), |world| {
-            for key in &changed {
+        let effects = self.put_all_in_force(&changed, &in_force);
+        // Also what stays as it was may now come from another file or line.
+        self.resources = in_force;
+        effects
+    }
+
+    /// The same for one resource, without a look at the others.
+    fn replace_document(
+        &mut self,
+        source: String,
+        key: &ResourceKey,
+        resource: Option<Arc<Resource>>,
+    ) -> Effects {
+        let documents = self.sources.entry(source.clone()).or_default();
+        match resource {
+            Some(resource) => drop(documents.insert(key.clone(), resource)),
+            None => drop(documents.remove(key)),
+        }
+        if documents.is_empty() {
+            self.sources.remove(&source);
+        }
+        let in_force = self.sources.values().find_map(|documents| documents.get(key)).cloned();
+        let document = |resource: &Arc<Resource>| resource.document.clone();
+        let is_other = self.resources.get(key).map(document) != in_force.as_ref().map(document);
+        let in_force: BTreeMap<_, _> = in_force.map(|resource| (key.clone(), resource)).into_iter().collect();
+        let effects = match is_other {
+            true => self.put_all_in_force(std::slice::from_ref(key), &in_force),
+            false => Effects::default(),
+        };
+        self.resources.remove(key);
+        self.resources.extend(in_force);
+        effects
+    }
+
+    fn put_all_in_force(
+        &mut self,
+        changed: &[ResourceKey],
+        in_force: &BTreeMap<ResourceKey, Arc<Resource>>,
+    ) -> Effects {
+        let governed = self.governed(changed);
+        let mut effects = self.alter(&Subject::Documents(changed.to_vec()), |world| {
+            for key in changed {
                 world.put_in_force(key, in_force.get(key));
             }
         });
-        let governed = governed.into_iter().chain(self.governed(&changed));
+        let governed = governed.into_iter().chain(self.governed(changed));
         effects.affected.extend(governed);
         // Every sidecar knows the hosts outside the mesh.
         if changed.iter().any(|key| matches!(key.kind, Kind::MeshConfig | Kind::ExternalService)) {
             effects.affected.insert(ResourceName::Mesh);
         }
-        // Also what stays as it was may now come from another file or line.
-        self.resources = in_force;
         effects
     }
 
@@ -201,6 +254,10 @@ impl World {
         let mut touched = Touched::default();
         match subject {
             Subject::Workload(name) => self.touch_workload(name, &mut touched),
+            Subject::Service(name) => {
+                touched.workloads.extend(self.members(name).into_keys());
+                touched.services.insert(name.clone());
+            }
             Subject::Documents(keys) => {
                 for key in keys {
                     let Some(name) = qualified(key) else { continue };

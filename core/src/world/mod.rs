@@ -5,6 +5,7 @@
 
 mod by_namespace;
 mod check;
+mod cluster;
 mod fold;
 mod policies;
 mod routes;
@@ -23,6 +24,7 @@ use crate::model::{
     TrustDomain,
 };
 use by_namespace::ByNamespace;
+pub use cluster::{Backend, Pod, Readiness};
 use policies::Policies;
 
 /// What is fixed for the life of a control plane.
@@ -89,6 +91,29 @@ pub enum Change {
         /// Its resources.
         resources: Vec<Resource>,
     },
+    /// One resource of a source of documents is now so; none: it is gone.
+    Document {
+        /// Which source.
+        source: String,
+        /// Which resource.
+        key: ResourceKey,
+        /// What it says.
+        resource: Option<Box<Resource>>,
+    },
+    /// A pod is now so; none: it is gone.
+    Pod {
+        /// Which one.
+        name: QualifiedName,
+        /// What there is to know of it.
+        pod: Option<Pod>,
+    },
+    /// Those behind a service are now these; none: nobody says who they are.
+    Backends {
+        /// The service.
+        service: QualifiedName,
+        /// Those behind it.
+        backends: Option<Vec<Backend>>,
+    },
     /// A workload came, or told something new of itself.
     Registered(Registration),
     /// A workload went.
@@ -147,6 +172,11 @@ pub struct World {
     /// Which routes name a service as their parent.
     attached: ByNamespace<BTreeSet<ResourceKey>>,
     registrations: ByNamespace<Registration>,
+    pods: ByNamespace<Pod>,
+    /// Who is behind a service, where an orchestrator says so.
+    backends: ByNamespace<Vec<Backend>>,
+    /// Which services a pod is behind.
+    backed: ByNamespace<BTreeSet<QualifiedName>>,
     /// Which workloads offer a service.
     offering: ByNamespace<BTreeSet<QualifiedName>>,
     allocated: BTreeMap<QualifiedName, Vec<IpAddr>>,
@@ -172,11 +202,13 @@ pub enum Holder<'w> {
     Workload(&'w QualifiedName),
 }
 
-/// A workload, registered or documented.
+/// A workload: a pod, registered or documented.
 #[derive(Debug, Clone, Copy)]
 pub enum Member<'w> {
     /// It told us of itself.
     Registered(&'w Registration),
+    /// An orchestrator tells of it.
+    Pod(&'w Pod),
     /// A document tells of it.
     Documented(&'w Resource, &'w WorkloadSpec),
 }
@@ -198,6 +230,9 @@ impl World {
             grants: BTreeMap::new(),
             attached: ByNamespace::default(),
             registrations: ByNamespace::default(),
+            pods: ByNamespace::default(),
+            backends: ByNamespace::default(),
+            backed: ByNamespace::default(),
             offering: ByNamespace::default(),
             reserved: allocated.values().flatten().copied().collect(),
             allocated,
@@ -306,7 +341,7 @@ impl World {
     /// document selects.
     pub fn members(&self, service: &QualifiedName) -> BTreeMap<QualifiedName, Member<'_>> {
         let offering = self.offering(service).map(|r| (r.name.clone(), Member::Registered(r)));
-        let mut members: BTreeMap<_, _> = offering.collect();
+        let mut members: BTreeMap<_, _> = offering.chain(self.backing(service)).collect();
         let Some(spec) = self.documented_service(service).filter(|spec| !spec.selector.is_empty()) else {
             return members;
         };
@@ -318,20 +353,23 @@ impl World {
         members
     }
 
-    /// The documented services that select a workload, by name.
+    /// The documented services that select a workload, or that an orchestrator says it is behind, by name.
     pub fn selecting(&self, workload: &QualifiedName) -> BTreeSet<QualifiedName> {
         let Some(member) = self.member(workload) else { return BTreeSet::new() };
         let services = self.services.within(&workload.namespace);
         let selecting = services.filter(|(_, resource)| {
             service_spec(resource).is_some_and(|spec| selects(spec, member.labels()))
         });
-        selecting.map(|(name, _)| QualifiedName::new(workload.namespace.clone(), name.clone())).collect()
+        let selecting =
+            selecting.map(|(name, _)| QualifiedName::new(workload.namespace.clone(), name.clone()));
+        selecting.chain(self.backed(workload)).collect()
     }
 
-    /// A workload; where one of this name is registered and another documented, the registered one.
+    /// A workload. What an orchestrator says of it goes before what it says of itself, and that before a document.
     pub fn member(&self, name: &QualifiedName) -> Option<Member<'_>> {
-        let registered = self.registrations.get(name).map(Member::Registered);
-        registered.or_else(|| self.workloads.get(name).and_then(|resource| documented(resource)))
+        let pod = self.pods.get(name).map(Member::Pod);
+        let known = pod.or_else(|| self.registrations.get(name).map(Member::Registered));
+        known.or_else(|| self.workloads.get(name).and_then(|resource| documented(resource)))
     }
 
     /// The policies that are carried out where calls arrive: by kind, each by name.
@@ -403,7 +441,9 @@ impl World {
         let documents =
             documents.filter_map(|(name, resource)| Some((qualified(name), documented(resource)?)));
         let registered = self.registrations.within(namespace);
-        documents.chain(registered.map(|(name, r)| (qualified(name), Member::Registered(r)))).collect()
+        let pods = self.pods.within(namespace).map(|(name, pod)| (qualified(name), Member::Pod(pod)));
+        let registered = registered.map(|(name, r)| (qualified(name), Member::Registered(r)));
+        documents.chain(registered).chain(pods).collect()
     }
 }
 
@@ -412,6 +452,7 @@ impl Member<'_> {
     pub fn labels(&self) -> &BTreeMap<String, String> {
         match self {
             Self::Registered(registration) => &registration.labels,
+            Self::Pod(pod) => &pod.labels,
             Self::Documented(resource, _) => &resource.labels,
         }
     }
@@ -420,6 +461,7 @@ impl Member<'_> {
     pub fn addresses(&self) -> &[IpAddr] {
         match self {
             Self::Registered(registration) => &registration.addresses,
+            Self::Pod(pod) => &pod.addresses,
             Self::Documented(_, spec) => std::slice::from_ref(&spec.address),
         }
     }

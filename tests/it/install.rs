@@ -1,0 +1,178 @@
+//! `weft install`, `crds`, `upgrade` and `uninstall`: valid for every Kubernetes of today, and nothing that is not asked for.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use weft_tests::python;
+
+use crate::inject::{piped, run};
+
+const VERSIONS: [&str; 9] = ["1.29", "1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37"];
+
+fn printed(arguments: &[&str]) -> String {
+    let (code, out, told) = run(arguments, "");
+    assert_eq!(code, Some(0), "{arguments:?}: {told}");
+    out
+}
+
+fn kinds(manifests: &str) -> Vec<&str> {
+    manifests.lines().filter_map(|line| line.strip_prefix("kind: ")).collect()
+}
+
+#[test]
+fn what_is_installed_is_valid_for_every_kubernetes_of_today() {
+    let plain = printed(&["install"]);
+    let settings = [
+        "--ha",
+        "--set",
+        "ca.secret=issuer",
+        "--set",
+        "image.registry=r.example/m",
+        "--set",
+        "sidecar=container",
+    ];
+    let ha = printed(&[&["install"][..], &settings].concat());
+    assert_eq!(kinds(&plain)[0], "Namespace", "what is in it comes after it");
+    assert_eq!(
+        kinds(&plain).last(),
+        Some(&"MutatingWebhookConfiguration"),
+        "nothing is asked of what is not there yet"
+    );
+    assert!(plain.contains("replicas: 1") && plain.contains("kind: PersistentVolumeClaim"));
+    assert!(
+        ha.contains("replicas: 3")
+            && ha.contains("kind: PodDisruptionBudget")
+            && ha.contains("podAntiAffinity")
+    );
+    assert!(
+        ha.contains("r.example/m/weft-control-plane:") && ha.contains("--inject=image.registry=r.example/m")
+    );
+    assert_eq!(printed(&["upgrade"]), plain);
+    let removal = printed(&["uninstall"]);
+    assert_eq!(kinds(&removal)[0], "MutatingWebhookConfiguration");
+    assert!(!removal.contains("CustomResourceDefinition"), "people's configuration stays");
+    let crds = printed(&["crds"]);
+    assert_eq!(kinds(&crds), ["CustomResourceDefinition"; 8]);
+    for manifests in [&plain, &ha, &removal, &crds] {
+        let Some(mut check) = python("kubernetes.py") else { continue };
+        check.args(VERSIONS);
+        let checked = piped(check, manifests);
+        let wrong = String::from_utf8_lossy(&checked.stdout);
+        assert!(checked.status.success(), "{wrong}{}", String::from_utf8_lossy(&checked.stderr));
+    }
+}
+
+/// What the chart leaves to its values, and what stands in their place until then.
+const VALUES: [(&str, &str, &str); 4] = [
+    ("image.registry", "registry.invalid", "docker.io/weftmesh"),
+    ("image.tag", "tag-of-the-chart", env!("CARGO_PKG_VERSION")),
+    ("trustDomain", "domain-of-the-chart", "mesh.local"),
+    ("storage.size", "7777Gi", "1Gi"),
+];
+
+/// The chart as it must be: by the name of each file.
+fn chart() -> Vec<(&'static str, String)> {
+    let mut settings = vec!["install".to_owned()];
+    for (key, stand_in, _) in VALUES {
+        settings.extend(["--set".to_owned(), format!("{key}={stand_in}")]);
+    }
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let mut templates = without_kinds(&printed(&settings), &["Namespace", "CustomResourceDefinition"]);
+    for (key, stand_in, _) in VALUES {
+        templates = templates.replace(stand_in, &format!("{{{{ .Values.{key} }}}}"));
+    }
+    let policy = "failurePolicy: {{ .Values.webhook.failurePolicy }}";
+    templates = templates.replace("failurePolicy: Ignore", policy);
+    let version = env!("CARGO_PKG_VERSION");
+    let about = format!(
+        "# Written by UPDATE=1 cargo test -p weft-tests install, as all of this chart.\napiVersion: v2\nname: weft\n\
+         description: The control plane of a Weft mesh\ntype: application\nversion: {version}\nappVersion: \"{version}\"\n\
+         kubeVersion: \">=1.29.0-0\"\n"
+    );
+    let [registry, tag, domain, size] = VALUES.map(|(_, _, value)| value);
+    let values = format!(
+        "image:\n  registry: {registry}\n  tag: {tag}\ntrustDomain: {domain}\nstorage:\n  size: {size}\n\
+         webhook:\n  failurePolicy: Ignore\n"
+    );
+    vec![
+        ("Chart.yaml", about),
+        ("values.yaml", values),
+        ("crds/weft.yaml", printed(&["crds"])),
+        ("templates/weft.yaml", templates),
+    ]
+}
+
+fn without_kinds(manifests: &str, kinds: &[&str]) -> String {
+    let is_kept = |document: &&str| {
+        !kinds.iter().any(|kind| document.lines().any(|line| line == format!("kind: {kind}")))
+    };
+    manifests.split("---\n").filter(is_kept).collect::<Vec<_>>().join("---\n")
+}
+
+#[test]
+fn the_chart_renders_to_what_is_installed() {
+    let folder =
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join("deploy/helm/weft");
+    for (name, text) in chart() {
+        let path = folder.join(name);
+        if std::env::var_os("UPDATE").is_some() {
+            fs::create_dir_all(path.parent().expect("a folder")).expect("the chart's folder");
+            fs::write(&path, &text).expect("the chart");
+        }
+        let written = fs::read_to_string(&path).unwrap_or_default();
+        assert!(written == text, "{name} is not fresh: UPDATE=1 cargo test -p weft-tests install");
+        if name == "templates/weft.yaml" {
+            let mut rendered = written.replace("{{ .Values.webhook.failurePolicy }}", "Ignore");
+            for (key, _, value) in VALUES {
+                rendered = rendered.replace(&format!("{{{{ .Values.{key} }}}}"), value);
+            }
+            assert!(!rendered.contains("{{"), "every value is known");
+            assert_eq!(
+                rendered,
+                without_kinds(&printed(&["install"]), &["Namespace", "CustomResourceDefinition"])
+            );
+        }
+    }
+}
+
+#[test]
+fn the_control_plane_understands_what_it_is_installed_with() {
+    let settings =
+        ["--ha", "--set", "ca.secret=issuer", "--set", "image.tag=2", "--set", "trustDomain=example.org"];
+    let manifests = printed(&[&["install"][..], &settings].concat());
+    let (_, arguments) = manifests.split_once("args:\n").expect("arguments");
+    let arguments: Vec<String> = arguments
+        .lines()
+        .map_while(|line| line.trim_start().strip_prefix("- "))
+        .map(|argument| argument.trim_matches(['"', '\'']).to_owned())
+        .collect();
+    assert!(arguments.len() > 8, "{arguments:?}");
+    // Read to the end, and only then refused: where it is told of help it does not start.
+    let mut command = Command::new(crate::weft());
+    command.arg("control-plane").args(&arguments).arg("--no-such-option").env_clear();
+    // As in a pod.
+    command.env("KUBERNETES_SERVICE_HOST", "10.96.0.1").env("KUBERNETES_SERVICE_PORT", "443");
+    let told = String::from_utf8(piped(command, "").stderr).expect("text");
+    assert!(told.contains("--no-such-option"), "{told}");
+    for argument in &arguments {
+        let flag = argument.split('=').next().expect("a flag");
+        let help = printed(&["control-plane", "--help"]);
+        assert!(help.contains(flag), "{flag}");
+    }
+}
+
+#[test]
+fn what_cannot_be_installed_so_prints_nothing_and_says_why() {
+    for (arguments, expected) in [
+        (&["install", "--ha"][..], "write --set ca.secret=NAME"),
+        (&["install", "--set", "image=x"], "there is no setting \"image\""),
+        (&["install", "--set", "webhook.failurePolicy=Never"], "write Ignore or Fail"),
+        (&["install", "--set", "storage.size=much"], "write a quantity such as 1Gi"),
+        (&["install", "--set", "image.registry"], "is not of the form KEY=VALUE"),
+    ] {
+        let (code, out, told) = run(arguments, "");
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{arguments:?}");
+        assert!(told.contains(expected), "{told}");
+    }
+}
