@@ -1,25 +1,25 @@
 //! The watched folder: every change to it becomes one revision, or a report of what is wrong and nothing else.
 //!
-//! It is looked at four times a second, by its files' metadata. That costs less than it saves: unlike events, it
-//! sees folders below, what symbolic links point to (Kubernetes swaps a whole folder by one) and network mounts.
+//! What is in it its files' metadata say, when the kernel tells of a change and from time to time anyway: so folders below,
+//! what symbolic links point to (Kubernetes swaps a whole folder by one) and network mounts are seen as well.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::time::sleep;
 use weft_core::manifest::SourceFile;
 use weft_core::model::Name;
 
 use crate::configuration::{Configuration, Outcome};
 use crate::metrics::Metrics;
 use crate::report::chain;
+use crate::source::folder_events::FolderEvents;
 
-/// Between two looks at the folder.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often it is read again because it has changed meanwhile.
+const READINGS: usize = 5;
 /// Folders within folders.
 const DEEPEST: usize = 8;
 /// Files that are read.
@@ -75,29 +75,29 @@ impl Folder {
 
     /// Follows the folder, for ever.
     pub(crate) async fn run(self: Arc<Self>) {
-        let mut seen = None;
+        let (mut seen, mut events) = (None, FolderEvents::default());
         loop {
-            self.look(&mut seen).await;
-            sleep(LOOK).await;
+            let folders = self.look(&mut seen).await;
+            if !events.follow(folders) {
+                let cause = events.next().await;
+                tracing::trace!(?cause, "the configuration directory is looked at");
+            }
         }
     }
 
-    /// Reads the folder if it is not as it was.
-    async fn look(&self, seen: &mut Option<Result<Vec<Stamp>, String>>) {
+    /// Reads the folder if it is not as it was. In which folders a change of it would be.
+    async fn look(&self, seen: &mut Option<Result<Vec<Stamp>, String>>) -> BTreeSet<PathBuf> {
         let path = self.path.clone();
         let before = seen.as_ref().and_then(|seen| seen.as_ref().ok()).cloned();
-        let looked = tokio::task::spawn_blocking(move || {
-            let stamps = scan(&path)?;
-            let texts = if before.as_ref() == Some(&stamps) { None } else { Some(read(&stamps)?) };
-            Ok::<_, FolderError>((stamps, texts))
-        });
-        let Ok(looked) = looked.await else { return };
+        let looked = tokio::task::spawn_blocking(move || read_whole(&path, before.as_deref()));
+        let Ok(looked) = looked.await else { return BTreeSet::new() };
         match looked {
-            Ok((_, None)) => {}
-            Ok((stamps, Some(texts))) => {
+            Ok((found, None)) => found.folders,
+            Ok((found, Some(texts))) => {
                 if self.take(&texts).await {
-                    *seen = Some(Ok(stamps));
+                    *seen = Some(Ok(found.stamps));
                 }
+                found.folders
             }
             Err(error) => {
                 let reason = chain(&error);
@@ -108,6 +108,7 @@ impl Folder {
                     );
                     *seen = Some(Err(reason));
                 }
+                BTreeSet::new()
             }
         }
     }
@@ -145,13 +146,41 @@ impl Folder {
     }
 }
 
-/// Every YAML file below a folder, in the order of their paths.
-fn scan(folder: &Path) -> Result<Vec<Stamp>, FolderError> {
-    let mut found = Vec::new();
+/// What is below a folder.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Found {
+    /// Its YAML files, in the order of their paths.
+    stamps: Vec<Stamp>,
+    /// Itself and those below, and those to which links lead.
+    folders: BTreeSet<PathBuf>,
+}
+
+/// Reads a folder if it is not as it was `before`: as it was at one moment, where it does not change all the time.
+fn read_whole(folder: &Path, before: Option<&[Stamp]>) -> Result<(Found, Option<Vec<Text>>), FolderError> {
+    let mut found = scan(folder)?;
+    if before == Some(found.stamps.as_slice()) {
+        return Ok((found, None));
+    }
+    let mut texts = read(&found.stamps);
+    for _ in 1..READINGS {
+        let after = scan(folder)?;
+        if after == found {
+            break;
+        }
+        found = after;
+        texts = read(&found.stamps);
+    }
+    Ok((found, Some(texts?)))
+}
+
+/// Every YAML file below a folder.
+fn scan(folder: &Path) -> Result<Found, FolderError> {
+    let mut found = Found::default();
     let mut folders = vec![(folder.to_owned(), 0)];
     let mut bytes = 0_u64;
     while let Some((folder, depth)) = folders.pop() {
         let failed = |error| FolderError::Read(folder.clone(), error);
+        found.folders.insert(folder.clone());
         for entry in fs::read_dir(&folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let (path, name) = (entry.path(), entry.file_name());
@@ -161,11 +190,15 @@ fn scan(folder: &Path) -> Result<Vec<Stamp>, FolderError> {
             let yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
             // Followed, where it is a link. What is gone again says nothing.
             let Ok(metadata) = fs::metadata(&path) else { continue };
+            if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+                let target = fs::canonicalize(&path).ok();
+                found.folders.extend(target.and_then(|target| Some(target.parent()?.to_owned())));
+            }
             if metadata.is_dir() && depth < DEEPEST {
                 folders.push((path, depth + 1));
             } else if metadata.is_file() && yaml {
                 bytes = bytes.saturating_add(metadata.len());
-                found.push(Stamp {
+                found.stamps.push(Stamp {
                     path,
                     inode: (metadata.dev(), metadata.ino()),
                     size: metadata.len(),
@@ -173,12 +206,12 @@ fn scan(folder: &Path) -> Result<Vec<Stamp>, FolderError> {
                     changed: (metadata.ctime(), metadata.ctime_nsec()),
                 });
             }
-            if found.len() > MOST_FILES || folders.len() > MOST_FILES || bytes > MOST_BYTES {
+            if found.stamps.len() > MOST_FILES || folders.len() > MOST_FILES || bytes > MOST_BYTES {
                 return Err(FolderError::TooMuch(folder));
             }
         }
     }
-    found.sort();
+    found.stamps.sort();
     Ok(found)
 }
 
@@ -197,7 +230,7 @@ mod tests {
 
     #[test]
     fn yaml_files_are_found_below_and_behind_links_but_not_hidden_ones() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir_in(std::env::temp_dir().canonicalize().unwrap()).unwrap();
         let at = |name: &str| dir.path().join(name);
         fs::create_dir_all(at("below")).unwrap();
         fs::create_dir_all(at("..data")).unwrap();
@@ -208,8 +241,10 @@ mod tests {
         std::os::unix::fs::symlink("nowhere", at("e.yaml")).unwrap();
         let found = scan(dir.path()).unwrap();
         let names: Vec<_> =
-            found.iter().map(|s| s.path.strip_prefix(dir.path()).unwrap().to_owned()).collect();
+            found.stamps.iter().map(|s| s.path.strip_prefix(dir.path()).unwrap().to_owned()).collect();
         assert_eq!(names, ["a.yml", "b.yaml", "below/c.yaml", "d.yaml"].map(PathBuf::from));
+        // A change in any of these would be one of it.
+        assert_eq!(found.folders, [dir.path().to_owned(), at("below"), at("..data")].into());
         fs::write(at("other"), "yy").unwrap();
         fs::remove_file(at("d.yaml")).unwrap();
         std::os::unix::fs::symlink("other", at("d.yaml")).unwrap();

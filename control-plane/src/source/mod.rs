@@ -4,4 +4,5 @@
 
 pub(crate) mod files;
 pub(crate) mod kubernetes;
+mod folder_events;
 pub(crate) mod registry;
