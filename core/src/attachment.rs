@@ -5,6 +5,7 @@
 //! is bound to: that is where its calls went anyway.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::compile;
 use crate::manifest::{ParentRef, Resource, RouteSpec, Spec};
@@ -63,7 +64,8 @@ fn route(
         }
     }
     let ports = if every_port { Vec::new() } else { named.into_iter().collect() };
-    Some(Route { name: resource.qualified_name()?, ports, rules })
+    let traffic = resource.as_target().and_then(|target| world.route_traffic(&target)).map(Arc::new);
+    Some(Route { name: resource.qualified_name()?, ports, rules, traffic })
 }
 
 /// The ports that a parent reference names.

@@ -360,7 +360,11 @@ impl Requests {
         // A fault strikes what was asked, not what a route makes of it.
         let mut injected = self.cluster.inject(None, head.fields(), worker);
         let cluster = match self.scope {
-            Scope::Service => routing::request(worker, &self.cluster, head, exchange)?,
+            Scope::Service => {
+                let (cluster, of_route) = routing::request(worker, &self.cluster, head, exchange)?;
+                injected = of_route.or(injected);
+                cluster
+            }
             Scope::Backend => Rc::clone(&self.cluster),
         };
         if !Rc::ptr_eq(&cluster, &self.cluster) {

@@ -9,6 +9,7 @@ use http::header::{
     LOCATION, ORIGIN,
 };
 use http::{Method, Response, StatusCode};
+use weft_core::fault::Injected;
 use weft_core::host::Host;
 use weft_core::model::{
     BackendTarget, Cors, FieldEdits, Filters, HttpMatch, HttpRule, Name, Redirect, RouteRules, Service,
@@ -25,7 +26,7 @@ use crate::http::head::{Fields, Head, Value};
 use crate::mirror::Mirrored;
 use crate::session::Answer;
 use crate::state::Snapshot;
-use crate::upstream::{Cluster, Source};
+use crate::upstream::{Cluster, Source, inject};
 use crate::worker::Worker;
 
 /// A service's rules as they hold for our app, made ready when they arrive.
@@ -99,6 +100,8 @@ fn field_names(rules: &RouteRules) -> Vec<HeaderName> {
 /// The rule that a request falls under, and what is left to do by it.
 #[derive(Debug)]
 pub struct Routed {
+    /// Whose rule it is.
+    service: Rc<Cluster>,
     routing: Routing,
     rule: Arc<Rule>,
     backend: Option<usize>,
@@ -111,6 +114,21 @@ impl Routed {
     /// The rule.
     pub fn rule(&self) -> &Rule {
         &self.rule
+    }
+
+    /// The rule as it is now; what is gone stays as it was.
+    pub fn current(&self) -> Arc<Rule> {
+        let routing = self.service.routing();
+        let current = routing.as_ref().and_then(|(routing, port)| match routing.0.routes.on(*port) {
+            Table::Requests(requests) => requests.same(&self.rule),
+            Table::None | Table::Tls(_) | Table::Tcp(_) => None,
+        });
+        Arc::clone(current.unwrap_or(&self.rule))
+    }
+
+    /// Changes whenever the rule may have.
+    pub fn version(&self) -> u64 {
+        self.service.version()
     }
 
     /// As metrics and spans name it.
@@ -162,15 +180,17 @@ pub fn by_server_name(
     Some(rule.and_then(|rule| draw(worker, &rule.split).map(|(_, cluster)| cluster)))
 }
 
-/// Rules on a request to a service: where it goes, or what it is answered instead. Its head becomes what the rule says.
+/// Rules on a request to a service: where it goes and what its route is to be tried with, or what it is answered instead.
+/// Its head becomes what the rule says.
 pub fn request(
     worker: &Worker,
     cluster: &Rc<Cluster>,
     head: &mut impl Head,
     exchange: &mut Exchange,
-) -> Result<Rc<Cluster>, Answer> {
-    let Some((routing, port)) = cluster.routing() else { return Ok(Rc::clone(cluster)) };
-    let Table::Requests(requests) = routing.0.routes.on(port) else { return Ok(Rc::clone(cluster)) };
+) -> Result<(Rc<Cluster>, Injected), Answer> {
+    let unrouted = || Ok((Rc::clone(cluster), Injected::default()));
+    let Some((routing, port)) = cluster.routing() else { return unrouted() };
+    let Table::Requests(requests) = routing.0.routes.on(port) else { return unrouted() };
     let found = find(&routing, requests, head)?;
     let Found { hit, origin, path } = found.ok_or(ErrorCode::NoRoute)?;
     let rule = Arc::clone(hit.rule);
@@ -182,6 +202,7 @@ pub fn request(
         query: path.query.as_deref(),
     };
     let routed = |backend: Option<usize>| Routed {
+        service: Rc::clone(cluster),
         routing: routing.clone(),
         rule: Arc::clone(&rule),
         backend,
@@ -201,6 +222,9 @@ pub fn request(
     let drawn = draw_again(worker, &rule.split, staying.as_ref());
     exchange.routed(routed(drawn.as_ref().ok().map(|(index, _)| *index)));
     let (index, to) = drawn?;
+    let faults = rule.traffic.as_ref().map_or(&[][..], |traffic| &traffic.faults);
+    let injected =
+        if faults.is_empty() { Injected::default() } else { inject(faults, &[], head.fields(), worker) };
     let backend = rule.split.backends().get(index);
     if let (Some(staying), Some(backend)) = (staying, backend) {
         exchange.stays(staying.goes_to(backend_id(&backend.target)));
@@ -223,7 +247,7 @@ pub fn request(
             head.set_target(&target)?;
         }
     }
-    Ok(to)
+    Ok((to, injected))
 }
 
 /// A rule that fits, and what of the request is needed to carry it out.

@@ -11,6 +11,7 @@ use crate::http::head::Head;
 use crate::http::target::settle;
 use crate::http::{Exchange, Facts, Version, headers, trace};
 use crate::observe::{Flow, Security, Spoken};
+use crate::routing::Routed;
 use crate::stream::Stream;
 use crate::ties::Tie;
 use crate::upstream::Cluster;
@@ -152,8 +153,8 @@ impl Session {
             (Purpose::Outbound(_), Ok(cluster)) => {
                 let key = cluster.key(head.fields(), self.client.ip(), &mut worker.rng.borrow_mut());
                 exchange.keyed(key);
-                let route = exchange.route().map(|routed| &routed.rule().policy);
-                let planned = cluster.plan(route, head.method().as_str());
+                let rule = exchange.route().map(Routed::rule);
+                let planned = cluster.plan(rule, head.method().as_str());
                 exchange.planned(cluster, planned);
             }
             (Purpose::Inbound(requests), Ok(cluster))

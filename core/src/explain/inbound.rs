@@ -2,13 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::outbound::{Arrival, Head};
+use super::backend::Arrival;
+use super::outbound::Head;
 use super::{Decision, Explanation, Question};
 use crate::authorize::{self, Asked, Call, Denial, Peer};
 use crate::compile;
 use crate::host::Host;
 use crate::manifest::{Kind, Resource, ResourceKey, Spec};
-use crate::model::{MtlsMode, QualifiedName};
+use crate::model::{MtlsMode, QualifiedName, RateLimit};
 use crate::path::Path;
 use crate::world::World;
 
@@ -51,6 +52,11 @@ pub(super) fn arrive(world: &World, question: &Question<'_>, arrival: &Arrival, 
         for (policy, decision) in decided {
             told.by_policy(world, &policy, decision);
         }
+        if verdict.is_ok() {
+            for limit in workload.limits.iter().filter(|limit| limit.is_about(&call)) {
+                told.limited(world, limit);
+            }
+        }
         if let Err(denial) = verdict {
             let app = endpoint.addresses.first().map(|ip| SocketAddr::new(*ip, port).to_string());
             let candidate = told.endpoints.iter_mut().find(|c| Some(&c.address) == app.as_ref());
@@ -69,11 +75,7 @@ pub(super) fn arrive(world: &World, question: &Question<'_>, arrival: &Arrival, 
 
 impl Explanation {
     fn by_policy(&mut self, world: &World, policy: &QualifiedName, decision: &str) {
-        let key = ResourceKey {
-            kind: Kind::AuthorizationPolicy,
-            namespace: Some(policy.namespace.clone()),
-            name: policy.name.clone(),
-        };
+        let key = key_of(Kind::AuthorizationPolicy, policy);
         let Some(resource) = world.resource(&key) else { return };
         let told = self.policy.iter().any(|told| told.policy == key.to_string() && told.does == decision);
         if !told {
@@ -101,6 +103,20 @@ impl Explanation {
         self.step("mtls", text.to_owned(), source);
         if let Some(policy) = source.filter(|source| source.kind == Kind::TrafficPolicy) {
             self.applied(policy, format!("mtls: {mode:?}"));
+        }
+    }
+
+    /// How much of it is let in by each endpoint; how much of that is used up is not known here.
+    fn limited(&mut self, world: &World, limit: &RateLimit) {
+        let key = key_of(Kind::RateLimit, &limit.name);
+        if self.policy.iter().any(|told| told.policy == key.to_string()) {
+            return;
+        }
+        let Some(resource) = world.resource(&key) else { return };
+        for bound in &limit.limits {
+            let does = format!("lets in {bound}; more is answered with 429 rate-limited");
+            self.step("limits", does.clone(), Some(resource));
+            self.applied(resource, does);
         }
     }
 
@@ -139,6 +155,10 @@ impl Explanation {
             self.fails(Decision::Deny, answer);
         }
     }
+}
+
+fn key_of(kind: Kind, name: &QualifiedName) -> ResourceKey {
+    ResourceKey { kind, namespace: Some(name.namespace.clone()), name: name.name.clone() }
 }
 
 /// What policies see of the request.

@@ -2,6 +2,7 @@
 //! decide with ([`route`](crate::route), [`authorize`](crate::authorize()), [`compile`](crate::compile)), in the order in
 //! which they do.
 
+mod backend;
 mod inbound;
 mod outbound;
 mod question;
@@ -13,6 +14,8 @@ use crate::model::{Name, QualifiedName};
 use crate::world::World;
 
 pub use question::{ExplainError, Question, RequestAsked};
+
+const NO_BACKEND: (u16, &str) = (500, "no-backend");
 
 /// What would become of a call.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -116,9 +119,19 @@ pub fn explain(world: &World, question: &Question<'_>) -> Result<Explanation, Ex
     let asked = question.settle(world)?;
     let mut told = Explanation::default();
     told.caller(world, question);
-    let path = outbound::follow(world, question, asked, &mut told);
-    if let Some(arrival) = path {
-        inbound::arrive(world, question, &arrival, &mut told);
+    let Some(led) = outbound::follow(world, question, asked, &mut told) else { return Ok(told) };
+    if backend::struck(world, question, &led, &mut told) {
+        return Ok(told);
+    }
+    for (index, (backend, share)) in led.backends.iter().enumerate() {
+        let mut aside = Explanation::default();
+        let here = if index == 0 { &mut told } else { &mut aside };
+        if let Some(arrival) = backend::judge(world, question, &led, backend, here) {
+            inbound::arrive(world, question, &arrival, here);
+        }
+        if index > 0 {
+            told.aside(backend, *share, aside);
+        }
     }
     Ok(told)
 }

@@ -1,36 +1,19 @@
-//! The caller's side: faults, the route, what becomes of the head, where it goes, and how it is sent there.
+//! The caller's side: the route, what becomes of the head, and where it goes.
 
 use super::question::Asked;
-use super::{Candidate, Decision, Explanation, Question};
+use super::{Decision, Explanation, NO_BACKEND, Question};
 use crate::compile;
-use crate::fault;
 use crate::host::Host;
 use crate::manifest::{Kind, Resource, ResourceKey, Spec};
 use crate::model::{
-    Backend, BackendTarget, FieldEdits, Filters, Protocol, QualifiedName, RetryBudget, RoutePolicy,
-    RouteRules,
+    Backend, BackendTarget, FieldEdits, Filters, PolicyTarget, Protocol, QualifiedName, RoutePath, RouteRules,
 };
 use crate::path::Path;
-use crate::plan::Plan;
-use crate::retry::budget_of;
 use crate::route::{Called, Hit, Preflight, Request, Routes, Rule, Table, edit_path, location};
 use crate::world::World;
 
 const BAD_REQUEST: (u16, &str) = (400, "bad-request");
 const NO_ROUTE: (u16, &str) = (404, "no-route");
-const NO_BACKEND: (u16, &str) = (500, "no-backend");
-const NO_ENDPOINTS: (u16, &str) = (503, "no-endpoints");
-const FAULT: &str = "fault-injected";
-
-/// A call as the server's side gets it.
-#[derive(Debug)]
-pub(super) struct Arrival {
-    /// Whose endpoints.
-    pub(super) service: QualifiedName,
-    pub(super) port: u16,
-    /// None: bytes.
-    pub(super) request: Option<Head>,
-}
 
 /// A request's head.
 #[derive(Debug, Clone)]
@@ -42,20 +25,28 @@ pub(super) struct Head {
 }
 
 /// Where a call is led.
-struct Led {
-    backends: Vec<(Backend, f64)>,
-    filters: Filters,
-    prefix: Option<crate::model::RoutePath>,
-    policy: RoutePolicy,
+pub(super) struct Led {
+    /// As it came; none: bytes.
+    pub(super) head: Option<Head>,
+    /// The service that was called, and its port.
+    pub(super) called: QualifiedName,
+    pub(super) port: u16,
+    /// Everywhere it may go with the share of each, the largest first. There is at least one.
+    pub(super) backends: Vec<(Backend, f64)>,
+    /// The rule that it falls under; none: no route is for it.
+    pub(super) rule: Option<Rule>,
+    /// The document of the rule's route, as policies name it.
+    pub(super) route: Option<PolicyTarget>,
+    prefix: Option<RoutePath>,
 }
 
-/// Follows a call to an endpoint; none where it gets to none.
+/// Follows a call to where its route leads it; none where it gets nowhere.
 pub(super) fn follow(
     world: &World,
     question: &Question<'_>,
     asked: Asked,
     told: &mut Explanation,
-) -> Option<Arrival> {
+) -> Option<Led> {
     let Asked { service, port, request } = asked;
     told.service(world, &service.name, port);
     let head = request.map(|request| Head::of(request, &service.name));
@@ -66,27 +57,19 @@ pub(super) fn follow(
         told.fails(Decision::Refuse, BAD_REQUEST);
         return None;
     }
-    if strikes(world, question, &service.name, head.as_ref(), told) {
-        return None;
-    }
     let routes = Routes::compile(&service.name, &service.routes, question.namespace);
-    let led = lead(world, routes.on(port), &service.name, port, head.as_ref(), told)?;
-    let (first, _) = led.backends.iter().max_by(|(_, left), (_, right)| left.total_cmp(right)).cloned()?;
-    let head = match head.map(|head| head.filtered(&led, &first, port, told)) {
-        Some(filtered) => Some(filtered?),
-        None => None,
+    let (rule, prefix) = find(routes.on(port), port, head.as_ref(), world, told).ok()?;
+    let backends = match &rule {
+        Some(rule) => told.share(rule)?,
+        None => {
+            told.step("route", "no route is for it: it goes to the Service itself".into(), None);
+            let target = BackendTarget::Service(service.name.clone(), port);
+            told.backends.push((target.to_string(), 1.0));
+            vec![(Backend { target, weight: 1, filters: Filters::default() }, 1.0)]
+        }
     };
-    let BackendTarget::Service(backend, backend_port) = &first.target else { return None };
-    told.backend = first.target.to_string();
-    if *backend != service.name && strikes(world, question, backend, head.as_ref(), told) {
-        return None;
-    }
-    told.send(world, backend, &led.policy);
-    told.choose(world, backend, *backend_port).then(|| Arrival {
-        service: backend.clone(),
-        port: *backend_port,
-        request: head,
-    })
+    let route = rule.as_ref().and_then(|rule| route_of(world, rule)?.as_target());
+    Some(Led { head, called: service.name, port, backends, rule, route, prefix })
 }
 
 impl Head {
@@ -115,19 +98,20 @@ impl Head {
     }
 
     /// What the rule's filters and the backend's make of it; none where it is answered instead.
-    fn filtered(mut self, led: &Led, backend: &Backend, port: u16, told: &mut Explanation) -> Option<Self> {
+    pub(super) fn filtered(mut self, led: &Led, backend: &Backend, told: &mut Explanation) -> Option<Self> {
         let before = (self.headers.clone(), self.host.clone(), self.target.clone());
-        for filters in [&led.filters, &backend.filters] {
+        let filters = [led.rule.as_ref().map(|rule| &rule.filters), Some(&backend.filters)];
+        for filters in filters.into_iter().flatten() {
             self.edit(&filters.request);
         }
-        for rewrite in [&led.filters, &backend.filters].into_iter().filter_map(|f| f.rewrite.as_ref()) {
+        for rewrite in filters.into_iter().flatten().filter_map(|filters| filters.rewrite.as_ref()) {
             if let Some(host) = &rewrite.host {
                 host.as_str().clone_into(&mut self.host);
             }
             if let Some(edit) = &rewrite.path {
                 let target = before.2.clone();
                 let path = Path::parse(target.as_bytes()).ok()?;
-                let called = called(&path, &self.host, port);
+                let called = called(&path, &self.host, led.port);
                 let edited = edit_path(edit, &called, led.prefix.as_ref());
                 let query = path.query().map(|query| format!("?{}", String::from_utf8_lossy(query)));
                 self.target = String::from_utf8_lossy(&edited).into_owned() + &query.unwrap_or_default();
@@ -155,56 +139,20 @@ fn called<'a>(path: &'a Path<'_>, host: &'a str, port: u16) -> Called<'a> {
     }
 }
 
-/// What faults of a service would do. Whether one keeps the call from going on: an abort of all requests.
-fn strikes(
-    world: &World,
-    question: &Question<'_>,
-    service: &QualifiedName,
-    head: Option<&Head>,
-    told: &mut Explanation,
-) -> bool {
-    let Some(head) = head else { return false };
-    let caller = question.identity(world);
-    for resource in world.policies(service) {
-        let Spec::FaultInjection(spec) = &resource.spec else { continue };
-        let fault = &spec.fault;
-        let is_meant =
-            fault.headers.iter().all(|(name, value)| head.has(name, &|found| found == value.as_bytes()));
-        let is_meant = is_meant && fault::is_for(fault, Some(&caller));
-        if !is_meant || fault.expires.is_some_and(|end| end <= question.now) {
-            continue;
-        }
-        let percent = |share: crate::model::Ratio| share.as_f64() * 100.0;
-        if let Some((delay, share)) = fault.delay {
-            let does = format!("holds up {}% of such requests by {delay:?}", percent(share));
-            told.step("faults", does.clone(), Some(resource));
-            told.applied(resource, does);
-        }
-        if let Some((abort, share)) = fault.abort {
-            let does = format!("answers {}% of such requests with {}", percent(share), abort.status);
-            told.step("faults", does.clone(), Some(resource));
-            told.applied(resource, does);
-            if share == crate::model::Ratio::WHOLE {
-                told.fails(Decision::Answer, (abort.status, FAULT));
-                return true;
-            }
-        }
-    }
-    false
-}
+/// A rule, and the prefix that fitted.
+type Found = (Option<Rule>, Option<RoutePath>);
 
-/// Which rule a call falls under, and where that leads; none: nowhere.
-fn lead(
-    world: &World,
+/// Which rule a call falls under, if there are any; fails where it gets no further.
+fn find(
     table: &Table,
-    service: &QualifiedName,
     port: u16,
     head: Option<&Head>,
+    world: &World,
     told: &mut Explanation,
-) -> Option<Led> {
+) -> Result<Found, ()> {
     let rule = match (table, head) {
         (Table::Requests(requests), Some(head)) => {
-            let path = Path::parse(head.target.as_bytes()).ok()?;
+            let path = Path::parse(head.target.as_bytes()).map_err(drop)?;
             let any_value = |name: &str, good: &dyn Fn(&[u8]) -> bool| head.has(name, good);
             let request = Request {
                 method: &head.method,
@@ -215,13 +163,11 @@ fn lead(
             let Some(hit) = requests.find(&request) else {
                 told.step("route", "there are routes for this port, and no rule of theirs fits".into(), None);
                 told.fails(Decision::Refuse, NO_ROUTE);
-                return None;
+                return Err(());
             };
             told.under(world, hit.rule);
-            if told.answered(&hit, head, &path, port) {
-                return None;
-            }
-            return told.share(world, hit.rule, hit.prefix.cloned());
+            let found = (Some(hit.rule.as_ref().clone()), hit.prefix.cloned());
+            return if told.answered(&hit, head, &path, port) { Err(()) } else { Ok(found) };
         }
         (Table::Tls(connections), _) => {
             let name =
@@ -229,30 +175,15 @@ fn lead(
             connections.find(name.as_deref())
         }
         (Table::Tcp(rule), _) => Some(rule),
-        (Table::Requests(_), None) | (Table::None, _) => {
-            told.step("route", "no route is for it: it goes to the Service itself".into(), None);
-            let backend = Backend {
-                target: BackendTarget::Service(service.clone(), port),
-                weight: 1,
-                filters: Filters::default(),
-            };
-            told.backends.push((backend.target.to_string(), 1.0));
-            let filters = Filters::default();
-            return Some(Led {
-                backends: vec![(backend, 1.0)],
-                filters,
-                prefix: None,
-                policy: RoutePolicy::default(),
-            });
-        }
+        (Table::Requests(_), None) | (Table::None, _) => return Ok((None, None)),
     };
     let Some(rule) = rule else {
         told.step("route", "no route is for this server name: the connection is reset".into(), None);
         told.fails(Decision::Refuse, NO_ROUTE);
-        return None;
+        return Err(());
     };
     told.under(world, rule);
-    told.share(world, rule, None)
+    Ok((Some(rule.as_ref().clone()), None))
 }
 
 impl Explanation {
@@ -316,11 +247,11 @@ impl Explanation {
         true
     }
 
-    /// The backends that have a share; none where there are none, or the rule's only one leads nowhere.
-    fn share(&mut self, world: &World, rule: &Rule, prefix: Option<crate::model::RoutePath>) -> Option<Led> {
+    /// The backends that have a share, the largest first; none where there are none.
+    fn share(&mut self, rule: &Rule) -> Option<Vec<(Backend, f64)>> {
         let whole: f64 = rule.split.backends().iter().map(|backend| f64::from(backend.weight)).sum();
         let weighed = rule.split.backends().iter().filter(|backend| backend.weight > 0);
-        let shares: Vec<_> =
+        let mut shares: Vec<_> =
             weighed.map(|backend| (backend.clone(), f64::from(backend.weight) / whole)).collect();
         let words: Vec<_> =
             shares.iter().map(|(b, share)| format!("{} {:.0}%", b.target, share * 100.0)).collect();
@@ -332,87 +263,13 @@ impl Explanation {
         if !self.mirrors.is_empty() {
             self.step("mirrors", format!("copies go to {}", self.mirrors.join(", ")), None);
         }
-        let largest = shares.iter().max_by(|(_, left), (_, right)| left.total_cmp(right));
-        let exists = largest.is_some_and(|(backend, _)| match &backend.target {
-            BackendTarget::Service(name, port) => {
-                compile::service(world, name).is_some_and(|service| service.takes(*port))
-            }
-            BackendTarget::OtherKind | BackendTarget::NotPermitted => false,
-        });
-        if !exists {
-            self.step("backend", "there is nothing that it could be sent to".into(), None);
+        if shares.is_empty() {
             self.fails(Decision::Refuse, NO_BACKEND);
             return None;
         }
-        Some(Led { backends: shares, filters: rule.filters.clone(), prefix, policy: rule.policy.clone() })
-    }
-
-    /// How long and how often it is tried.
-    fn send(&mut self, world: &World, backend: &QualifiedName, route: &RoutePolicy) {
-        for resource in world.policies(backend) {
-            let Spec::TrafficPolicy(spec) = &resource.spec else { continue };
-            let does = format!("says {}", spec.layer.sections().join(", "));
-            self.step("traffic", does.clone(), Some(resource));
-            self.applied(resource, does);
-        }
-        let traffic = world.traffic(backend);
-        let mut time = |name, limit: Option<std::time::Duration>| {
-            if let Some(limit) = limit {
-                self.timeouts.insert(name, format!("{limit:?}"));
-            }
-        };
-        let Plan { limits, retry, hedging } = Plan::of(&traffic, Some(route)).unwrap_or_default();
-        time("connect", traffic.timeouts.connect);
-        time("request", limits.whole);
-        time("try", limits.each.map(|each| each.limit));
-        time("idle", limits.idle);
-        if let Some(retry) = &retry {
-            let RetryBudget { ratio, min_per_second, window } = budget_of(&traffic);
-            self.retries.extend(retry.describe());
-            self.retries
-                .insert("budget", format!("{ratio} in {window:?}, {min_per_second} a second in any case"));
-        }
-        if let Some(hedging) = hedging {
-            self.retries.insert("hedging", format!("a second endpoint after {}", hedging.after));
-        }
-        self.retries.insert("unsent", "what reached nobody goes to another endpoint, twice at most".into());
-    }
-
-    /// Who may get it. False: nobody.
-    fn choose(&mut self, world: &World, service: &QualifiedName, port: u16) -> bool {
-        if let Some(spec) = world.external_service(service) {
-            let host = spec.host().unwrap_or("the host that the client of TLS asks for");
-            let target = spec.ports.iter().find(|own| own.port == port).map_or(port, |own| own.target_port);
-            let tls = if spec.tls.is_some() { ", in TLS that the sidecar speaks" } else { "" };
-            let text = format!("{host}, port {target}, outside the mesh: found by DNS{tls}");
-            self.step("endpoints", text, None);
-            return true;
-        }
-        let endpoints = compile::endpoints(world, service).unwrap_or_default();
-        let working = endpoints.iter().filter(|endpoint| endpoint.healthy);
-        let candidates = working.filter_map(|endpoint| {
-            let target = endpoint.target_port(port)?;
-            let address = endpoint.addresses.first()?;
-            Some(Candidate {
-                workload: endpoint.workload.to_string(),
-                address: std::net::SocketAddr::new(*address, target).to_string(),
-                identity: endpoint.identity.as_ref().map(ToString::to_string).unwrap_or_default(),
-                zone: endpoint.zone.clone(),
-                denied: String::new(),
-            })
-        });
-        self.endpoints = candidates.collect();
-        let members = world.members(service).len();
-        let text = match (self.endpoints.len(), members) {
-            (0, 0) => format!("{service} has no workloads"),
-            (0, some) => format!("none of the {some} workloads of {service} is ready on this port"),
-            (ready, some) => format!("{ready} of {some} workloads of {service} take it"),
-        };
-        self.step("endpoints", text, None);
-        if self.endpoints.is_empty() {
-            self.fails(Decision::Refuse, NO_ENDPOINTS);
-        }
-        !self.endpoints.is_empty()
+        // Stable: of equal shares the first one goes first.
+        shares.sort_by(|(_, left), (_, right)| right.total_cmp(left));
+        Some(shares)
     }
 }
 

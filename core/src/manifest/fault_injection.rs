@@ -8,7 +8,13 @@ use super::document::Places;
 use super::target::{self, TargetKind};
 use crate::model::{Abort, Fault, Name, PolicyTarget, Ratio};
 
-const TARGETS: [TargetKind; 3] = [TargetKind::Service, TargetKind::Namespace, TargetKind::Mesh];
+const TARGETS: [TargetKind; 5] = [
+    TargetKind::Service,
+    TargetKind::Namespace,
+    TargetKind::Mesh,
+    TargetKind::HttpRoute,
+    TargetKind::GrpcRoute,
+];
 
 /// The longest delay.
 const MAX_DELAY: Duration = Duration::from_mins(5);

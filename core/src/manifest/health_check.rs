@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::decode::{Field, Object};
-use super::layers::layers;
-use crate::model::{HealthCheck, Probe};
+use crate::model::{HealthCheck, Probe, layers};
 
 /// How often an app may be asked, and how seldom.
 const SHORTEST: Duration = Duration::from_millis(100);
@@ -20,17 +19,17 @@ layers! {
     /// What policies say of asking an app how it is.
     pub struct HealthCheckLayer {
         /// What it is asked.
-        pub probe: Probe,
+        pub probe as "probe": Probe,
         /// The service's port; none: its first.
-        pub port: u16,
+        pub port as "port": u16,
         /// How often.
-        pub interval: Duration,
+        pub interval as "interval": Duration,
         /// How long it may take.
-        pub timeout: Duration,
+        pub timeout as "timeout": Duration,
         /// It fails after so many checks in a row.
-        pub unhealthy_after: u32,
+        pub unhealthy_after as "unhealthyAfter": u32,
         /// It works again after so many.
-        pub healthy_after: u32,
+        pub healthy_after as "healthyAfter": u32,
     }
 }
 

@@ -13,7 +13,6 @@ mod fault_injection;
 mod health_check;
 mod jwt_authentication;
 mod kind;
-mod layers;
 mod mesh_config;
 mod node;
 mod rate_limit;
@@ -24,6 +23,7 @@ pub mod schema;
 mod service;
 mod suggest;
 mod target;
+mod traffic_layer;
 mod traffic_policy;
 mod value;
 mod workload;
@@ -46,7 +46,8 @@ pub use resource::{
     WorkloadSpec,
 };
 pub use suggest::nearest;
-pub use traffic_policy::{BalancingLayer, TimeoutsLayer, TrafficLayer, TrafficPolicySpec};
+pub use traffic_layer::{BalancingLayer, TimeoutsLayer, TrafficLayer};
+pub use traffic_policy::TrafficPolicySpec;
 pub use value::{ValueError, is_label_key, is_label_value, parse_duration};
 pub use write::to_yaml;
 

@@ -262,6 +262,15 @@ impl Resource {
         }
     }
 
+    /// As what policies name it, where it is a route for requests.
+    pub fn as_target(&self) -> Option<PolicyTarget> {
+        match self.kind {
+            Kind::HttpRoute => self.qualified_name().map(PolicyTarget::HttpRoute),
+            Kind::GrpcRoute => self.qualified_name().map(PolicyTarget::GrpcRoute),
+            _ => None,
+        }
+    }
+
     /// What it refers to.
     pub fn references(&self) -> Vec<Reference> {
         let Spec::Service(service) = &self.spec else { return Vec::new() };

@@ -3,49 +3,11 @@
 use std::time::Duration;
 
 use super::decode::{Field, Object};
-use super::layers::layers;
 use super::node::Value;
 use super::value::parse_duration;
 use crate::model::{
-    Backoff, GRPC_FAILURES, HedgeAfter, Hedging, Ratio, Retries, RetryBudget, RetryMethods, RetryOn,
-    StatusCode,
+    GRPC_FAILURES, HedgeAfter, HedgingLayer, Ratio, RetriesLayer, RetryMethods, RetryOn, StatusCode,
 };
-
-layers! {
-    /// What policies say of trying again.
-    pub struct RetriesLayer {
-        /// How often.
-        pub attempts: u32,
-        /// After what.
-        pub on: Vec<RetryOn>,
-        /// How long a try may take to begin its answer.
-        pub per_try: Duration,
-        /// The most that is waited before the first time.
-        pub base: Duration,
-        /// The most that is ever waited.
-        pub max: Duration,
-        /// The share of the requests that may be tried again.
-        pub ratio: Ratio,
-        /// How many in any case.
-        pub min_per_second: u32,
-        /// How long requests count.
-        pub window: Duration,
-        /// Bytes of a body that are kept.
-        pub max_body: u32,
-        /// Which requests.
-        pub methods: RetryMethods,
-    }
-}
-
-layers! {
-    /// What policies say of asking a second endpoint.
-    pub struct HedgingLayer {
-        /// When.
-        pub after: HedgeAfter,
-        /// How many at most.
-        pub max: u32,
-    }
-}
 
 const MAX_ATTEMPTS: u32 = 10;
 const MAX_BODY: u32 = 1024 * 1024;
@@ -53,38 +15,7 @@ const MAX_WINDOW: Duration = Duration::from_mins(1);
 const MAX_PER_SECOND: u32 = 1_000_000;
 const MAX_HEDGES: u32 = 1;
 
-/// Where a policy speaks of hedging and not of when.
-const HEDGE_AFTER: HedgeAfter = HedgeAfter::Quantile(Ratio::percent(95));
-
 const ON: &str = "write 5xx, gateway-error, connect-failure, reset, refused-stream, a status such as 503, or grpc:unavailable";
-
-impl RetriesLayer {
-    pub(super) fn resolve(self) -> Retries {
-        let default = Retries::default();
-        Retries {
-            attempts: self.attempts.unwrap_or(default.attempts),
-            on: self.on.unwrap_or(default.on),
-            per_try: self.per_try,
-            backoff: Backoff {
-                base: self.base.unwrap_or(default.backoff.base),
-                max: self.max.unwrap_or(default.backoff.max),
-            },
-            budget: RetryBudget {
-                ratio: self.ratio.unwrap_or(default.budget.ratio),
-                min_per_second: self.min_per_second.unwrap_or(default.budget.min_per_second),
-                window: self.window.unwrap_or(default.budget.window),
-            },
-            max_body: self.max_body.unwrap_or(default.max_body),
-            methods: self.methods.unwrap_or(default.methods),
-        }
-    }
-}
-
-impl HedgingLayer {
-    pub(super) fn resolve(self) -> Hedging {
-        Hedging { after: self.after.unwrap_or(HEDGE_AFTER), max: self.max.unwrap_or(1) }
-    }
-}
 
 pub(super) fn read_retries(field: &Field<'_>) -> Option<RetriesLayer> {
     let object =

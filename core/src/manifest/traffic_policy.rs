@@ -4,19 +4,26 @@ use std::time::Duration;
 
 use super::decode::{Field, Object};
 use super::document::Places;
-use super::health_check::{self, HealthCheckLayer};
-use super::layers::layers;
+use super::health_check;
 use super::mesh_config::MTLS;
 use super::node::Value;
-use super::retries::{HedgingLayer, RetriesLayer, read_hedging, read_retries};
+use super::retries::{read_hedging, read_retries};
 use super::target::{self, TargetKind};
+use super::traffic_layer::{
+    BalancingLayer, BulkheadLayer, CircuitBreakerLayer, SECTIONS, TimeoutsLayer, TrafficLayer,
+};
 use crate::model::{
-    Balancing, BalancingPolicy, Bulkhead, CircuitBreaker, ConcurrencyMode, HashCookie, HashKey, Locality,
-    MtlsMode, Name, PolicyTarget, Ratio, Timeouts, Traffic,
+    BalancingPolicy, ConcurrencyMode, HashCookie, HashKey, Locality, MtlsMode, Name, PolicyTarget, Ratio,
 };
 
-const TARGETS: [TargetKind; 4] =
-    [TargetKind::Service, TargetKind::Workload, TargetKind::Namespace, TargetKind::Mesh];
+const TARGETS: [TargetKind; 6] = [
+    TargetKind::Service,
+    TargetKind::Workload,
+    TargetKind::Namespace,
+    TargetKind::Mesh,
+    TargetKind::HttpRoute,
+    TargetKind::GrpcRoute,
+];
 
 const FIELDS: [&str; 10] = [
     "targetRef",
@@ -40,215 +47,11 @@ pub struct TrafficPolicySpec {
     pub layer: Box<TrafficLayer>,
 }
 
-/// What policies say of a service, one over another.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TrafficLayer {
-    /// Which endpoint gets a request.
-    pub balancing: BalancingLayer,
-    /// How long things may take.
-    pub timeouts: TimeoutsLayer,
-    /// When an endpoint is left alone.
-    pub circuit_breaker: Option<CircuitBreakerLayer>,
-    /// How much is sent at once.
-    pub bulkhead: Option<BulkheadLayer>,
-    /// Whether it is found out how many requests an app is given at once.
-    pub concurrency: Option<ConcurrencyMode>,
-    /// How an app is asked whether it works.
-    pub health_check: Option<HealthCheckLayer>,
-    /// What is tried again.
-    pub retries: Option<Box<RetriesLayer>>,
-    /// When a second endpoint is asked.
-    pub hedging: Option<HedgingLayer>,
-    /// Whether an app takes plaintext.
-    pub mtls: Option<MtlsMode>,
-}
-
-layers! {
-    /// What policies say of balancing.
-    pub struct BalancingLayer {
-        /// How one is chosen.
-        pub policy: BalancingPolicy,
-        /// Whether the caller's zone goes first.
-        pub locality: Locality,
-        /// Within which time a newcomer's share grows.
-        pub slow_start: Duration,
-        /// Below which share all endpoints are called.
-        pub panic_threshold: Ratio,
-    }
-}
-
-layers! {
-    /// What policies say of time.
-    pub struct TimeoutsLayer {
-        /// Making a connection.
-        pub connect: Duration,
-        /// A request and its answer.
-        pub request: Duration,
-        /// Nothing moves.
-        pub idle: Duration,
-    }
-}
-
-layers! {
-    /// What policies say of leaving endpoints alone.
-    pub struct CircuitBreakerLayer {
-        /// After so many failures in a row.
-        pub consecutive_failures: u32,
-        /// When so many of the requests within the window failed.
-        pub failure_ratio: Ratio,
-        /// Among fewer requests a share says nothing.
-        pub min_requests: u32,
-        /// How long requests are remembered.
-        pub window: Duration,
-        /// For how long it is left alone the first time.
-        pub open_for: Duration,
-        /// Requests that try it afterwards.
-        pub half_open_requests: u32,
-        /// Never more of a service's endpoints than this are left alone.
-        pub max_ejected: Ratio,
-    }
-}
-
-layers! {
-    /// What policies say of how much is sent at once.
-    pub struct BulkheadLayer {
-        /// Connections that are open.
-        pub max_connections: u32,
-        /// Requests that are under way.
-        pub max_concurrent_requests: u32,
-        /// Requests that wait for others to end.
-        pub max_pending_requests: u32,
-    }
-}
-
-impl TrafficLayer {
-    /// This one where it says something, else the one below.
-    #[must_use]
-    pub fn over(self, below: &Self) -> Self {
-        Self {
-            balancing: self.balancing.over(&below.balancing),
-            timeouts: self.timeouts.over(&below.timeouts),
-            circuit_breaker: section(self.circuit_breaker, &below.circuit_breaker, CircuitBreakerLayer::over),
-            bulkhead: section(self.bulkhead, &below.bulkhead, BulkheadLayer::over),
-            concurrency: self.concurrency.or(below.concurrency),
-            health_check: section(self.health_check, &below.health_check, HealthCheckLayer::over),
-            retries: section(self.retries, &below.retries, |above, below| Box::new(above.over(below))),
-            hedging: section(self.hedging, &below.hedging, HedgingLayer::over),
-            mtls: self.mtls.or(below.mtls),
-        }
-    }
-
-    /// Whether it says something of the apps behind a service, and not of its callers alone.
-    pub fn is_about_apps(&self) -> bool {
-        self.concurrency.is_some() || self.health_check.is_some() || self.mtls.is_some()
-    }
-
-    /// What holds, with the defaults of what nobody has said.
-    pub fn resolve(self) -> Traffic {
-        let Self {
-            balancing,
-            timeouts,
-            circuit_breaker,
-            bulkhead,
-            concurrency: _,
-            health_check,
-            retries,
-            hedging,
-            mtls: _,
-        } = self;
-        Traffic {
-            balancing: Balancing {
-                policy: balancing.policy.unwrap_or_default(),
-                locality: balancing.locality,
-                slow_start: balancing.slow_start,
-                panic_threshold: balancing.panic_threshold,
-            },
-            timeouts: Timeouts { connect: timeouts.connect, request: timeouts.request, idle: timeouts.idle },
-            circuit_breaker: circuit_breaker.map(CircuitBreakerLayer::resolve),
-            bulkhead: bulkhead.map(BulkheadLayer::resolve),
-            health_check: health_check.and_then(HealthCheckLayer::resolve),
-            retries: retries.map(|retries| Box::new(retries.resolve())),
-            hedging: hedging.map(HedgingLayer::resolve),
-            faults: Vec::new(),
-        }
-    }
-
-    /// The sections of which it says something.
-    pub fn sections(&self) -> Vec<&'static str> {
-        SECTIONS.into_iter().zip(self.says()).filter_map(|(section, says)| says.then_some(section)).collect()
-    }
-
-    /// The sections of which both say something.
-    pub fn overlap(&self, other: &Self) -> Vec<&'static str> {
-        let both = SECTIONS.into_iter().zip(self.says()).zip(other.says());
-        both.filter_map(|((section, ours), theirs)| (ours && theirs).then_some(section)).collect()
-    }
-
-    /// Of which of the sections it says something, in their order.
-    fn says(&self) -> [bool; SECTIONS.len()] {
-        [
-            self.balancing != BalancingLayer::default(),
-            self.timeouts != TimeoutsLayer::default(),
-            self.circuit_breaker.is_some(),
-            self.bulkhead.is_some(),
-            self.concurrency.is_some(),
-            self.health_check.is_some(),
-            self.retries.is_some(),
-            self.hedging.is_some(),
-            self.mtls.is_some(),
-        ]
-    }
-}
-
-/// One policy's section over a less specific one's: where neither speaks of it there is none.
-fn section<L: Clone>(above: Option<L>, below: &Option<L>, over: fn(L, &L) -> L) -> Option<L> {
-    match (above, below) {
-        (Some(above), Some(below)) => Some(over(above, below)),
-        (above, below) => above.or_else(|| below.clone()),
-    }
-}
-
-impl CircuitBreakerLayer {
-    fn resolve(self) -> CircuitBreaker {
-        let default = CircuitBreaker::default();
-        CircuitBreaker {
-            consecutive_failures: self.consecutive_failures.or(default.consecutive_failures),
-            failure_ratio: self.failure_ratio.or(default.failure_ratio),
-            min_requests: self.min_requests.unwrap_or(default.min_requests),
-            window: self.window.unwrap_or(default.window),
-            open_for: self.open_for.unwrap_or(default.open_for),
-            half_open_requests: self.half_open_requests.unwrap_or(default.half_open_requests),
-            max_ejected: self.max_ejected.unwrap_or(default.max_ejected),
-        }
-    }
-}
-
-impl BulkheadLayer {
-    fn resolve(self) -> Bulkhead {
-        let default = Bulkhead::default();
-        Bulkhead {
-            max_connections: self.max_connections.unwrap_or(default.max_connections),
-            max_concurrent_requests: self.max_concurrent_requests.unwrap_or(default.max_concurrent_requests),
-            max_pending_requests: self.max_pending_requests.unwrap_or(default.max_pending_requests),
-        }
-    }
-}
-
-/// The sections that are enforced.
-const SECTIONS: [&str; 9] = [
-    "loadBalancing",
-    "timeouts",
-    "circuitBreaker",
-    "bulkhead",
-    "concurrency",
-    "healthCheck",
-    "retries",
-    "hedging",
-    "mtls",
-];
-
 /// Those that are about an app, and may be said of one workload.
 const OF_APPS: [&str; 3] = ["concurrency", "healthCheck", "mtls"];
+
+/// Those that are about requests, and may be said of one route.
+const OF_ROUTES: [&str; 3] = ["timeouts", "retries", "hedging"];
 
 /// The most that a number of requests may be.
 const MAX_REQUESTS: u32 = 1_000_000;
@@ -281,10 +84,8 @@ pub(super) fn read(
         mtls: spec.field("mtls").and_then(|field| mtls(&field)),
     };
     compare(&spec, &layer);
-    if let Some(PolicyTarget::Workload(_)) = &target {
-        for field in SECTIONS.iter().filter(|key| !OF_APPS.contains(key)).filter_map(|key| spec.field(key)) {
-            field.mistake("is about calls of a service, not about one workload", "say it of the Service");
-        }
+    if let Some(target) = &target {
+        refuse_out_of_place(&spec, target);
     }
     if let (Some(PolicyTarget::Mesh), Some(field)) = (&target, spec.field("mtls")) {
         field.mistake("what holds for the whole mesh is the MeshConfig's", "write it as spec.mtls there");
@@ -293,6 +94,29 @@ pub(super) fn read(
         places.extend(spec.field(section).map(|field| (format!("spec.{section}"), field.place())));
     }
     Some(TrafficPolicySpec { target: target?, layer: Box::new(layer) })
+}
+
+/// What cannot be said of one workload, or of one route, is refused by its name.
+fn refuse_out_of_place(spec: &Object<'_>, target: &PolicyTarget) {
+    let beside = |sections: &[&str], message: &str| {
+        for field in SECTIONS.iter().filter(|key| !sections.contains(key)).filter_map(|key| spec.field(key)) {
+            field.mistake(message, "say it of the Service");
+        }
+    };
+    match target {
+        PolicyTarget::Workload(_) => {
+            beside(&OF_APPS, "is about calls of a service, not about one workload");
+        }
+        PolicyTarget::HttpRoute(_) | PolicyTarget::GrpcRoute(_) => {
+            beside(&OF_ROUTES, "is about a service's pods, which all of its routes share");
+            for (section, key) in [("timeouts", "connect"), ("retries", "budget")] {
+                if let Some(field) = spec.field(section).and_then(|field| field.at(key)) {
+                    field.mistake("is what all routes to a service share", "say it of the Service");
+                }
+            }
+        }
+        PolicyTarget::Mesh | PolicyTarget::Namespace(_) | PolicyTarget::Service(_) => {}
+    }
 }
 
 /// What one policy says must be possible at once.

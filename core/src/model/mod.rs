@@ -4,6 +4,7 @@ mod access;
 mod cidr;
 mod external;
 mod identity;
+mod layered;
 mod mesh;
 mod name;
 mod protection;
@@ -26,6 +27,7 @@ pub use access::{
 pub use cidr::{Cidr, CidrError};
 pub use external::{External, ExternalHosts, ExternalPort, Origination, external_service};
 pub use identity::{IdentityError, SpiffeId, TrustDomain};
+pub(crate) use layered::layers;
 pub use mesh::{
     AccessLog, AuthorizationDefault, Mesh, MtlsMode, OutboundMode, Propagation, TraceExport, Tracing,
 };
@@ -35,7 +37,10 @@ pub(crate) use rate::is_token;
 pub use rate::{KeyPart, KeyPartError, Limit, RateLimit};
 pub use ratio::{Ratio, RatioError};
 pub use resource::{Resource, ResourceName};
-pub use retries::{Backoff, GRPC_FAILURES, HedgeAfter, Hedging, Retries, RetryBudget, RetryMethods, RetryOn};
+pub use retries::{
+    Backoff, GRPC_FAILURES, HedgeAfter, Hedging, HedgingLayer, Retries, RetriesLayer, RetryBudget,
+    RetryMethods, RetryOn,
+};
 pub use route::{
     AllowedOrigin, Backend, BackendTarget, CookieLifetime, Cors, ExpressionError, FieldEdits, FieldMatch,
     Filters, HeaderName, HeaderValue, HostName, HostPattern, HttpMatch, HttpRule, Listed, Method, Mirror,
@@ -52,6 +57,6 @@ pub use token::{
 };
 pub use traffic::{
     Abort, Balancing, BalancingPolicy, Bulkhead, CircuitBreaker, Fault, HashCookie, HashKey, Locality,
-    Timeouts, Traffic,
+    RouteTraffic, Timeouts, Traffic,
 };
 pub use trust::{Revocations, Revoked, RevokedError, Serial, Trust};

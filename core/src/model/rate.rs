@@ -42,6 +42,19 @@ impl Limit {
     }
 }
 
+/// In words.
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { requests, per, burst, key } = self;
+        write!(f, "{requests} in {per:?}, {burst} at once")?;
+        if key.is_empty() {
+            return f.write_str(", of all callers together");
+        }
+        let parts: Vec<_> = key.iter().map(ToString::to_string).collect();
+        write!(f, ", for each {}", parts.join(" and "))
+    }
+}
+
 /// What tells calls apart.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum KeyPart {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::layered::layers;
 use super::{Ratio, StatusCode};
 
 /// The statuses of gRPC that stand for a failure, by number less one.
@@ -95,7 +96,7 @@ pub enum RetryMethods {
     These(Vec<String>),
 }
 
-/// When a second endpoint is asked although the first may still answer.
+/// When further endpoints are asked although the first may still answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hedging {
     /// After so long.
@@ -111,6 +112,77 @@ pub enum HedgeAfter {
     Time(Duration),
     /// As long as this share of answers took.
     Quantile(Ratio),
+}
+
+layers! {
+    /// What policies say of trying again.
+    pub struct RetriesLayer {
+        /// How often.
+        pub attempts as "attempts": u32,
+        /// After what.
+        pub on as "on": Vec<RetryOn>,
+        /// How long a try may take to begin its answer.
+        pub per_try as "perTryTimeout": Duration,
+        /// The most that is waited before the first time.
+        pub base as "backoff.base": Duration,
+        /// The most that is ever waited.
+        pub max as "backoff.max": Duration,
+        /// The share of the requests that may be tried again.
+        pub ratio as "budget.ratio": Ratio,
+        /// How many in any case.
+        pub min_per_second as "budget.minPerSecond": u32,
+        /// How long requests count.
+        pub window as "budget.window": Duration,
+        /// Bytes of a body that are kept.
+        pub max_body as "maxBodyBytes": u32,
+        /// Which requests.
+        pub methods as "methods": RetryMethods,
+    }
+}
+
+layers! {
+    /// What policies say of asking a second endpoint.
+    pub struct HedgingLayer {
+        /// When.
+        pub after as "after": HedgeAfter,
+        /// How many at most.
+        pub max as "max": u32,
+    }
+}
+
+impl RetriesLayer {
+    /// What holds, where this goes before what is said below.
+    pub fn resolve(self, below: Retries) -> Retries {
+        Retries {
+            attempts: self.attempts.unwrap_or(below.attempts),
+            on: self.on.unwrap_or(below.on),
+            per_try: self.per_try.or(below.per_try),
+            backoff: Backoff {
+                base: self.base.unwrap_or(below.backoff.base),
+                max: self.max.unwrap_or(below.backoff.max),
+            },
+            budget: RetryBudget {
+                ratio: self.ratio.unwrap_or(below.budget.ratio),
+                min_per_second: self.min_per_second.unwrap_or(below.budget.min_per_second),
+                window: self.window.unwrap_or(below.budget.window),
+            },
+            max_body: self.max_body.unwrap_or(below.max_body),
+            methods: self.methods.unwrap_or(below.methods),
+        }
+    }
+}
+
+impl HedgingLayer {
+    /// What holds, where this goes before what is said below.
+    pub fn resolve(self, below: Hedging) -> Hedging {
+        Hedging { after: self.after.unwrap_or(below.after), max: self.max.unwrap_or(below.max) }
+    }
+}
+
+impl Default for Hedging {
+    fn default() -> Self {
+        Self { after: HedgeAfter::Quantile(Ratio::percent(95)), max: 1 }
+    }
 }
 
 impl Default for Retries {
@@ -164,6 +236,16 @@ impl fmt::Display for RetryMethods {
             Self::Idempotent => f.write_str("idempotent"),
             Self::Any => f.write_str("any"),
             Self::These(methods) => f.write_str(&methods.join(", ")),
+        }
+    }
+}
+
+/// In words.
+impl fmt::Display for Hedging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.max {
+            1 => write!(f, "a second endpoint after {}", self.after),
+            max => write!(f, "a further endpoint after {} each, {max} at most", self.after),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Callers, HealthCheck, Hedging, Ratio, Retries};
+use super::{Callers, HealthCheck, Hedging, HedgingLayer, Ratio, Retries, RetriesLayer};
 
 /// How a service is to be called.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,6 +23,47 @@ pub struct Traffic {
     pub hedging: Option<Hedging>,
     /// What its callers are to be tried with.
     pub faults: Vec<Fault>,
+}
+
+/// What policies for a route say of its requests. It goes before what is said of the service that they are sent to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RouteTraffic {
+    /// From a request's first byte to the last of its answer; zero: as long as it likes.
+    pub request: Option<Duration>,
+    /// How long nothing may move on one.
+    pub idle: Option<Duration>,
+    /// What is tried again; the budget is the service's.
+    pub retries: Option<Box<RetriesLayer>>,
+    /// When further endpoints are asked.
+    pub hedging: Option<HedgingLayer>,
+    /// What its callers are to be tried with.
+    pub faults: Vec<Fault>,
+}
+
+impl RouteTraffic {
+    /// What holds for its requests to a service of which `below` is said: time, tries and hedges.
+    pub fn over(&self, below: &Traffic) -> Traffic {
+        let Timeouts { connect, request, idle } = below.timeouts;
+        let retries = match &self.retries {
+            None => below.retries.clone(),
+            Some(layer) => {
+                let below = below.retries.as_deref().cloned().unwrap_or_default();
+                Some(Box::new(layer.as_ref().clone().resolve(below)))
+            }
+        };
+        let hedging = self.hedging.clone().map(|layer| layer.resolve(below.hedging.unwrap_or_default()));
+        Traffic {
+            timeouts: Timeouts { connect, request: self.request.or(request), idle: self.idle.or(idle) },
+            retries,
+            hedging: hedging.or(below.hedging),
+            ..Traffic::default()
+        }
+    }
+
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Which endpoint gets a request.

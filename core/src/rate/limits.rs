@@ -166,11 +166,20 @@ impl Policy {
         Self { name, ports, rules, limits }
     }
 
-    /// Whether it is, or may be, about a call.
     fn is_about(&self, call: &Call<'_>) -> bool {
-        (self.ports.is_empty() || self.ports.contains(&call.port))
-            && (self.rules.is_empty() || may_be_about(&self.rules, call))
+        is_about(&self.ports, &self.rules, call)
     }
+}
+
+impl RateLimit {
+    /// Whether it counts a call, or may.
+    pub fn is_about(&self, call: &Call<'_>) -> bool {
+        is_about(&self.ports, &self.rules, call)
+    }
+}
+
+fn is_about(ports: &[u16], rules: &[AccessRule], call: &Call<'_>) -> bool {
+    (ports.is_empty() || ports.contains(&call.port)) && (rules.is_empty() || may_be_about(rules, call))
 }
 
 impl Bound {

@@ -7,8 +7,9 @@ use super::matching::{Rank, Request, fits};
 use crate::balance::Weights;
 use crate::model::{
     Backend, BackendTarget, Filters, HostPattern, HttpMatch, Name, PathMatch, QualifiedName, Route,
-    RoutePath, RoutePolicy, RouteRules,
+    RoutePath, RoutePolicy, RouteRules, RouteTraffic, Traffic,
 };
+use crate::plan::Plan;
 
 /// A service's rules for one namespace's callers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -80,6 +81,8 @@ pub struct Rule {
     pub split: Split,
     /// How long and how often it is tried.
     pub policy: RoutePolicy,
+    /// What policies say of its route besides; none: nothing.
+    pub traffic: Option<Arc<RouteTraffic>>,
 }
 
 /// Backends, ready to draw from.
@@ -184,6 +187,7 @@ impl Requests {
                     filters: rule.filters.clone(),
                     split: Split::new(rule.backends.clone()),
                     policy: rule.policy.clone(),
+                    traffic: route.traffic.clone(),
                 });
                 let any = [HttpMatch::default()];
                 let matches = if rule.matches.is_empty() { any.as_slice() } else { &rule.matches };
@@ -207,6 +211,18 @@ impl Requests {
             Some(PathMatch::Exact(_) | PathMatch::Regex(_) | PathMatch::Rpc { .. }) | None => None,
         };
         Some(Hit { rule: &entry.rule, prefix })
+    }
+}
+
+impl Requests {
+    /// The rule that goes by the same name as another: of the same route, and in the same place where it has no name.
+    pub fn same(&self, other: &Rule) -> Option<&Arc<Rule>> {
+        let is_same = |rule: &Rule| {
+            rule.route == other.route
+                && rule.name == other.name
+                && (!rule.name.is_empty() || rule.index == other.index)
+        };
+        self.entries.iter().map(|entry| &entry.rule).find(|rule| is_same(rule))
     }
 }
 
@@ -242,6 +258,19 @@ impl Connections {
 }
 
 impl Rule {
+    /// What holds for its requests to a service of which `traffic` is said; none: nothing is said of them.
+    pub fn plan(&self, traffic: &Traffic) -> Option<Plan> {
+        match &self.traffic {
+            Some(said) => Plan::of(&said.over(traffic), Some(&self.policy)),
+            None => Plan::of(traffic, Some(&self.policy)),
+        }
+    }
+
+    /// Whether something else may hold for its requests than for others to the same service.
+    pub fn says_how(&self) -> bool {
+        self.traffic.is_some() || self.policy != RoutePolicy::default()
+    }
+
     /// Who gets a copy of the next request that goes to this backend.
     pub fn mirrors(&self, backend: usize, rng: &mut fastrand::Rng) -> Vec<&BackendTarget> {
         let of_backend = self.split.backends.get(backend).map(|backend| &backend.filters);
@@ -259,6 +288,7 @@ impl Rule {
             filters: Filters::default(),
             split: Split::new(backends.to_vec()),
             policy: RoutePolicy::default(),
+            traffic: None,
         }
     }
 }

@@ -55,7 +55,7 @@ fn route(route: &str, matches: Vec<HttpMatch>) -> Route {
         ..HttpRule::default()
     };
     let rules = RouteRules::Http(matches.into_iter().enumerate().map(rule).collect());
-    Route { name: name(route), ports: Vec::new(), rules }
+    Route { name: name(route), ports: Vec::new(), rules, traffic: None }
 }
 
 fn requests(routes: &[Route], caller: &str) -> Requests {
@@ -123,6 +123,33 @@ fn between_routes_the_older_and_within_one_the_first_holds() {
     let same = || wanted(prefix("/a"), &[], &[]);
     let routes = [route("default/z", vec![same(), same()]), route("default/a", vec![same()])];
     assert_eq!(found(&requests(&routes, "default"), "/a", None, &[]).unwrap(), "default/z/r0");
+}
+
+#[test]
+fn a_rule_is_found_again_by_its_name_and_one_without_a_name_by_its_place() {
+    let of = |names: &[&str]| {
+        let mut made = route("default/r", names.iter().map(|_| wanted(None, &[], &[])).collect());
+        if let RouteRules::Http(rules) = &mut made.rules {
+            for (rule, name) in rules.iter_mut().zip(names) {
+                rule.name = (*name).to_owned();
+                rule.matches[0].path = prefix(&format!("/{name}"));
+            }
+        }
+        made
+    };
+    let all = |requests: &Requests, path: &str| {
+        let any_value = |_: &str, _: &dyn Fn(&[u8]) -> bool| false;
+        let request = Request { method: "GET", path: path.as_bytes(), query: None, any_value: &any_value };
+        std::sync::Arc::clone(requests.find(&request).unwrap().rule)
+    };
+    let (before, after) =
+        (requests(&[of(&["a", "b", ""])], "default"), requests(&[of(&["b", "c", ""])], "default"));
+    let again = |path: &str| after.same(&all(&before, path)).map(|rule| (rule.name.clone(), rule.index));
+    assert_eq!(again("/a"), None, "it is gone");
+    assert_eq!(again("/b"), Some(("b".to_owned(), 0)), "it has moved");
+    assert_eq!(again("/"), Some((String::new(), 2)));
+    let other = requests(&[Route { name: name("default/q"), ..of(&["b"]) }], "default");
+    assert_eq!(other.same(&all(&before, "/b")), None, "another route's");
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::World;
-use crate::manifest::{Problem, Resource, ResourceKey, Spec, TrafficLayer, TrafficPolicySpec};
+use crate::manifest::{Kind, Problem, Resource, ResourceKey, Spec, TrafficLayer, TrafficPolicySpec};
 use crate::model::{
-    ConcurrencyMode, HealthCheck, MtlsMode, PolicyTarget, QualifiedName, ResourceName, Traffic,
+    ConcurrencyMode, Fault, HealthCheck, MtlsMode, PolicyTarget, QualifiedName, ResourceName, RouteTraffic,
+    Traffic,
 };
 
 /// The policies in force, by what they are for.
@@ -71,11 +72,21 @@ impl World {
     pub fn traffic(&self, service: &QualifiedName) -> Traffic {
         let layers = self.policies.of(service).filter_map(traffic_policy);
         let said = layers.fold(TrafficLayer::default(), |above, policy| above.over(&policy.layer));
-        let faults = self.policies.of(service).filter_map(|resource| match &resource.spec {
-            Spec::FaultInjection(spec) => Some(spec.fault.clone()),
-            _ => None,
-        });
-        Traffic { faults: faults.collect(), ..said.resolve() }
+        let faults = self.policies.of(service).filter_map(fault).collect();
+        Traffic { faults, ..said.resolve() }
+    }
+
+    /// The policies for a route, in the order of their names.
+    pub fn route_policies(&self, route: &PolicyTarget) -> impl Iterator<Item = &Resource> {
+        self.policies.within([Some(route.clone())])
+    }
+
+    /// What is said of a route's requests, before what is said of the services that they go to; none: nothing.
+    pub fn route_traffic(&self, route: &PolicyTarget) -> Option<RouteTraffic> {
+        let layers = self.route_policies(route).filter_map(traffic_policy);
+        let said = layers.fold(TrafficLayer::default(), |above, policy| above.over(&policy.layer));
+        let faults = self.route_policies(route).filter_map(fault).collect();
+        Some(RouteTraffic { faults, ..said.of_route() }).filter(|traffic| !traffic.is_empty())
     }
 
     /// Whether it is found out how many requests a workload is given at once, as one behind a service.
@@ -124,9 +135,9 @@ impl World {
                 self.service_names().into_iter().filter(of).collect()
             }
             PolicyTarget::Mesh => self.service_names(),
-            PolicyTarget::Workload(_) | PolicyTarget::HttpRoute(_) | PolicyTarget::GrpcRoute(_) => {
-                BTreeSet::new()
-            }
+            PolicyTarget::HttpRoute(name) => self.parents(&key_of(Kind::HttpRoute, name)),
+            PolicyTarget::GrpcRoute(name) => self.parents(&key_of(Kind::GrpcRoute, name)),
+            PolicyTarget::Workload(_) => BTreeSet::new(),
         }
     }
 }
@@ -171,6 +182,17 @@ fn check_tokens(resource: &Resource, all: &[&Resource]) -> Option<Problem> {
     );
     let hint = "name all providers in one of them".to_owned();
     Some(resource.problem("spec.targetRef", message, hint))
+}
+
+fn key_of(kind: Kind, name: &QualifiedName) -> ResourceKey {
+    ResourceKey { kind, namespace: Some(name.namespace.clone()), name: name.name.clone() }
+}
+
+fn fault(resource: &Resource) -> Option<Fault> {
+    match &resource.spec {
+        Spec::FaultInjection(spec) => Some(spec.fault.clone()),
+        _ => None,
+    }
 }
 
 fn traffic_policy(resource: &Resource) -> Option<&TrafficPolicySpec> {

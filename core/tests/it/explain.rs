@@ -49,6 +49,29 @@ metadata: {name: real}
 spec: {targetRef: {kind: Service, name: real}, timeouts: {connect: 250ms}, retries: {on: [503, grpc:unavailable]}, hedging: {after: p99}}
 ---
 apiVersion: weft.mesh/v1alpha1
+kind: TrafficPolicy
+metadata: {name: split}
+spec: {targetRef: {kind: HTTPRoute, name: split}, timeouts: {request: 2s}, retries: {attempts: 3}}
+---
+apiVersion: weft.mesh/v1alpha1
+kind: TrafficPolicy
+metadata: {name: everyone}
+spec: {targetRef: {kind: Mesh}, timeouts: {request: 9s, idle: 1m}}
+---
+apiVersion: weft.mesh/v1alpha1
+kind: FaultInjection
+metadata: {name: others}
+spec:
+  targetRef: {kind: HTTPRoute, name: split}
+  match: {from: [{serviceAccounts: [batch]}]}
+  delay: {fixed: 1s}
+---
+apiVersion: weft.mesh/v1alpha1
+kind: RateLimit
+metadata: {name: calm}
+spec: {targetRef: {kind: Service, name: real}, limits: [{requests: 100, per: 1s, burst: 20, key: [caller]}]}
+---
+apiVersion: weft.mesh/v1alpha1
 kind: FaultInjection
 metadata: {name: chaos}
 spec:
@@ -115,7 +138,7 @@ fn a_call_is_followed_from_its_route_to_its_endpoints() {
     assert_eq!(told.timeouts["connect"], "250ms");
     assert_eq!(
         (told.retries["on"].as_str(), told.retries["attempts"].as_str()),
-        ("503, grpc:unavailable", "2")
+        ("503, grpc:unavailable", "3")
     );
     assert_eq!(told.retries["budget"], "20% in 10s, 10 a second in any case");
     assert_eq!(told.retries["hedging"], "a second endpoint after p99");
@@ -124,14 +147,60 @@ fn a_call_is_followed_from_its_route_to_its_endpoints() {
     assert_eq!(
         policies,
         [
+            "TrafficPolicy default/split says timeouts, retries",
             "TrafficPolicy default/real says timeouts, retries, hedging",
-            "AuthorizationPolicy default/readers allowed"
+            "TrafficPolicy default/everyone says timeouts",
+            "AuthorizationPolicy default/readers allowed",
+            "RateLimit default/calm lets in 100 in 1s, 20 at once, for each caller; more is answered with 429 rate-limited",
         ]
     );
     // What is decided on is what the route has made of it, and each decision names its line.
     assert!(told.steps.iter().any(|step| step.text.contains("/v1/7?a=b")), "{told:#?}");
     let rule = told.steps.iter().find(|step| step.text.contains("rule main")).unwrap();
     assert_eq!(rule.source, "HTTPRoute default/split (f.yaml:24)");
+}
+
+#[test]
+fn which_policy_gave_what_is_told_field_by_field() {
+    let told = get("web", "/orders/7", &[]);
+    assert_eq!((told.timeouts["request"].as_str(), told.timeouts["idle"].as_str()), ("2s", "60s"));
+    let of = |stage: &str| -> Vec<_> {
+        let steps = told.steps.iter().filter(|step| step.stage == stage && !step.text.contains("two:80"));
+        steps
+            .map(|step| format!("{} / {}", step.text, step.source.split(' ').nth(1).unwrap_or_default()))
+            .collect()
+    };
+    assert_eq!(
+        of("traffic"),
+        [
+            "says timeouts.request, retries.attempts / default/split",
+            "says timeouts.connect, retries.on, hedging.after / default/real",
+            "says timeouts.idle; overruled: timeouts.request / default/everyone",
+        ]
+    );
+    assert_eq!(
+        of("faults"),
+        ["is for other callers / default/others", "is for requests with other header fields / default/chaos"]
+    );
+    let batch = get("batch", "/orders/7", &[]);
+    assert!(batch.steps.iter().any(|step| step.text == "holds up 100% of such requests by 1s"), "{batch:#?}");
+}
+
+#[test]
+fn every_backend_of_a_split_is_judged() {
+    let told = get("web", "/orders/7", &[]);
+    let aside: Vec<_> = told
+        .steps
+        .iter()
+        .filter(|step| step.text.contains("two:80"))
+        .map(|step| step.text.as_str())
+        .collect();
+    assert_eq!(aside[0], "default/real:8080 90%, default/two:80 10%");
+    assert_eq!(aside[1], "the 10% for default/two:80 are answered with 503 no-endpoints");
+    assert!(aside.contains(&"default/two:80: default/two has no workloads"), "{aside:#?}");
+    // What is told of most calls is not touched by it.
+    assert_eq!(told.endpoints.len(), 1);
+    check(&told, Decision::Forward, None, "");
 }
 
 #[test]

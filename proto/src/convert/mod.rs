@@ -10,6 +10,7 @@ mod mesh;
 mod rate;
 mod retries;
 mod route;
+mod route_traffic;
 mod service;
 mod token;
 mod traffic;

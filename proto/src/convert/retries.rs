@@ -104,10 +104,8 @@ impl TryFrom<v1::Hedging> for model::Hedging {
 
     fn try_from(wire: v1::Hedging) -> Result<Self, ConvertError> {
         let after = match wire.after.ok_or(ConvertError::Missing("hedging.after"))? {
-            After::TimeMs(ms) => HedgeAfter::Time(duration("hedging.time_ms", ms)?),
-            After::QuantilePerMillion(share) => {
-                HedgeAfter::Quantile(ratio("hedging.quantile_per_million", share)?)
-            }
+            After::TimeMs(ms) => hedge_time(ms)?,
+            After::QuantilePerMillion(share) => hedge_quantile(share)?,
         };
         Ok(Self { after, max: positive("hedging.max", wire.max)? })
     }
@@ -121,6 +119,14 @@ impl From<&model::Hedging> for v1::Hedging {
         };
         Self { after: Some(after), max: hedging.max }
     }
+}
+
+pub(super) fn hedge_time(ms: u64) -> Result<HedgeAfter, ConvertError> {
+    Ok(HedgeAfter::Time(duration("hedging.time_ms", ms)?))
+}
+
+pub(super) fn hedge_quantile(share: u32) -> Result<HedgeAfter, ConvertError> {
+    Ok(HedgeAfter::Quantile(ratio("hedging.quantile_per_million", share)?))
 }
 
 #[cfg(test)]

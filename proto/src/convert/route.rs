@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use weft_core::model;
@@ -28,6 +29,7 @@ impl TryFrom<v1::Route> for model::Route {
             name: qualified("routes.name", &wire.name)?,
             ports: wire.ports.iter().map(port).collect::<Result<_, _>>()?,
             rules,
+            traffic: wire.traffic.map(TryInto::try_into).transpose()?.map(Arc::new),
         })
     }
 }
@@ -191,6 +193,7 @@ impl From<&model::Route> for v1::Route {
             name: route.name.to_string(),
             ports: route.ports.iter().copied().map(Into::into).collect(),
             rules: Some(rules),
+            traffic: route.traffic.as_deref().map(Into::into),
         }
     }
 }

@@ -84,6 +84,8 @@ pub struct Exchange {
     plan: Option<Planned>,
     /// Whom it is for; none: our own app.
     cluster: Option<Rc<Cluster>>,
+    /// Which state of what is said of it was last looked at.
+    version: Cell<u64>,
     /// Whether more was wanted than the service's budget had.
     over_budget: Cell<bool>,
     hedges: Cell<u32>,
@@ -125,6 +127,7 @@ impl Exchange {
             usage: None,
             plan: None,
             cluster: None,
+            version: Cell::default(),
             over_budget: Cell::default(),
             hedges: Cell::default(),
         }
@@ -196,13 +199,31 @@ impl Exchange {
 
     /// How long it may take and how often it is tried.
     pub fn planned(&mut self, cluster: &Rc<Cluster>, plan: Option<Planned>) {
+        self.version.set(self.said(cluster));
         self.cluster = Some(Rc::clone(cluster));
         self.plan = plan;
     }
 
     /// How long nothing may move on it, as it is said now.
     pub fn idle(&self) -> Option<Duration> {
-        self.cluster.as_ref().and_then(|cluster| cluster.idle())
+        let cluster = self.cluster.as_ref()?;
+        cluster.limits(self.routed.as_ref().map(|routed| routed.current()).as_deref()).idle
+    }
+
+    /// What limits it, where something else may than when this was last asked.
+    pub fn renewed(&self) -> Option<Limits> {
+        let cluster = self.cluster.as_ref()?;
+        let said = self.said(cluster);
+        if self.version.replace(said) == said {
+            return None;
+        }
+        Some(cluster.limits(self.routed.as_ref().map(|routed| routed.current()).as_deref()))
+    }
+
+    /// Counts what is said anew of where it goes, and of the service that was called.
+    fn said(&self, cluster: &Cluster) -> u64 {
+        let called = self.routed.as_ref().map_or(0, |routed| routed.version());
+        cluster.version().wrapping_add(called)
     }
 
     /// How long it may take and how often it is tried; none: nothing says so.

@@ -221,7 +221,7 @@ impl<'a> Journey<'a> {
         if !pause.is_zero() && self.is_left_during(pause).await {
             return Some(Next::Gone);
         }
-        self.patience.moved(self.exchange.idle());
+        self.patience.moved(self.exchange);
         let link = self.link().await.ok()?;
         self.request.upload.rename(self.exchange.spans());
         self.request.upload.again();

@@ -148,7 +148,7 @@ impl Transit<'_> {
             return Poll::Ready(Outcome::CallerGone(None));
         }
         if std::mem::take(&mut download.waiting.moved_now) {
-            self.patience.moved(self.exchange.idle());
+            self.patience.moved(self.exchange);
         }
         if self.is_slow(cx, download) {
             return Poll::Ready(Outcome::Slow);

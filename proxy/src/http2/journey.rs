@@ -284,7 +284,7 @@ impl Call<'_> {
             Poll::Pending => self.respond.poll_reset(cx).map(|_| true),
         })
         .await;
-        self.patience.moved(self.exchange.idle());
+        self.patience.moved(&self.exchange);
         left
     }
 

@@ -114,7 +114,7 @@ impl Passage {
         }
         let (exchange, patience) = (&self.exchange, &mut self.patience);
         let polled = self.upload.poll(cx, &mut self.upstream, &mut |moved| {
-            patience.moved(exchange.idle());
+            patience.moved(exchange);
             if let Moved::Data(bytes) = moved {
                 exchange.request_moved(bytes as u64);
             }
@@ -147,7 +147,7 @@ impl Passage {
         });
         if has_moved {
             self.stalled = None;
-            self.patience.moved(self.exchange.idle());
+            self.patience.moved(&self.exchange);
         }
         match polled {
             Poll::Ready(Ok(())) => self.exchange.response_ended(),

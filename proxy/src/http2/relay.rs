@@ -191,7 +191,7 @@ impl Call<'_> {
         }
         let (exchange, patience) = (&self.exchange, &mut self.patience);
         let polled = self.upload.poll(cx, sender, &mut |moved| {
-            patience.moved(exchange.idle());
+            patience.moved(exchange);
             if let Moved::Data(bytes) = moved {
                 exchange.request_moved(bytes as u64);
             }
@@ -241,7 +241,7 @@ impl Call<'_> {
         }
         self.upload.settle();
         self.patience.answered();
-        self.patience.moved(self.exchange.idle());
+        self.patience.moved(&self.exchange);
         match self.is_tunnel {
             true if head.status.is_success() => self.patience.opened(),
             true => self.upload.stop(),

@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use http::HeaderName;
 use weft_core::balance::{Balancer, Load, Member, PeakEwma};
 use weft_core::breaker::{self, Ejection, Standing};
-use weft_core::hedge::{self, Latencies};
+use weft_core::hedge::Latencies;
 use weft_core::model::{
-    BalancingPolicy, ConcurrencyMode, Endpoint, HashKey, Hedging, Protocol, QualifiedName, RoutePolicy,
-    Service, Traffic,
+    BalancingPolicy, ConcurrencyMode, Endpoint, HashKey, Protocol, QualifiedName, Service, Traffic,
 };
 use weft_core::plan::Plan;
-use weft_core::retry::budget_of;
+
+pub use asked::inject;
 
 use super::bulkhead::{Bulkheads, Room};
 use super::egress::{Names, Outside};
@@ -29,7 +29,6 @@ use super::limiter::{Limiter, Limiters};
 use super::watch::Breakers;
 use super::{InFlight, Upstream};
 use crate::failure::ErrorCode;
-use crate::http::Planned;
 use crate::observe::Security;
 use crate::routing::Routing;
 use crate::state::{Known, Snapshot};
@@ -75,6 +74,8 @@ pub struct Cluster {
     protocol: Cell<Protocol>,
     /// Whether the server spoke first when it was last found out.
     pub speaks_first: Cell<bool>,
+    /// Counts what may be said of it anew.
+    version: Cell<u64>,
     state: RefCell<State>,
 }
 
@@ -127,6 +128,7 @@ impl Cluster {
             site,
             protocol: Cell::default(),
             speaks_first: Cell::default(),
+            version: Cell::default(),
             state: RefCell::new(State {
                 seen: Weak::new(),
                 generation: 0,
@@ -186,6 +188,7 @@ impl Cluster {
             return;
         }
         state.seen = Arc::downgrade(snapshot);
+        self.version.set(self.version.get().wrapping_add(1));
         match &self.source {
             Source::App(address, _) => {
                 let ports = snapshot.workload.as_deref().map_or(&[][..], |workload| &workload.ports);
@@ -253,40 +256,6 @@ impl Cluster {
         self.state.borrow().limiter.is_some()
     }
 
-    /// What holds for a request of this method that falls under a route's rule, or none. It counts as asked for.
-    pub fn plan(&self, route: Option<&RoutePolicy>, method: &str) -> Option<Planned> {
-        let state = &mut *self.state.borrow_mut();
-        let plan = match route.filter(|route| **route != RoutePolicy::default()) {
-            None => Rc::clone(state.plan.as_ref()?),
-            Some(route) => Rc::new(Plan::of(&state.traffic, Some(route))?),
-        };
-        if plan.adds_load() {
-            let service = self.name();
-            let extra = state.extra.get_or_insert_with(|| {
-                Extra::new(&self.site.extras, service.as_ref(), budget_of(&state.traffic))
-            });
-            extra.asked();
-        }
-        let twice = plan.twice(method);
-        Some(Planned { plan, twice })
-    }
-
-    /// Whether something may be sent beside what was asked for. What is taken is not given back.
-    pub fn take_extra(&self) -> bool {
-        self.state.borrow_mut().extra.as_mut().is_some_and(Extra::take)
-    }
-
-    /// After how long a second endpoint is asked; none: not, for it is not known yet how long answers take.
-    pub fn hedges_after(&self, hedging: &Hedging) -> Option<Duration> {
-        hedge::wait(hedging, self.state.borrow_mut().latencies.as_mut(), Instant::now())
-    }
-
-    /// A request was answered after so long, by whichever endpoint.
-    pub fn answered_after(&self, took: Duration) {
-        let now = Instant::now();
-        self.state.borrow_mut().latencies.get_or_insert_with(|| Latencies::new(now)).record(took, now);
-    }
-
     /// Whether there is someone else to ask than `upstream`.
     pub fn has_another(&self, upstream: &Rc<Upstream>) -> bool {
         self.state.borrow().upstreams.iter().any(|other| !Rc::ptr_eq(other, upstream))
@@ -297,6 +266,11 @@ impl Cluster {
             Source::Service(name, _) => Some(name.clone()),
             Source::Host(..) | Source::Workload(..) | Source::App(..) => None,
         }
+    }
+
+    /// Changes whenever something else may be said of how it is called.
+    pub fn version(&self) -> u64 {
+        self.version.get()
     }
 
     /// How long a connection of bytes may lie idle, where a policy says so.

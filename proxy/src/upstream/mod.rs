@@ -28,7 +28,7 @@ use weft_core::model::{Endpoint, Origination, SpiffeId};
 
 pub use attempt::{Attempts, Opened, open};
 pub use bulkhead::{Berth, Bulkheads, Slot};
-pub use cluster::{Cluster, Site, Source};
+pub use cluster::{Cluster, Site, Source, inject};
 pub use dial::{Dialer, may_dial_as_others};
 pub use egress::Names;
 pub use extra::Extras;

@@ -127,6 +127,12 @@ async fn what_moves_is_not_idle() {
 
 #[tokio::test]
 async fn what_is_open_already_follows_from_its_next_bytes_on() {
+    for traffic in policies() {
+        follows_from_its_next_bytes_on(traffic).await;
+    }
+}
+
+async fn follows_from_its_next_bytes_on(traffic: Traffic) {
     let (listener, address) = app().await;
     let mut pair = Pair::new(address);
     let serving = async {
@@ -147,7 +153,7 @@ async fn what_is_open_already_follows_from_its_next_bytes_on() {
             stream.read_buf(&mut read).await.unwrap();
         }
         // It has begun where nothing limits it.
-        pair.treat(address, idle_for(LIMIT));
+        pair.treat(address, traffic);
         // Where another request is answered, what was said is known.
         assert!(pair.ask(CLOSE).await.starts_with("HTTP/1.1 200 OK"));
         let error = timeout(PATIENCE, stream.read_to_end(&mut read)).await.unwrap().unwrap_err();
@@ -156,6 +162,46 @@ async fn what_is_open_already_follows_from_its_next_bytes_on() {
     };
     let (_, error) = tokio::join!(serving, asking);
     assert_eq!(error, std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_open_already_follows_from_its_next_message_on() {
+    for traffic in policies() {
+        let (listener, address) = app().await;
+        let mut pair = Pair::new(address);
+        let go_on = std::sync::Arc::new(tokio::sync::Notify::new());
+        let (told, gone_on) = (go_on.clone(), tokio::sync::mpsc::channel(1));
+        let (tell, mut ended) = gone_on;
+        wire::serve(listener, move |(request, mut respond): Asked| {
+            let (told, tell) = (told.clone(), tell.clone());
+            async move {
+                let is_other = request.uri().path() == "/other";
+                let mut stream = respond.send_response(Response::new(()), is_other).unwrap();
+                if is_other {
+                    return;
+                }
+                stream.send_data(Bytes::from_static(b"half"), false).unwrap();
+                told.notified().await;
+                stream.send_data(Bytes::from_static(b"x"), false).unwrap();
+                let reason = std::future::poll_fn(|cx| stream.poll_reset(cx)).await;
+                tell.send(reason.unwrap()).await.unwrap();
+            }
+        });
+        let mut sender = wire::client(pair.connect().await).await;
+        std::future::poll_fn(|cx| sender.poll_ready(cx)).await.unwrap();
+        let (response, _) = sender.send_request(wire::request("GET", "/"), true).unwrap();
+        let mut body = response.await.unwrap().into_body();
+        assert_eq!(body.data().await.unwrap().unwrap(), "half");
+        // It has begun where nothing limits it. Where another request is answered, what was said is known.
+        pair.treat(address, traffic);
+        std::future::poll_fn(|cx| sender.poll_ready(cx)).await.unwrap();
+        let (response, _) = sender.send_request(wire::request("GET", "/other"), true).unwrap();
+        assert_eq!(timeout(PATIENCE, response).await.unwrap().unwrap().status(), 200);
+        go_on.notify_one();
+        let error = timeout(PATIENCE, wire::read(&mut body)).await.unwrap().unwrap_err();
+        assert_eq!(error.reason(), Some(Reason::INTERNAL_ERROR));
+        assert_eq!(timeout(PATIENCE, ended.recv()).await.unwrap().unwrap(), Reason::CANCEL);
+    }
 }
 
 /// Takes requests, tells of their head, and answers only in part, or not at all; tells how they ended.

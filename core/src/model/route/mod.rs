@@ -16,8 +16,9 @@ pub use policy::{
 };
 
 use std::fmt;
+use std::sync::Arc;
 
-use super::QualifiedName;
+use super::{QualifiedName, RouteTraffic};
 
 /// A route, as far as it concerns one service. Routes of a service are in the order of age: where two match alike,
 /// the first one holds.
@@ -29,6 +30,8 @@ pub struct Route {
     pub ports: Vec<u16>,
     /// What it says.
     pub rules: RouteRules,
+    /// What policies say of its requests; none: nothing.
+    pub traffic: Option<Arc<RouteTraffic>>,
 }
 
 /// What a route says, by kind.
