@@ -13,7 +13,7 @@ const MAX_ATTEMPTS: u32 = 10;
 const MAX_BODY: u32 = 1024 * 1024;
 const MAX_WINDOW: Duration = Duration::from_mins(1);
 const MAX_PER_SECOND: u32 = 1_000_000;
-const MAX_HEDGES: u32 = 1;
+const MAX_HEDGES: u32 = 3;
 
 const ON: &str = "write 5xx, gateway-error, connect-failure, reset, refused-stream, a status such as 503, or grpc:unavailable";
 

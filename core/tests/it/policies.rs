@@ -600,5 +600,6 @@ fn hedging_is_after_a_time_or_a_share_of_the_answers() {
     for bad in ["p49", "p100", "p", "95", "0s", "soon"] {
         refused(&format!("hedging: {{after: \"{bad}\"}}"), &["6:20: spec.hedging.after: "]);
     }
-    refused("hedging: {max: 2}", &["6:18: spec.hedging.max: 2 is not a whole number from 1 to 1"]);
+    assert_eq!(said("{max: 3}").max, 3);
+    refused("hedging: {max: 4}", &["6:18: spec.hedging.max: 4 is not a whole number from 1 to 3"]);
 }

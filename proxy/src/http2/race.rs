@@ -1,8 +1,9 @@
-//! A request that one endpoint is slow to answer, asked of a second one: whoever answers first is heard, and the other's stream
-//! is reset.
+//! A request that one endpoint is slow to answer, asked of further ones: whoever answers first is heard, and the others' streams
+//! are reset.
 
-use std::future::{Future as _, poll_fn};
-use std::task::Poll;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
@@ -11,7 +12,10 @@ use http::Request;
 
 use super::journey::Journey;
 use super::relay::{Call, Heard};
-use crate::upstream::http2::{Place, find};
+use super::saved::Saved;
+use crate::failure::ErrorCode;
+use crate::upstream::Further;
+use crate::upstream::http2::{Place, reach};
 
 /// A request that is with an endpoint.
 pub(super) struct Running {
@@ -20,87 +24,131 @@ pub(super) struct Running {
     pub(super) sender: SendStream<Bytes>,
 }
 
+/// An endpoint to which a connection is found.
+type Reaching<'a> = Pin<Box<dyn Future<Output = Result<Place, ErrorCode>> + 'a>>;
+
+/// Those that are asked beside the first.
+#[derive(Default)]
+struct Others<'a> {
+    reaching: Vec<Reaching<'a>>,
+    running: Vec<Running>,
+}
+
+/// Whose the answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    First,
+    /// That of the others' at this index.
+    Other(usize),
+}
+
 impl Call<'_> {
-    /// Asks a second endpoint beside the one of `first`, to which all of the request has been sent: whom to go on with, and
+    /// Asks further endpoints beside the one of `first`, to which all of the request has been sent: whom to go on with, and
     /// what was heard.
     pub(super) async fn race(&mut self, journey: &mut Journey<'_>, mut first: Running) -> (Running, Heard) {
+        journey.attempts.beside(first.place.upstream());
+        let mut others = Others::default();
+        let (whose, heard) = self.hear_any(journey, &mut first, &mut others).await;
         if let Some(hedge) = &mut self.hedge {
             hedge.is_over();
         }
-        if !journey.cluster.take_extra() {
-            self.exchange.over_budget();
-            let heard = self.hear(&first.place, &mut first.response, &mut first.sender).await;
-            return (first, heard);
+        let winner = match whose {
+            Whose::Other(index) if index < others.running.len() => Some(others.running.swap_remove(index)),
+            Whose::First | Whose::Other(_) => None,
+        };
+        for other in &mut others.running {
+            other.sender.send_reset(Reason::CANCEL);
         }
-        journey.attempts.beside(first.place.upstream());
-        let mut second = None;
-        let (first_was, heard) = self.hear_either(journey, &mut first, &mut second).await;
-        match second {
-            Some(mut second) if first_was == Turn::Over => {
+        match winner {
+            Some(mut winner) => {
                 first.sender.send_reset(Reason::CANCEL);
-                second.place.take_over(&self.exchange);
-                (second, heard)
-            }
-            Some(mut second) => {
-                second.sender.send_reset(Reason::CANCEL);
-                (first, heard)
+                winner.place.take_over(&self.exchange);
+                (winner, heard)
             }
             None => (first, heard),
         }
     }
 
-    /// Waits for the answer of either, and says whether it is not the first one's. Where one fails, the other is waited for
-    /// alone.
-    async fn hear_either(
+    /// Waits for the answer of any. Where one fails, the others are waited for alone.
+    async fn hear_any<'a>(
         &mut self,
-        journey: &mut Journey<'_>,
+        journey: &'a mut Journey<'_>,
         first: &mut Running,
-        second: &mut Option<Running>,
-    ) -> (Turn, Heard) {
-        let mut head = journey.saved.restore();
-        if self.grpc {
-            // Where nothing is left that is noticed below.
-            self.patience.tell(&mut head.headers);
-        }
-        let mut head = Some(head);
-        let mut finding = Box::pin(find(self.worker, journey.cluster, &mut journey.attempts));
+        others: &mut Others<'a>,
+    ) -> (Whose, Heard)
+    where
+        Self: 'a,
+    {
+        let Journey { cluster, attempts, saved, .. } = journey;
+        let worker = self.worker;
+        let mut further = Further::new(worker, cluster, attempts);
         let mut failed = None;
         poll_fn(|cx| {
             if failed.is_none() {
                 match self.poll_response(cx, &mut first.response) {
                     Poll::Ready(Heard::Failed(error)) => failed = Some(error),
-                    Poll::Ready(heard) => return Poll::Ready((Turn::First, heard)),
+                    Poll::Ready(heard) => return Poll::Ready((Whose::First, heard)),
                     Poll::Pending => {}
                 }
             }
-            if head.is_some()
-                && let Poll::Ready(found) = finding.as_mut().poll(cx)
-                && let (Ok(place), Some(head)) = (found, head.take())
-            {
-                *second = self.send_beside(place, Request::from_parts(head, ()));
-            }
-            if let Some(running) = second {
-                match self.poll_response(cx, &mut running.response) {
-                    Poll::Ready(Heard::Failed(_)) => *second = None,
-                    Poll::Ready(heard) => return Poll::Ready((Turn::Over, heard)),
-                    Poll::Pending => {}
+            if let Some(hedge) = &mut self.hedge {
+                while let Poll::Ready(flight) = further.poll_next(cx, hedge, &self.exchange) {
+                    others.reaching.push(Box::pin(reach(worker, flight)));
                 }
             }
-            if second.is_none()
-                && head.is_none()
+            if let Some((index, heard)) = self.poll_others(cx, others, saved) {
+                return Poll::Ready((Whose::Other(index), heard));
+            }
+            if others.are_none()
+                && !further.is_picking()
                 && let Some(error) = failed.take()
             {
-                return Poll::Ready((Turn::First, Heard::Failed(error)));
+                return Poll::Ready((Whose::First, Heard::Failed(error)));
             }
             if let Poll::Ready(reset) = self.respond.poll_reset(cx) {
-                return Poll::Ready((Turn::First, Heard::TakenBack(reset.unwrap_or(Reason::CANCEL))));
+                return Poll::Ready((Whose::First, Heard::TakenBack(reset.unwrap_or(Reason::CANCEL))));
             }
-            self.patience.poll(cx).map(|late| (Turn::First, Heard::Late(late)))
+            self.patience.poll(cx).map(|late| (Whose::First, Heard::Late(late)))
         })
         .await
     }
 
-    fn send_beside(&mut self, place: Place, head: Request<()>) -> Option<Running> {
+    /// Sends the request to those that have been reached; the first of the others that has answered, and what.
+    fn poll_others(
+        &mut self,
+        cx: &mut Context<'_>,
+        others: &mut Others<'_>,
+        saved: &Saved,
+    ) -> Option<(usize, Heard)> {
+        let Others { reaching, running } = others;
+        let mut index = 0;
+        while let Some(one) = reaching.get_mut(index) {
+            match one.as_mut().poll(cx) {
+                Poll::Ready(place) => {
+                    drop(reaching.swap_remove(index));
+                    running.extend(place.ok().and_then(|place| self.send_beside(place, saved)));
+                }
+                Poll::Pending => index += 1,
+            }
+        }
+        let mut index = 0;
+        while let Some(one) = running.get_mut(index) {
+            match self.poll_response(cx, &mut one.response) {
+                Poll::Ready(Heard::Failed(_)) => drop(running.swap_remove(index)),
+                Poll::Ready(heard) => return Some((index, heard)),
+                Poll::Pending => index += 1,
+            }
+        }
+        None
+    }
+
+    fn send_beside(&mut self, place: Place, saved: &Saved) -> Option<Running> {
+        let mut head = saved.restore();
+        if self.grpc {
+            // Where nothing is left that is noticed while it is waited for.
+            self.patience.tell(&mut head.headers);
+        }
+        let head = Request::from_parts(head, ());
         let (response, mut sender) = place.send(head, !self.upload.has_repeatable()).ok()?;
         self.upload.repeat(&mut sender).ok()?;
         self.exchange.hedged();
@@ -108,10 +156,8 @@ impl Call<'_> {
     }
 }
 
-/// Whose the answer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    First,
-    /// The second one's: the first one's time is over.
-    Over,
+impl Others<'_> {
+    fn are_none(&self) -> bool {
+        self.reaching.is_empty() && self.running.is_empty()
+    }
 }

@@ -108,7 +108,7 @@ impl Attempts {
     /// An endpoint did not do what was hoped for: rather another is tried next, in its place.
     pub fn avoid(&mut self, flight: &mut InFlight) {
         self.slot = flight.slot.take();
-        if !self.tried.iter().any(|tried| Rc::ptr_eq(tried, &flight.upstream)) {
+        if !self.has_tried(&flight.upstream) {
             self.tried.push(Rc::clone(&flight.upstream));
         }
     }
@@ -116,6 +116,16 @@ impl Attempts {
     /// It is asked of another endpoint beside this one.
     pub fn beside(&mut self, upstream: &Rc<Upstream>) {
         self.tried.push(Rc::clone(upstream));
+    }
+
+    /// Whether there is someone to whom it was not sent yet.
+    pub(super) fn has_others(&self, cluster: &Cluster) -> bool {
+        cluster.has_others(&self.tried)
+    }
+
+    /// Whether it was sent there already.
+    pub fn has_tried(&self, upstream: &Rc<Upstream>) -> bool {
+        self.tried.iter().any(|tried| Rc::ptr_eq(tried, upstream))
     }
 
     /// What has come of it is not what was hoped for: after how long it is to be sent again, where it is. The caller sees to

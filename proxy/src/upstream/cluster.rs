@@ -256,6 +256,12 @@ impl Cluster {
         self.state.borrow().limiter.is_some()
     }
 
+    /// Whether there is someone else to ask than those who were.
+    pub(super) fn has_others(&self, asked: &[Rc<Upstream>]) -> bool {
+        let state = self.state.borrow();
+        state.upstreams.iter().any(|other| !asked.iter().any(|asked| Rc::ptr_eq(other, asked)))
+    }
+
     /// Whether there is someone else to ask than `upstream`.
     pub fn has_another(&self, upstream: &Rc<Upstream>) -> bool {
         self.state.borrow().upstreams.iter().any(|other| !Rc::ptr_eq(other, upstream))

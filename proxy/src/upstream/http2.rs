@@ -139,6 +139,14 @@ pub async fn find(worker: &Worker, cluster: &Cluster, attempts: &mut Attempts) -
     }
 }
 
+/// A place for a request on a connection to the endpoint that was picked for it.
+pub async fn reach(worker: &Worker, flight: InFlight) -> Result<Place, ErrorCode> {
+    place(worker, flight).await.map_err(|(mut flight, code)| {
+        flight.unreachable();
+        code
+    })
+}
+
 /// A place on a connection to `flight`'s upstream; opens one where none has room.
 async fn place(worker: &Worker, flight: InFlight) -> Result<Place, (InFlight, ErrorCode)> {
     let pool = &flight.upstream.http2;

@@ -32,7 +32,7 @@ pub use cluster::{Cluster, Site, Source, inject};
 pub use dial::{Dialer, may_dial_as_others};
 pub use egress::Names;
 pub use extra::Extras;
-pub use hedge::Hedge;
+pub use hedge::{Further, Hedge};
 pub use limiter::Limiters;
 pub use watch::{Breakers, Listed, Ticket};
 
@@ -294,7 +294,7 @@ impl InFlight {
     }
 
     /// It could not be reached.
-    fn unreachable(&mut self) {
+    pub(crate) fn unreachable(&mut self) {
         self.took = Some(Took::Unreachable);
         if let Some(ticket) = self.ticket.take() {
             ticket.judge(Verdict::Failed);

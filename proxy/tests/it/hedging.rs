@@ -1,4 +1,4 @@
-//! A second endpoint that is asked while the first is slow.
+//! Further endpoints that are asked while the first is slow.
 
 use std::time::{Duration, Instant};
 
@@ -80,6 +80,58 @@ async fn whoever_fails_meanwhile_is_not_waited_for() {
         // Where the broken one was asked first nobody was asked second; the next request then begins with the slow one.
         assert_eq!(answers.last(), Some(&200), "{version:?}: {answers:?}");
         assert!(broken.count() > 0, "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn further_endpoints_are_asked_one_after_the_other_and_the_losers_are_cancelled() {
+    for version in VERSIONS {
+        let quick = App::start(|_| OK).await;
+        let mut stuck = Vec::new();
+        for _ in 0..3 {
+            stuck.push(App::start(|_| Does::Hang).await);
+        }
+        let mut traffic = hedging(1000);
+        traffic.hedging = Some(Hedging { after: HedgeAfter::Time(AFTER), max: 3 });
+        let pair = Pair::before(&[&stuck[0], &stuck[1], &stuck[2], &quick], traffic);
+        let mut most = 0;
+        for _ in 0..4 {
+            let before: usize = stuck.iter().map(App::count).sum();
+            let begun = Instant::now();
+            assert_eq!(pair.says(version, "GET", b"body").await.says(), (200, None, "ok"), "{version:?}");
+            let asked = stuck.iter().map(App::count).sum::<usize>() - before;
+            assert!(
+                begun.elapsed() >= AFTER * u32::try_from(asked).unwrap(),
+                "{asked} {:?}",
+                begun.elapsed()
+            );
+            most = most.max(asked);
+        }
+        // Each of four requests begins with another one, so that one has asked all three before the quick one.
+        assert!(most >= 2, "{version:?}: {most}");
+        for app in &mut stuck {
+            assert!(app.seen().iter().all(|seen| seen.body == b"body"));
+            let count = app.count();
+            app.cancelled(u32::try_from(count).unwrap()).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_more_are_asked_than_is_said_and_none_twice() {
+    for version in VERSIONS {
+        for (max, pods, expected) in [(1, 4, 2), (3, 4, 4), (3, 2, 2)] {
+            let mut apps = Vec::new();
+            for _ in 0..pods {
+                apps.push(App::start(|_| Does::Late(10 * AFTER)).await);
+            }
+            let mut traffic = hedging(1000);
+            traffic.hedging = Some(Hedging { after: HedgeAfter::Time(AFTER), max });
+            let pair = Pair::before(&apps.iter().collect::<Vec<_>>(), traffic);
+            assert_eq!(pair.says(version, "GET", b"").await.says(), (200, None, "late"));
+            assert_eq!(apps.iter().map(App::count).sum::<usize>(), expected, "{version:?} {max} {pods}");
+            assert!(apps.iter().all(|app| app.count() <= 1), "{version:?} {max} {pods}");
+        }
     }
 }
 
