@@ -5,9 +5,11 @@
 
 mod client_hello;
 mod disguise;
+mod named_host;
 
 pub use client_hello::ClientHello;
 pub use disguise::{Disguise, disguise};
+pub use named_host::{NamedHost, named_host};
 
 /// What the client's first bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]

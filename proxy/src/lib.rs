@@ -24,6 +24,7 @@ pub mod listen;
 pub mod mirror;
 pub mod observe;
 pub mod outbound;
+pub mod outside;
 pub mod rates;
 pub mod routing;
 pub mod screen;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
-use weft_core::model::{Name, OutboundMode, Protocol, QualifiedName, external_service};
+use weft_core::model::{Name, OutboundMode, Protocol, QualifiedName};
 
 use crate::failure::ErrorCode;
 use crate::forward::{self, Heard, LastStage};
@@ -15,6 +15,7 @@ use crate::http::head::Head;
 use crate::http::{Exchange, Version, headers};
 use crate::listen::{Accepted, OriginalDst};
 use crate::observe::{Direction, Party, Refusal, Security, Spoken};
+use crate::outside::{self, Outside, Speaks};
 use crate::routing;
 use crate::session::{Answer, Purpose, Session};
 use crate::sniff;
@@ -29,9 +30,6 @@ const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
 
 /// How long a client may take to read it.
 const LAST_WORD: Duration = Duration::from_secs(1);
-
-/// How long a client may take to say hello, on a port of some host outside the mesh.
-const FIRST_HELLO: Duration = Duration::from_millis(500);
 
 /// A listener for one service's port, for use without interception.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,8 +99,8 @@ async fn connection(
     let (cluster, called) = match callee {
         Callee::Mesh(cluster, called) => (cluster, called),
         Callee::Stranger(address) | Callee::Refused(address) | Callee::Unanswered(address) => {
-            if let Some(outside) = outside(&worker, &mut client, address).await {
-                return call_outside(&worker, client, outside).await;
+            if let Some(outside) = outside::find(&worker, &mut client, address.port()).await {
+                return call_outside(worker, client, accepted.client, address, outside).await;
             }
             return match callee {
                 Callee::Refused(_) => {
@@ -147,7 +145,7 @@ async fn connection(
         }
         Ok(Heard::Tls(server_name, greeted)) => {
             worker.observer.tls_opened(server_name.as_deref());
-            let named = match by_server_name(&worker, &cluster, scope, server_name.as_deref()) {
+            let named = match by_server_name(&worker, &cluster, &scope, server_name.as_deref()) {
                 Ok(named) => named,
                 Err(code) => return unrouted(&worker, &client.into(), code),
             };
@@ -173,12 +171,12 @@ async fn connection(
 fn by_server_name(
     worker: &Worker,
     cluster: &Rc<Cluster>,
-    scope: Scope,
+    scope: &Scope,
     server_name: Option<&str>,
 ) -> Result<Rc<Cluster>, ErrorCode> {
     let routed = match scope {
         Scope::Service => routing::by_server_name(worker, cluster, server_name),
-        Scope::Backend => None,
+        Scope::Backend | Scope::Hosts(_) => None,
     };
     routed.unwrap_or_else(|| Ok(Rc::clone(cluster)))
 }
@@ -216,36 +214,29 @@ fn may_pass(snapshot: &Snapshot) -> bool {
     snapshot.mesh.as_ref().is_some_and(|mesh| mesh.outbound == OutboundMode::AllowAny)
 }
 
-/// A host outside the mesh that a document names.
-struct Outside {
-    cluster: Rc<Cluster>,
-    service: QualifiedName,
-    host: String,
-}
-
-/// The host that the client's TLS asks for, where a document names it. Nobody waits for it on ports that no document names.
-async fn outside(worker: &Worker, client: &mut Peeked, destination: SocketAddr) -> Option<Outside> {
-    let mesh = worker.discovery.snapshot().mesh.clone()?;
-    let port = destination.port();
-    if !mesh.externals.iter().any(|external| external.ports.contains(&port)) {
-        return None;
-    }
-    let hello = timeout(FIRST_HELLO, sniff::client_hello(client)).await.ok()?.ok()??;
-    let host = hello.server_name?.to_ascii_lowercase();
-    let service =
-        external_service(&mesh.externals, &host, Some(port), worker.own_namespace().as_ref())?.clone();
-    worker.discovery.lookup_service(&service).await?;
-    // Where it goes its name says, not the address: that could be anyone's.
-    let source = Source::Host(service.clone(), port, host.as_str().into());
-    Some(Outside { cluster: worker.cluster(source, &worker.discovery.snapshot()), service, host })
-}
-
-async fn call_outside(worker: &Worker, client: Peeked, outside: Outside) -> LastStage {
+async fn call_outside(
+    worker: Rc<Worker>,
+    client: Peeked,
+    from: SocketAddr,
+    destination: SocketAddr,
+    outside: Outside,
+) -> LastStage {
+    let Outside { cluster, service, speaks } = outside;
     let own = worker.own_party(&worker.discovery.snapshot(), None);
-    let flow = worker.observer.flow(Direction::Outbound, own, Party::Named(outside.service));
-    worker.observer.tls_opened(Some(&outside.host));
-    let (plain, cluster) = (Security::Plaintext, &outside.cluster);
-    forward::tunnel(worker, cluster, client.into(), None, &flow, Spoken::Tls, plain).await
+    let flow = worker.observer.flow(Direction::Outbound, own, Party::Named(service.clone()));
+    match speaks {
+        Speaks::Tls(host) => {
+            worker.observer.tls_opened(Some(&host));
+            let plain = Security::Plaintext;
+            forward::tunnel(&worker, &cluster, client.into(), None, &flow, Spoken::Tls, plain).await
+        }
+        Speaks::Http => {
+            let purpose = Purpose::Outbound(Requests { cluster, destination, scope: Scope::Hosts(service) });
+            let (version, security, requests) = (Version::Http1, Security::Plaintext, Cell::default());
+            let session = Session { worker, version, flow, client: from, security, purpose, requests };
+            Box::pin(session.serve(client.into()))
+        }
+    }
 }
 
 /// Carries a connection to where it was going, untouched. What name its TLS asks for is read on the way, where the
@@ -331,12 +322,14 @@ pub struct Requests {
 }
 
 /// As what a cluster is called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Scope {
     /// By the service's own address: its routes hold.
     Service,
     /// By a route: no other applies.
     Backend,
+    /// By its host: each request may name another one of this service's.
+    Hosts(QualifiedName),
 }
 
 impl Requests {
@@ -359,13 +352,14 @@ impl Requests {
         self.cluster.refresh(&worker.discovery.peek());
         // A fault strikes what was asked, not what a route makes of it.
         let mut injected = self.cluster.inject(None, head.fields(), worker);
-        let cluster = match self.scope {
+        let cluster = match &self.scope {
             Scope::Service => {
                 let (cluster, of_route) = routing::request(worker, &self.cluster, head, exchange)?;
                 injected = of_route.or(injected);
                 cluster
             }
             Scope::Backend => Rc::clone(&self.cluster),
+            Scope::Hosts(service) => outside::of_request(worker, service, self.destination.port(), head)?,
         };
         if !Rc::ptr_eq(&cluster, &self.cluster) {
             let called = Some(&*self.cluster);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, timeout, timeout_at};
-use weft_core::detect::{self, ClientHello, Patience, Progress, Sniffed};
+use weft_core::detect::{self, ClientHello, NamedHost, Patience, Progress, Sniffed};
 
 use crate::stream::Peeked;
 
@@ -83,6 +83,20 @@ pub async fn client_hello(client: &mut Peeked) -> io::Result<Option<ClientHello>
         First::Spoke(Sniffed::Tls(hello)) => Some(hello),
         First::Spoke(_) | First::Closed => None,
     })
+}
+
+/// Waits for the head of the client's first request of HTTP/1, and says which host it names. All of it stays to be read.
+///
+/// Cancel safe, as [`sniff`] is.
+pub async fn named_host(client: &mut Peeked) -> io::Result<Option<String>> {
+    loop {
+        match detect::named_host(&client.ahead) {
+            NamedHost::Host(host) => return Ok(Some(host)),
+            NamedHost::None => return Ok(None),
+            NamedHost::More if read_more(client).await? == 0 => return Ok(None),
+            NamedHost::More => {}
+        }
+    }
 }
 
 async fn read_more(client: &mut Peeked) -> io::Result<usize> {

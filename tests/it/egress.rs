@@ -328,7 +328,11 @@ fn mistakes_are_refused_with_their_line() {
         };
         let port = "\n  ports: [{port: 443, protocol: tls}]";
         check(&format!("  hosts: [a.example.com, b.example.com]{port}"), 6, "a second host");
-        check("  hosts: [\"*.example.com\"]\n  ports: [{port: 80, protocol: http}]", 6, "no port is of TLS");
+        check(
+            "  hosts: [\"*.example.com\"]\n  ports: [{port: 80, protocol: tcp}]",
+            6,
+            "no port is of either",
+        );
         check(&format!("  hosts: [a.example.com]{port}\n  tls: {{originate: true}}"), 8, "speaks TLS itself");
         check(
             "  hosts: [a.example.com]\n  ports: [{port: 80}]\n  tls: {originate: true, ca: x}",

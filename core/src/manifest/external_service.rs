@@ -42,10 +42,11 @@ pub(super) fn read(spec: &Field<'_>, places: &mut Places) -> Option<ExternalServ
     let ports = read_ports(&ports_field);
     let has_exact = hosts.iter().any(|host| matches!(host, HostPattern::Exact(_)));
     let has_pattern = hosts.iter().any(|host| matches!(host, HostPattern::Below(_)));
-    if has_pattern && !ports.iter().any(|port| port.protocol == Protocol::Tls) {
+    let names_hosts = |port: &ExternalPort| matches!(port.protocol, Protocol::Tls | Protocol::Http);
+    if has_pattern && !ports.iter().any(names_hosts) {
         hosts_field.mistake(
-            "hosts below a domain are told apart by the name that a client of TLS asks for, and no port is of TLS",
-            "write protocol: tls, or name one host",
+            "hosts below a domain are told apart by the name that a client of TLS asks for, or by the host of requests of HTTP/1, and no port is of either",
+            "write protocol: tls or protocol: http, or name one host",
         );
     }
     let tls = spec.field("tls").and_then(|field| read_tls(&field, &hosts));

@@ -148,6 +148,9 @@ pub(super) fn check(resource: &Resource, all: &[&Resource]) -> Option<Problem> {
         return check_tokens(resource, all);
     }
     let (policy, scope) = (traffic_policy(resource)?, scope_of(resource)?);
+    if let Some(problem) = check_outside(resource, policy, all) {
+        return Some(problem);
+    }
     all.iter().find_map(|other| {
         let theirs = traffic_policy(other)?;
         if other.key() == resource.key() || scope_of(other)? != scope {
@@ -165,6 +168,28 @@ pub(super) fn check(resource: &Resource, all: &[&Resource]) -> Option<Problem> {
         let hint = "say it in one of them".to_owned();
         Some(resource.problem(&format!("spec.{part}"), message, hint))
     })
+}
+
+/// Hosts outside the mesh have no sidecar that could do what is said of apps.
+fn check_outside(resource: &Resource, policy: &TrafficPolicySpec, all: &[&Resource]) -> Option<Problem> {
+    let PolicyTarget::Service(name) = &policy.target else { return None };
+    if !policy.layer.is_about_apps() {
+        return None;
+    }
+    let is_outside = |other: &&&Resource| {
+        other.kind == Kind::ExternalService && other.qualified_name().as_ref() == Some(name)
+    };
+    let outside = all.iter().find(is_outside)?;
+    let said = policy.layer.sections();
+    let part = ["healthCheck", "concurrency", "mtls"].into_iter().find(|part| said.contains(part))?;
+    let message = format!(
+        "spec.{part}: {} at {}:{} is outside the mesh, where no sidecar could do it",
+        outside.key(),
+        outside.file,
+        outside.line
+    );
+    let hint = "write circuitBreaker, which leaves addresses alone that fail".to_owned();
+    Some(resource.problem(&format!("spec.{part}"), message, hint))
 }
 
 /// Of policies about tokens the most precise one holds, whole: of two that are equally precise nobody could say which.

@@ -228,6 +228,21 @@ fn two_policies_for_the_same_must_not_speak_of_the_same() {
 }
 
 #[test]
+fn what_is_said_of_apps_cannot_be_said_of_a_host_outside_the_mesh() {
+    let outside = "apiVersion: weft.mesh/v1alpha1\nkind: ExternalService\nmetadata: {name: api}\nspec: {hosts: [api.example.com], ports: [{port: 80}]}\n---\n";
+    let problems = |spec: &str| -> Vec<String> {
+        let text = [outside, &policy("a", "{kind: Service, name: api}", spec)].concat();
+        world().check("files", &good(&text)).iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(problems("circuitBreaker: {}"), Vec::<String>::new());
+    for (spec, place) in [("healthCheck: {tcp: {}}", "11:16"), ("concurrency: {mode: Adaptive}", "11:16")] {
+        let found = problems(spec);
+        let says = "ExternalService default/api at f.yaml:1 is outside the mesh";
+        assert!(found.len() == 1 && found[0].contains(says) && found[0].contains(place), "{found:?}");
+    }
+}
+
+#[test]
 fn what_is_wrong_is_refused_with_its_line() {
     refused(
         "timeouts: {conect: 1s}",
