@@ -1,10 +1,13 @@
 //! Configuration: mistakes are named with their place and change nothing; what was applied can be taken back.
 
 use std::fs;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
 
-use weft_tests::{Mesh, Options, eventually};
+use weft_tests::{HttpClient, Mesh, Options, SidecarPod, eventually};
 
+use crate::policy::{client, orders, server};
 use crate::{in_pods, weft};
 
 const GOOD: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: orders}\nspec:\n  ports: [{port: 80, targetPort: 8080}]\n";
@@ -91,5 +94,71 @@ fn every_apply_is_a_revision_and_one_command_goes_back() {
         assert_eq!(mesh.weft_json(&["history"])[0]["revision"], first + 2);
         mesh.weft_ok(&["delete", "service", "orders"]);
         assert_eq!(mesh.weft(&["get", "service", "orders"]).status.code(), Some(1));
+    });
+}
+
+/// A fault that answers the requests to orders with this header with a status.
+fn fault(name: &str, header: &str, status: u16) -> String {
+    format!(
+        "apiVersion: weft.mesh/v1alpha1\nkind: FaultInjection\nmetadata: {{name: {name}}}\nspec:\n  targetRef: {{kind: Service, name: orders}}\n  match: {{headers: [{{name: {header}, value: \"1\"}}]}}\n  abort: {{status: {status}}}\n"
+    )
+}
+
+/// Asks until requests with this header are answered so; how long that took.
+fn until(client: &SidecarPod, to: SocketAddr, header: &str, status: u16) -> Duration {
+    client.run(|| {
+        let mut connection = HttpClient::connect(to).expect("a connection");
+        let begun = Instant::now();
+        let fields = format!("{header}: 1\r\n");
+        while connection.get("orders:8080", "/", &fields).expect("no request fails").status != status {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{status} is not in force");
+        }
+        begun.elapsed()
+    })
+}
+
+#[test]
+fn a_change_of_the_watched_folder_is_in_force_at_once_and_a_swap_is_one() {
+    in_pods!(a_change_of_the_watched_folder_is_in_force_at_once_and_a_swap_is_one alone, || {
+        let mesh = Mesh::start(weft(), Options::default());
+        let (_pod, _app) = server(&mesh, "one", "");
+        let client = client(&mesh, "");
+        let orders = orders(&mesh, &client);
+        let mut took: Vec<_> = (0..7)
+            .map(|number| {
+                let status = 411 + number;
+                fs::write(mesh.config().join("fault.yaml"), fault("one", "x-one", status)).expect("a file");
+                until(&client, orders, "x-one", status)
+            })
+            .collect();
+        took.sort_unstable();
+        println!("from the file's end to the first answer: {took:?}");
+        assert!(took[3] <= Duration::from_millis(100), "{took:?}");
+
+        // As a kubelet lays a ConfigMap out, and changes it: by renaming one link.
+        let folder = mesh.config().join("map");
+        let revision = |number: u16| {
+            let version = folder.join(format!("..{number}"));
+            fs::create_dir_all(&version).expect("a folder");
+            fs::write(version.join("a.yaml"), fault("a", "x-a", 430 + number)).expect("a file");
+            fs::write(version.join("b.yaml"), fault("b", "x-b", 440 + number)).expect("a file");
+            symlink(format!("..{number}"), folder.join("..new")).expect("a link");
+            fs::rename(folder.join("..new"), folder.join("..data")).expect("a swap");
+        };
+        revision(0);
+        for name in ["a.yaml", "b.yaml"] {
+            symlink(format!("..data/{name}"), folder.join(name)).expect("a link");
+        }
+        until(&client, orders, "x-b", 440);
+        until(&client, orders, "x-a", 430);
+        let revisions = || mesh.weft_json(&["history"]).as_array().map(Vec::len).unwrap_or_default();
+        let before = revisions();
+        for number in 1..4 {
+            revision(number);
+            until(&client, orders, "x-a", 430 + number);
+            until(&client, orders, "x-b", 440 + number);
+            fs::remove_dir_all(folder.join(format!("..{}", number - 1))).expect("the old one");
+        }
+        assert_eq!(revisions(), before + 3, "{}", mesh.weft_json(&["history"]));
     });
 }

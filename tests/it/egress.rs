@@ -10,7 +10,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
-use weft_tests::{App, HttpClient, Mesh, Options, SidecarPod, eventually};
+use weft_tests::{App, HttpClient, Mesh, Options, SidecarPod, eventually, program};
 
 use crate::{in_pods, weft};
 
@@ -38,23 +38,21 @@ fn answer(question: &[u8], zone: &[(&str, Vec<IpAddr>)]) -> Vec<u8> {
     }
     let (name, kind) = (labels.join("."), question[at + 2]);
     let known = zone.iter().find(|(host, _)| *host == name);
-    let records: Vec<Vec<u8>> = match (known, kind) {
-        (Some((_, addresses)), 1) => addresses
-            .iter()
-            .filter_map(|address| match address {
-                IpAddr::V4(v4) => Some(v4.octets().to_vec()),
-                IpAddr::V6(_) => None,
-            })
-            .collect(),
-        _ => Vec::new(),
+    let record = |address: &IpAddr| match (address, kind) {
+        (IpAddr::V4(v4), 1) => Some(v4.octets().to_vec()),
+        (IpAddr::V6(v6), 28) => Some(v6.octets().to_vec()),
+        _ => None,
     };
+    let records: Vec<Vec<u8>> =
+        known.iter().flat_map(|(_, addresses)| addresses.iter().filter_map(record)).collect();
     let mut reply = [&question[..2], b"\x81\x80\0\x01", &[0; 6], &question[12..at + 5]].concat();
     if known.is_none() {
         reply[3] |= 3;
     }
     reply[7] = u8::try_from(records.len()).expect("few");
     for record in records {
-        reply.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x01\0\x04");
+        reply.extend([0xc0, 0x0c, 0, kind, 0, 1, 0, 0, 0, 1, 0]);
+        reply.push(u8::try_from(record.len()).expect("few"));
         reply.extend(record);
     }
     reply
@@ -65,6 +63,8 @@ struct Outside {
     ca: String,
     authority: CertificateDer<'static>,
     server: Arc<ServerConfig>,
+    /// Its certificate and key, as files have them.
+    pem: [String; 2],
 }
 
 impl Outside {
@@ -76,6 +76,7 @@ impl Outside {
         let names = hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>();
         let key = KeyPair::generate().expect("a key");
         let leaf = CertificateParams::new(names).expect("names").signed_by(&key, &authority).expect("signed");
+        let pem = [leaf.pem(), key.serialize_pem()];
         let server = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .expect("versions")
@@ -85,7 +86,7 @@ impl Outside {
                 PrivateKeyDer::try_from(key.serialize_der()).expect("a key"),
             )
             .expect("a certificate");
-        Self { ca: authority.pem(), authority: authority.der().clone(), server: Arc::new(server) }
+        Self { ca: authority.pem(), authority: authority.der().clone(), server: Arc::new(server), pem }
     }
 
     /// A server that says after each request in TLS who it is, and what it was asked.
@@ -233,12 +234,55 @@ fn a_host_is_called_in_tls_that_the_app_does_not_speak() {
         eventually("only b is called", Duration::from_secs(20), || {
             (0..10).all(|_| rig.get(&address, 80, "api.example.com").header("served-by") == Some("b"))
         });
+        // Over IPv6 alone, where there is any.
+        if let Some(v6) = rig.world[0].addresses().into_iter().find(IpAddr::is_ipv6) {
+            rig.zone.lock().expect("whole").retain(|(host, _)| *host != "api.example.com");
+            rig.zone.lock().expect("whole").push(("api.example.com", vec![v6]));
+            eventually("its address of IPv6 is called", Duration::from_secs(20), || {
+                rig.get(&address, 80, "api.example.com").header("served-by") == Some("a")
+            });
+        }
         // The public authorities have not signed this one.
         rig.apply(&external("api", &spec("")));
         let answer = rig.get(&address, 80, "api.example.com");
         assert_eq!((answer.status, answer.header("weft-error")), (502, Some("tls-failed")));
         let told = rig.mesh.weft_json(&["explain", "--from", "app", "--to", "api"]);
         assert_eq!((&told["decision"], &told["backend"]), (&"forward".into(), &"default/api:80".into()));
+    });
+}
+
+#[test]
+fn http_2_is_spoken_in_tls_to_a_host_that_takes_it() {
+    in_pods!(http_2_is_spoken_in_tls_to_a_host_that_takes_it, || {
+        let (Some(nginx), Some(curl)) = (program(&["nginx"]), program(&["curl"])) else { return };
+        let rig = Rig::start();
+        let outside = Outside::of(&["api.example.com"]);
+        let files = ["certificate.pem", "key.pem"].map(|name| rig.mesh.scratch().join(name));
+        for (file, text) in files.iter().zip(&outside.pem) {
+            fs::write(file, text).expect("a file");
+        }
+        let http = format!(
+            "server {{ listen [::]:443 ssl http2 ipv6only=off; ssl_protocols TLSv1.3; ssl_certificate {}; ssl_certificate_key {}; return 200 '$server_protocol $host'; }}",
+            files[0].display(),
+            files[1].display()
+        );
+        let world = &rig.world[0];
+        let command = crate::nginx::command(&nginx, rig.mesh.scratch(), &http);
+        let _nginx = world.app_called("nginx", command);
+        eventually("nginx listens", Duration::from_secs(20), || {
+            world.run(|| TcpStream::connect((world.address(), 443)).is_ok())
+        });
+        rig.name("api.example.com", &[0]);
+        let spec = format!(
+            "  hosts: [api.example.com]\n  ports: [{{port: 80, targetPort: 443, protocol: http2}}]\n  tls:\n    originate: true\n    ca: |\n{}",
+            indented(&outside.ca)
+        );
+        rig.apply(&external("api", &spec));
+        let resolved = format!("api.example.com:80:{}", rig.address_of("api"));
+        let mut command = std::process::Command::new(curl);
+        command.args(["-sS", "--http2-prior-knowledge", "--resolve", &resolved, "http://api.example.com/"]);
+        let said = rig.app.succeed(command, Duration::from_secs(20));
+        assert_eq!(said.trim(), "HTTP/2.0 api.example.com");
     });
 }
 
@@ -311,6 +355,87 @@ fn hosts_below_a_domain_are_told_by_the_name_that_tls_asks_for() {
         let labels = ["direction=\"outbound\"", "destination=\"default/wide\"", "protocol=\"tls\""];
         assert_eq!(rig.app.metric("weft_connections_total", &labels), 2.0);
         assert!(get(&world, "example.org").is_err());
+    });
+}
+
+/// A server that says after each request who it is, or ends the connection; and how often it was asked.
+fn plain(pod: &SidecarPod, name: &'static str) -> App {
+    App::serve(pod, 80, move |mut stream| {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while let Ok(1) = stream.read(&mut byte) {
+            head.push(byte[0]);
+            if head.ends_with(b"\r\n\r\n") {
+                head.clear();
+                let status = if name.is_empty() { "500 Oh" } else { "200 OK" };
+                let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{name}", name.len());
+                if stream.write_all(answer.as_bytes()).is_err() {
+                    return;
+                }
+            }
+        }
+    })
+}
+
+#[test]
+fn hosts_below_a_domain_are_told_by_the_host_of_each_request() {
+    in_pods!(hosts_below_a_domain_are_told_by_the_host_of_each_request, || {
+        let rig = Rig::start();
+        let _servers = [plain(&rig.world[0], "a"), plain(&rig.world[1], "b")];
+        rig.name("one.example.com", &[0]);
+        rig.name("two.example.com", &[1]);
+        rig.name("example.org", &[0]);
+        let policy = "---\napiVersion: weft.mesh/v1alpha1\nkind: FaultInjection\nmetadata: {name: wide}\nspec: {targetRef: {kind: Service, name: wide}, match: {headers: [{name: x-chaos, value: \"1\"}]}, abort: {status: 418}}\n";
+        rig.apply(
+            &[
+                REGISTRY_ONLY,
+                &external("wide", "  hosts: [\"*.example.com\"]\n  ports: [{port: 80, protocol: http}]"),
+                policy,
+            ]
+            .concat(),
+        );
+        // Where it goes its host says, request by request, whatever address the app had.
+        let world = rig.world[0].address().to_string();
+        let answers = rig.app.run(|| {
+            let mut client = HttpClient::connect((world.as_str(), 80)).expect("a connection");
+            let mut get = |host: &str| client.get(host, "/", "").expect("an answer");
+            [get("one.example.com"), get("TWO.example.com:80"), get("one.example.com"), get("example.org")]
+        });
+        let says: Vec<_> = answers[..3].iter().map(|answer| (answer.status, answer.text())).collect();
+        assert_eq!(says, [(200, "a".into()), (200, "b".into()), (200, "a".into())]);
+        assert_eq!((answers[3].status, answers[3].header("weft-error")), (404, Some("no-route")));
+        let struck = rig.app.run(|| {
+            let mut client = HttpClient::connect((world.as_str(), 80)).expect("a connection");
+            client.get("one.example.com", "/", "x-chaos: 1\r\n").expect("an answer")
+        });
+        assert_eq!((struck.status, struck.header("weft-error")), (418, Some("fault-injected")));
+        let labels = ["direction=\"outbound\"", "destination=\"default/wide\"", "status=\"200\""];
+        assert_eq!(rig.app.metric("weft_requests_total", &labels), 3.0);
+        // A connection whose first request names nobody that is known stays out.
+        assert_eq!(rig.get(&world, 80, "example.org").status, 404);
+    });
+}
+
+#[test]
+fn an_address_of_a_host_outside_that_fails_is_left_alone() {
+    in_pods!(an_address_of_a_host_outside_that_fails_is_left_alone, || {
+        let rig = Rig::start();
+        let _servers = [plain(&rig.world[0], ""), plain(&rig.world[1], "b")];
+        rig.name("api.example.com", &[0, 1]);
+        let policy = "---\napiVersion: weft.mesh/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: api}\nspec: {targetRef: {kind: Service, name: api}, loadBalancing: {policy: RoundRobin}, circuitBreaker: {consecutiveFailures: 3, openFor: 10m}}\n";
+        rig.apply(
+            &[&external("api", "  hosts: [api.example.com]\n  ports: [{port: 80, protocol: http}]"), policy]
+                .concat(),
+        );
+        let address = rig.address_of("api");
+        let statuses: Vec<_> = (0..40).map(|_| rig.get(&address, 80, "api.example.com").status).collect();
+        let failed = statuses.iter().filter(|status| **status == 500).count();
+        // Each worker thread may have sent one more before it heard of the third.
+        assert!((3..=10).contains(&failed), "{statuses:?}");
+        assert!(statuses[20..].iter().all(|status| *status == 200), "{statuses:?}");
+        eventually("one of its addresses is said to be left alone", Duration::from_secs(10), || {
+            rig.app.metric("weft_circuit_state", &["service=\"default/api\"", "endpoint=\""]) == 2.0
+        });
     });
 }
 

@@ -1,4 +1,4 @@
-//! The tables of docs/fidelity.md, docs/security.md and docs/reference/security-scorecard.md name tests that exist, so that they cannot promise what nothing proves.
+//! The tables of docs/fidelity.md, docs/security.md and the scorecards in docs/reference name tests that exist, so that they cannot promise what nothing proves.
 
 use std::fs;
 use std::path::Path;
@@ -16,6 +16,11 @@ fn every_test_that_the_scorecard_of_security_names_exists() {
 #[test]
 fn every_test_that_the_scorecard_of_promises_names_exists() {
     check("reference/security-scorecard.md", 40);
+}
+
+#[test]
+fn every_test_that_the_scorecard_of_traffic_names_exists() {
+    check("reference/traffic-scorecard.md", 100);
 }
 
 fn check(document: &str, at_least: usize) {

@@ -52,6 +52,7 @@ mod retries;
 mod revocation;
 mod roots;
 mod rotation;
+mod route_policies;
 mod routes;
 mod run;
 mod secrets;
