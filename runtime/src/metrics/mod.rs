@@ -7,9 +7,11 @@
 mod negotiate;
 mod process;
 mod registry;
+mod sample;
 mod series;
 mod text;
 
 pub use negotiate::Format;
 pub use registry::{Registry, Shard};
+pub use sample::Sample;
 pub use series::{Counter, Exemplar, Family, Gauge, Histogram, Kind, Metric};

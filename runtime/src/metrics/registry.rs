@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, btree_map};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::sample::Sample;
 use super::series::{Family, Histogram, Kind, Metric, Shown, Total};
 use super::{Format, process, text};
 
@@ -180,6 +181,27 @@ impl Registry {
             }
         }
         writer.finish()
+    }
+
+    /// The series of one family, added up over all shards; none where there is no such family.
+    pub fn samples(&self, name: &str) -> Vec<Sample> {
+        let entries: Vec<Entry> = self.entries().values().cloned().collect();
+        let Some(Entry { about, source }) = entries.iter().find(|entry| entry.about.name == name) else {
+            return Vec::new();
+        };
+        let named = |(values, total): (&Vec<String>, &Total)| {
+            Sample::of(about, values.iter().map(String::as_str).collect(), total)
+        };
+        match source {
+            Source::Shards { tables, .. } => {
+                let totals = add_up(tables);
+                totals.iter().map(|(key, total)| Sample::of(about, values_of(key), total)).collect()
+            }
+            Source::View { of, project } => {
+                projected(&totals_of(&entries, of), about.kind, project).iter().map(named).collect()
+            }
+            Source::Callback(callback) => callback().iter().map(named).collect(),
+        }
     }
 
     fn callback<const N: usize, S>(

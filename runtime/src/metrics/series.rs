@@ -322,7 +322,7 @@ impl Value {
         }
     }
 
-    fn real(self) -> f64 {
+    pub(super) fn real(self) -> f64 {
         match self {
             #[expect(clippy::cast_precision_loss, reason = "only what is shown as a real number")]
             Self::Whole(n) => n as f64,
