@@ -34,6 +34,8 @@ mod policies;
 #[cfg(test)]
 mod rates;
 #[cfg(test)]
+mod rehearse;
+#[cfg(test)]
 mod retries;
 #[cfg(test)]
 mod routes;
