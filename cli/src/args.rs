@@ -17,6 +17,8 @@ const EXAMPLES: &str = "Examples:
   weft run --service hello --port 8000 -- python3 -m http.server 8000
   weft run --service me -- curl -s http://hello:8000/          another member of the same mesh
   weft status                                                  every sidecar
+  weft stat                                                    how requests fare
+  weft tap orders --status 5xx                                 what fails, as it passes
   weft traces --slower-than 100ms                              recent traces";
 
 /// A service mesh in one command.
@@ -83,18 +85,22 @@ pub(crate) enum Command {
     History(commands::history::Arguments),
     Rollback(commands::rollback::Arguments),
     Status(commands::status::Arguments),
+    Stat(commands::stat::Arguments),
+    Top(commands::top::Arguments),
+    Tap(commands::tap::Arguments),
     Check(commands::check::Arguments),
     Explain(commands::explain::Arguments),
     Traces(commands::traces::Arguments),
     Trace(commands::trace::Arguments),
+    Why(commands::why::Arguments),
+    Policy(commands::policy::Arguments),
     Identity(commands::identity::Arguments),
     Ca(commands::ca::Arguments),
     Token(commands::token::Arguments),
     Dashboard(commands::dashboard::Arguments),
     Completions(commands::completions::Arguments),
-    /// The sidecar: the same as the program weft-proxy
-    #[command(disable_help_flag = true)]
-    Proxy(PassedOn),
+    /// The sidecar: the same as the program weft-proxy; or, with config, metrics, drain or log-level, ask one
+    Proxy(commands::proxy::Arguments),
     /// The control plane: the same as the program weft-control-plane
     #[command(disable_help_flag = true)]
     ControlPlane(PassedOn),
@@ -132,11 +138,16 @@ pub(crate) enum Example {
 pub(crate) fn other_program(line: impl IntoIterator<Item = OsString>) -> Option<(Program, Vec<OsString>)> {
     let mut line = line.into_iter().skip(1).peekable();
     let (program, name) = match line.next()?.to_str()? {
+        "proxy" if line.peek().and_then(|word| word.to_str()).is_some_and(is_question) => return None,
         "proxy" => (Program::Proxy, "weft proxy"),
         "control-plane" => (Program::ControlPlane, "weft control-plane"),
         _ => return None,
     };
     Some((program, std::iter::once(name.into()).chain(line).collect()))
+}
+
+fn is_question(word: &str) -> bool {
+    commands::proxy::QUESTIONS.contains(&word)
 }
 
 /// The other programs that this one is too.
@@ -216,6 +227,7 @@ mod tests {
         assert_eq!(arguments[0], "weft proxy");
         let (program, arguments) = other("weft control-plane --help").unwrap();
         assert_eq!((program, arguments.len()), (Program::ControlPlane, 2));
+        assert_eq!(other("weft proxy config orders-1"), None);
         assert_eq!(other("weft status"), None);
         assert_eq!(other("weft"), None);
     }
@@ -224,7 +236,7 @@ mod tests {
     fn mistakes_are_told_on_one_line() {
         check(
             "weft statsu",
-            Err("unrecognized subcommand 'statsu'; tip: a similar subcommand exists: 'status'"),
+            Err("unrecognized subcommand 'statsu'; tip: some similar subcommands exist: 'stat', 'status'"),
         );
         check("weft status --bogus", Err("unexpected argument '--bogus' found"));
         check("weft status -o xml", Err("possible values: table, wide, json, yaml"));

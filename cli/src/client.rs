@@ -96,7 +96,8 @@ pub(crate) fn answer<T>(answered: Result<Response<T>, Status>) -> anyhow::Result
     answered.map(Response::into_inner).map_err(|status| explain(&status))
 }
 
-fn explain(status: &Status) -> anyhow::Error {
+/// Why there is no answer.
+pub(crate) fn explain(status: &Status) -> anyhow::Error {
     let said = match status.source() {
         Some(source) => innermost(source),
         None => status.message().to_owned(),

@@ -27,6 +27,7 @@ use crate::time::milliseconds;
 use load::{Load, Outcome};
 use shop::{SERVICES, Shop};
 use view::View;
+pub(crate) use view::percent;
 
 /// How often the view is drawn anew.
 const TICK: Duration = Duration::from_secs(1);
@@ -187,8 +188,8 @@ impl Report {
         format!(
             "{} requests, {} succeeded, {} over mTLS, p50 {}, p99 {}, {} traces through all four services; {clean}\n",
             self.requests,
-            view::percent(self.success_rate),
-            view::percent(self.mtls_rate),
+            percent(self.success_rate),
+            percent(self.mtls_rate),
             milliseconds(self.p50_ms),
             milliseconds(self.p99_ms),
             self.traces,

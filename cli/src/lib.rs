@@ -61,13 +61,17 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Explain(arguments) => asking(commands::explain::execute(&common, arguments)),
         Command::Traces(arguments) => asking(commands::traces::execute(&common, arguments)),
         Command::Trace(arguments) => asking(commands::trace::execute(&common, arguments)),
+        Command::Why(arguments) => asking(commands::why::execute(&common, arguments)),
+        Command::Policy(arguments) => asking(commands::policy::execute(&common, arguments)),
         Command::Identity(arguments) => asking(commands::identity::execute(&common, arguments)),
         Command::Ca(arguments) => asking(commands::ca::execute(&common, arguments)),
         Command::Token(arguments) => asking(commands::token::execute(&common, arguments)),
-        // Options of ours before the name: `weft -n shop proxy run`.
-        Command::Proxy(_) | Command::ControlPlane(_) => {
-            bail!("proxy and control-plane come before any option")
-        }
+        Command::Stat(arguments) => asking(commands::stat::execute(&common, arguments)),
+        Command::Top(arguments) => asking(commands::top::execute(&common, arguments)),
+        Command::Tap(arguments) => asking(commands::tap::execute(&common, arguments)),
+        Command::Proxy(arguments) => asking(commands::proxy::execute(&common, arguments)),
+        // Options of ours before the name: `weft -n shop control-plane`.
+        Command::ControlPlane(_) => bail!("control-plane comes before any option"),
         Command::Systemd(arguments) => commands::systemd::execute(&common, &arguments),
         Command::Inject(arguments) => commands::inject::inject(&arguments),
         Command::Uninject(arguments) => commands::inject::uninject(&arguments),

@@ -43,6 +43,55 @@ pub(crate) fn list<R: Row>(format: Format, rows: &[R]) -> anyhow::Result<()> {
     print(&render_list(format, rows)?)
 }
 
+/// A list as a table, or what stands in for an empty one.
+pub(crate) fn table<R: Row>(format: Format, rows: &[R]) -> anyhow::Result<String> {
+    if rows.is_empty() { Ok(format!("no {}\n", R::PLURAL)) } else { render_list(format, rows) }
+}
+
+/// Draws a text in the place of all that the terminal shows.
+pub(crate) fn draw(text: &str) -> anyhow::Result<()> {
+    let width = width();
+    let lines = text.lines().map(|line| line.chars().take(width).collect::<String>() + "\n");
+    print(&format!("\u{1b}[H\u{1b}[2J{}", lines.collect::<String>()))
+}
+
+/// A text that came from elsewhere, so that it does nothing to a terminal and stays on its line.
+pub(crate) fn harmless(text: &str) -> String {
+    // Marks that turn the direction of writing can make a line say something else.
+    let is_harmful =
+        |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
+        if is_harmful(c) {
+            shown.extend(c.escape_default())
+        } else {
+            shown.push(c)
+        }
+        shown
+    })
+}
+
+/// Whether somebody still reads what is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    There,
+    Gone,
+}
+
+/// Prints a part of what goes on for ever, as long as somebody reads it.
+pub(crate) fn stream(text: &str) -> anyhow::Result<Reader> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(Reader::There),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => Err(error).context("writing to standard output"),
+    }
+}
+
+/// One of several documents of YAML.
+pub(crate) fn yaml_document(value: &Value) -> String {
+    format!("---\n{}", yaml::render(value))
+}
+
 fn render_list<R: Row>(format: Format, rows: &[R]) -> anyhow::Result<String> {
     let shown = match format {
         Format::Table => R::COLUMNS.len() - R::WIDE_ONLY,
@@ -203,6 +252,11 @@ mod tests {
             "[\n  {\n    \"name\": \"watermelon\",\n    \"grams\": 9000,\n    \"colour\": \"green\"\n  },\n  \
              {\n    \"name\": \"fig\",\n    \"grams\": 40,\n    \"colour\": null\n  }\n]\n",
         );
+    }
+
+    #[test]
+    fn what_came_from_elsewhere_does_nothing_to_a_terminal() {
+        assert_eq!(harmless("/a\u{1b}[2J\n\u{202e}b\u{9b}é"), "/a\\u{1b}[2J\\n\\u{202e}b\\u{9b}é");
     }
 
     #[test]

@@ -206,6 +206,7 @@ impl Parts {
             world: self.world.clone(),
             registry: self.registry.clone(),
             live: self.live.clone(),
+            telemetry: self.telemetry.clone(),
             metrics: self.metrics.clone(),
             trust_domain: self.ca.trust_domain(),
             drain: drain.clone(),

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use tokio::sync::Mutex;
 use weft_core::manifest::{self, Problem, Resource, ResourceKey, SourceFile, to_yaml};
 use weft_core::model::Name;
-use weft_core::world::Change;
+use weft_core::world::{Change, World as Known};
 
 use crate::report::chain;
 use crate::store::{Document, DocumentKey, Embedded, Origin, Revision, RevisionSource, StoreError};
@@ -90,6 +90,15 @@ pub(crate) struct Outcome {
     pub notes: Vec<String>,
 }
 
+/// What a change would bring.
+#[derive(Debug)]
+pub(crate) struct Rehearsal {
+    /// Problems, where it would be refused.
+    pub outcome: Outcome,
+    /// The mesh before and after it; none where it would be refused.
+    pub worlds: Option<(Known, Known)>,
+}
+
 /// Whether a change is made or only tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -165,6 +174,37 @@ impl Configuration {
             self.commit(&mut state, next, &mut outcome, RevisionSource::Apply, author).await?;
         }
         Ok(outcome)
+    }
+
+    /// What the mesh is, and what it would be with the documents in these files; nothing is changed. Those that stand in the
+    /// watched folder are tried in their place there.
+    pub(crate) async fn rehearse(&self, files: &[SourceFile<'_>], namespace: &Name) -> Rehearsal {
+        let reading = manifest::read(files, namespace);
+        let notes = reading.notes.iter().map(ToString::to_string).collect();
+        let state = self.state.lock().await;
+        let mut outcome =
+            Outcome { revision: state.revision, problems: reading.problems, notes, ..Outcome::default() };
+        let mut next = state.clone();
+        for resource in reading.resources {
+            let of_folder = next.config_dir.contains_key(&resource.key());
+            let documents = if of_folder { &mut next.config_dir } else { &mut next.applied };
+            documents.insert(resource.key(), resource);
+        }
+        if outcome.problems.is_empty() {
+            outcome.problems = self.check(APPLIED, &next.applied);
+        }
+        if outcome.problems.is_empty() {
+            outcome.problems = self.check(CONFIG_DIR, &next.config_dir);
+        }
+        if !outcome.problems.is_empty() {
+            return Rehearsal { outcome, worlds: None };
+        }
+        let before = self.world.read(Clone::clone);
+        let mut after = before.clone();
+        for change in next.in_force() {
+            after.apply(change);
+        }
+        Rehearsal { outcome, worlds: Some((before, after)) }
     }
 
     /// Deletes a document that was applied.

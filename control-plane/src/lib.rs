@@ -3,10 +3,12 @@
 //! Facts come in by `source`, are folded by `world`, compiled by weft-core and pushed by `push` to the sidecars
 //! that `discovery` serves. `ca` issues their certificates, `webhook` gives
 //! pods their sidecars, `kubernetes` is the API server that both stand on in a cluster, `configuration` keeps what people apply as revisions
-//! in the `store`, `api` answers the `weft` command, `telemetry` keeps traces, `dashboard` shows it all.
+//! in the `store`, `api` answers the `weft` command, `telemetry` keeps traces and what was counted, `taps` and `asks` go to the
+//! sidecars and back, `dashboard` shows it all.
 
 mod api;
 mod app;
+mod asks;
 mod ca;
 mod config;
 mod configuration;
@@ -25,6 +27,7 @@ mod serve;
 mod source;
 mod status;
 mod store;
+mod taps;
 mod telemetry;
 mod tokens;
 mod webhook;

@@ -8,11 +8,15 @@ use std::time::SystemTime;
 
 use weft_core::model::QualifiedName;
 
+use crate::asks::Asks;
 use crate::push::{Mailbox, SyncState};
 
 /// The connected sidecars, by workload.
 #[derive(Default)]
-pub(crate) struct Live(Mutex<HashMap<QualifiedName, Connected>>);
+pub(crate) struct Live {
+    connected: Mutex<HashMap<QualifiedName, Connected>>,
+    asks: Arc<Asks>,
+}
 
 /// What is known of a connected sidecar.
 struct Connected {
@@ -53,6 +57,11 @@ impl Live {
         Listed { live: self, workload: workload.clone(), mailbox }
     }
 
+    /// Questions to those that are connected.
+    pub(crate) fn asks(&self) -> &Arc<Asks> {
+        &self.asks
+    }
+
     /// How far a connected sidecar has come.
     pub(crate) fn sync_state(&self, workload: &QualifiedName) -> Option<SyncState> {
         self.lock().get(workload).map(|connected| connected.mailbox.sync_state())
@@ -74,7 +83,7 @@ impl Live {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<QualifiedName, Connected>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

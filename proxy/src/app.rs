@@ -106,7 +106,7 @@ impl Sidecar {
         let names = forwarder(&settings);
         let names = Resolver::new(discovery.clone(), credentials.clone(), names, &registry);
         let shard = registry.shard();
-        let admin = Admin {
+        let admin = Arc::new(Admin {
             discovery: discovery.clone(),
             credentials: credentials.clone(),
             registry,
@@ -115,8 +115,8 @@ impl Sidecar {
             orders: order,
             site,
             health: health.clone(),
-        };
-        let admin = serve_admin(&settings, &Arc::new(admin))?;
+        });
+        let pages = serve_admin(&settings, &admin)?;
         serve_names(&settings, names).await?;
         let control = Control {
             settings: Arc::clone(&settings),
@@ -127,6 +127,7 @@ impl Sidecar {
             ready: readiness,
             health,
             observe,
+            admin,
         };
         let collector = control.start();
         let (exporter, finish_export) = export(&settings, &discovery, (records, shard), collector);
@@ -147,7 +148,7 @@ impl Sidecar {
             workers,
             exporter,
             finish_export,
-            _admin: admin,
+            _admin: pages,
         })
     }
 

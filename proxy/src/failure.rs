@@ -153,6 +153,7 @@ mod tests {
         let spelt: std::collections::HashSet<_> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
         assert_eq!(spelt.len(), ErrorCode::ALL.len());
         for code in ErrorCode::ALL {
+            assert!(weft_core::why::advice(code.as_str()).is_some(), "{code}");
             assert!((400..600).contains(&code.status()) && (1..=16).contains(&code.grpc_status()), "{code}");
         }
     }

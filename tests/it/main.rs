@@ -2,6 +2,7 @@
 
 mod accounts;
 mod addresses;
+mod answers;
 mod asleep;
 mod authorization;
 mod balancing;

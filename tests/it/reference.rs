@@ -24,10 +24,15 @@ const COMMANDS: &[&str] = &[
     "history",
     "rollback",
     "status",
+    "stat",
+    "top",
+    "tap",
     "check",
     "explain",
     "traces",
     "trace",
+    "why",
+    "policy test",
     "identity",
     "identity revoke",
     "identity fetch",
@@ -46,6 +51,10 @@ const COMMANDS: &[&str] = &[
     "proxy await",
     "proxy pause",
     "proxy shutdown",
+    "proxy config",
+    "proxy metrics",
+    "proxy drain",
+    "proxy log-level",
     "control-plane",
 ];
 
@@ -78,4 +87,30 @@ fn the_reference_of_commands_is_fresh() {
         written == text,
         "docs/reference/commands.md is not fresh: UPDATE=1 cargo test -p weft-tests reference"
     );
+}
+
+#[test]
+fn every_error_has_a_section_and_advice() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let read =
+        |path: &str| fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let source = read("proxy/src/failure.rs");
+    // The one table: `Self::NoEndpoints => ("no-endpoints", 503, 14),`
+    let codes: Vec<&str> = source
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Self::")?.split_once("=> (\"")?.1.split_once('"'))
+        .map(|(code, _)| code)
+        .collect();
+    assert!(codes.len() >= 19, "{codes:?}");
+    let (page, advice) = (read("docs/errors.md"), read("core/src/why.rs"));
+    for code in &codes {
+        let section = page.split("\n## ").find(|section| section.lines().next() == Some(*code));
+        let section = section.unwrap_or_else(|| panic!("docs/errors.md has no section {code}"));
+        for part in ["- **Likely**: ", "- **See**: ", "- **Do**: "] {
+            assert!(section.contains(part), "docs/errors.md, {code}: {part}");
+        }
+        assert!(page.contains(&format!("| [{code}](#{code}) |")), "docs/errors.md: the table lacks {code}");
+        assert!(advice.contains(&format!("\"{code}\",")), "core/src/why.rs says nothing of {code}");
+    }
+    assert_eq!(page.matches("\n## ").count(), codes.len(), "docs/errors.md has sections of no error");
 }

@@ -133,12 +133,25 @@ impl Mesh {
 
     /// Runs a `weft` command beside the control plane.
     pub fn weft(&self, arguments: &[&str]) -> Output {
+        let mut command = self.weft_command(arguments);
+        self.hub.run(|| command.output()).expect("the hub").expect("weft starts")
+    }
+
+    /// Starts a `weft` command that goes on, beside the control plane; its output is kept under `name`.
+    pub fn weft_started(&self, name: &str, arguments: &[&str]) -> Process {
+        let log = self.folder.path().join(format!("{name}.log"));
+        Process::start(self.weft_command(arguments), &log, |command| {
+            self.hub.run(|| command.spawn()).expect("the hub")
+        })
+    }
+
+    fn weft_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.weft);
         command
             .args(arguments)
             .env("WEFT_CONTROL_PLANE", self.control_plane())
             .env("WEFT_DATA_DIR", self.data());
-        self.hub.run(|| command.output()).expect("the hub").expect("weft starts")
+        command
     }
 
     /// The same, which must succeed; its standard output.

@@ -156,6 +156,13 @@ impl std::fmt::Display for Problem {
     }
 }
 
+impl From<v1::Problem> for Problem {
+    fn from(problem: v1::Problem) -> Self {
+        let v1::Problem { file, line, message, hint } = problem;
+        Self { file, line, message, hint }
+    }
+}
+
 impl From<v1::ApplyResponse> for Applied {
     fn from(response: v1::ApplyResponse) -> Self {
         let change = |change: v1::Change| Change {
@@ -165,21 +172,16 @@ impl From<v1::ApplyResponse> for Applied {
             action: change.action,
             diff: change.diff,
         };
-        let problem = |problem: v1::Problem| Problem {
-            file: problem.file,
-            line: problem.line,
-            message: problem.message,
-            hint: problem.hint,
-        };
         Self {
             revision: response.revision,
             changes: response.changes.into_iter().map(change).collect(),
-            problems: response.problems.into_iter().map(problem).collect(),
+            problems: response.problems.into_iter().map(Problem::from).collect(),
             notes: response.notes,
         }
     }
 }
 
+/// The files' texts.
 pub(crate) fn read_all(files: &[PathBuf]) -> anyhow::Result<Vec<v1::SourceFile>> {
     let mut read = Vec::new();
     for file in files {

@@ -1,6 +1,6 @@
 //! `weft trace`: one trace, as a waterfall.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::process::ExitCode;
 
 use jiff::Timestamp;
@@ -9,7 +9,7 @@ use weft_proto::v1;
 
 use crate::args::Common;
 use crate::client::{self, answer};
-use crate::output;
+use crate::output::{self, harmless};
 use crate::target::Target;
 use crate::time::milliseconds;
 
@@ -70,13 +70,20 @@ impl From<v1::TraceResponse> for Trace {
     }
 }
 
+/// How far a span is set in at most.
+const DEEPEST: usize = 12;
+/// Spans that are shown as bars.
+const SHOWN: usize = 500;
+
 /// The spans as a tree, with a bar each that shows when it ran.
 fn waterfall(trace: &Trace, width: usize, colours: bool) -> String {
     let Some(scale) = Scale::of(&trace.spans) else { return "no spans\n".to_owned() };
-    let order = tree(&trace.spans);
+    let mut order = tree(&trace.spans);
+    let left = order.len().saturating_sub(SHOWN);
+    order.truncate(SHOWN);
     let label = |(depth, span): &(usize, &Span)| {
         let error = if span.error { " !" } else { "" };
-        format!("{:depth$}{} {}{error}", "", span.service, span.name, depth = depth * 2)
+        format!("{:depth$}{} {}{error}", "", harmless(&span.service), harmless(&span.name), depth = depth * 2)
     };
     let labels: Vec<String> = order.iter().map(label).collect();
     let label_width =
@@ -94,12 +101,17 @@ fn waterfall(trace: &Trace, width: usize, colours: bool) -> String {
         let label = label.chars().take(label_width).collect();
         lines.push(vec![label, span.kind.clone(), milliseconds(span.duration_ms), bar]);
     }
-    format!("trace {}, {}\n{}", trace.trace_id, milliseconds(scale.length_ms), output::align(lines))
+    let more = if left > 0 { format!("({left} more spans; -o json has all)\n") } else { String::new() };
+    format!("trace {}, {}\n{}{more}", trace.trace_id, milliseconds(scale.length_ms), output::align(lines))
 }
 
 /// Spans in the order of a walk through their tree, with their depth. Whose parent is not here is a root.
 fn tree(spans: &[Span]) -> Vec<(usize, &Span)> {
     let present: HashSet<&str> = spans.iter().map(|span| span.span_id.as_str()).collect();
+    let mut children: HashMap<&str, Vec<&Span>> = HashMap::new();
+    for span in spans {
+        children.entry(span.parent_id.as_str()).or_default().push(span);
+    }
     let is_root = |span: &&Span| !present.contains(span.parent_id.as_str()) || span.parent_id == span.span_id;
     let mut order = Vec::new();
     let mut seen = HashSet::new();
@@ -110,9 +122,12 @@ fn tree(spans: &[Span]) -> Vec<(usize, &Span)> {
             continue;
         }
         order.push((depth, span));
-        let children = spans.iter().filter(|child| child.parent_id == span.span_id);
-        next.extend(children.map(|child| (depth + 1, child)).rev());
+        let below = children.get(span.span_id.as_str()).into_iter().flatten();
+        next.extend(below.map(|child| ((depth + 1).min(DEEPEST), *child)).rev());
     }
+    // Those in a ring are below nobody.
+    let left = spans.iter().filter(|span| seen.insert(span.span_id.as_str()));
+    order.extend(left.map(|span| (0, span)));
     order
 }
 
@@ -199,7 +214,14 @@ web GET /              server  40ms   ━━━━━━━━━━━━━━
             span("3", "3", "c", 0, 1.0),
             span("3", "", "d", 0, 1.0),
         ];
-        assert!(tree(&spans).len() <= spans.len());
+        let order: Vec<&str> = tree(&spans).iter().map(|(_, span)| span.service.as_str()).collect();
+        assert_eq!(order, ["c", "a", "b"]);
+        let chain: Vec<Span> = (0..10_000_u32)
+            .map(|number| span(&number.to_string(), &(number + 1).to_string(), "\u{1b}[2J", 0, 1.0))
+            .collect();
+        let shown = waterfall(&Trace { trace_id: "abc".into(), spans: chain }, 80, false);
+        assert!(shown.ends_with("(9500 more spans; -o json has all)\n") && !shown.contains('\u{1b}'));
+        assert!(shown.lines().all(|line| line.chars().count() <= 82), "{shown}");
         assert_eq!(waterfall(&Trace { trace_id: "abc".into(), spans: Vec::new() }, 80, false), "no spans\n");
     }
 

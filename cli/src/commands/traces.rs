@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde::Serialize;
 use weft_proto::v1;
 
-use crate::args::{Common, duration};
+use crate::args::{Common, duration, key_value};
 use crate::client::{self, answer};
-use crate::output::{self, Row};
+use crate::output::{self, Row, harmless};
 use crate::target::Target;
 use crate::time::milliseconds;
 
@@ -17,7 +17,9 @@ use crate::time::milliseconds;
 #[command(after_help = "Examples:
   weft traces
   weft traces --service orders --errors
-  weft traces --slower-than 100ms --limit 5 -o json")]
+  weft traces --slower-than 100ms --limit 5 -o json
+  weft traces --status 503 --since 10m
+  weft traces --attribute weft.source=default/web --route /orders")]
 pub(crate) struct Arguments {
     /// Only traces that this service took part in
     #[arg(long, value_name = "NAME")]
@@ -28,6 +30,18 @@ pub(crate) struct Arguments {
     /// Only traces that took longer
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     slower_than: Option<Duration>,
+    /// Only traces with a span on this route
+    #[arg(long, value_name = "ROUTE")]
+    route: Option<String>,
+    /// Only traces with a span that ended with this HTTP status
+    #[arg(long)]
+    status: Option<u16>,
+    /// Only traces with a span that has this attribute; several: one that has them all
+    #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = key_value)]
+    attributes: Vec<(String, String)>,
+    /// Only traces that came in no longer ago
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    since: Option<Duration>,
     /// How many at most
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: u32,
@@ -40,6 +54,12 @@ pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Re
         errors: arguments.errors,
         slower_than_ms: arguments.slower_than.unwrap_or_default().as_secs_f64() * 1000.0,
         limit: arguments.limit,
+        route: arguments.route.unwrap_or_default(),
+        status: arguments.status.map_or(0, Into::into),
+        attributes: arguments.attributes.into_iter().collect(),
+        since_ms: arguments
+            .since
+            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX).max(1)),
     };
     let traces = answer(admin.traces(request).await)?.traces;
     output::list(common.output, &traces.into_iter().map(Trace::from).collect::<Vec<_>>())?;
@@ -75,12 +95,12 @@ impl Row for Trace {
         vec![
             self.trace_id.clone(),
             self.start.clone(),
-            self.service.clone(),
-            self.root.clone(),
+            harmless(&self.service),
+            harmless(&self.root),
             milliseconds(self.duration_ms),
             self.spans.to_string(),
             self.errors.to_string(),
-            self.services.join(","),
+            harmless(&self.services.join(",")),
         ]
     }
 }

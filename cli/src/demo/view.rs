@@ -79,7 +79,11 @@ impl View {
 
     fn footer(&self, load: &Outcome) -> String {
         let failure = load.first_failure.as_ref().map(|why| format!("first failure: {why}\n"));
-        format!("\n{}dashboard {}, Ctrl-C ends it", failure.unwrap_or_default(), self.dashboard)
+        format!(
+            "\n{}dashboard {}, Ctrl-C ends it; elsewhere: weft stat, weft tap orders",
+            failure.unwrap_or_default(),
+            self.dashboard
+        )
     }
 
     fn table(&self, services: &[(&'static str, Inbound)], now: Instant) -> String {

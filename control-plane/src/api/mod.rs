@@ -5,8 +5,13 @@ mod authority;
 mod configuration;
 mod explain;
 mod listing;
+mod rehearsal;
+mod sidecars;
+mod stat;
+mod tap;
 mod tokens;
 mod traces;
+mod why;
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +20,7 @@ use std::time::SystemTime;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
-use weft_core::model::Name;
+use weft_core::model::{Name, QualifiedName};
 use weft_proto::v1;
 
 use crate::ca::{Ca, Keeper};
@@ -25,6 +30,7 @@ use crate::report::chain;
 use crate::source::registry::Registry;
 use crate::status::Live;
 use crate::store::{Embedded, Role};
+use crate::taps::Watching;
 use crate::telemetry::Telemetry;
 use crate::tokens::{Administrator, TokenError};
 use crate::world::World;
@@ -139,6 +145,15 @@ fn namespace(text: &str) -> Result<Name, Status> {
     name("namespace", if text.is_empty() { DEFAULT_NAMESPACE } else { text })
 }
 
+/// `NAME` or `NAME.NAMESPACE`.
+fn qualified(field: &str, text: &str, default: &Name) -> Result<QualifiedName, Status> {
+    let (text, namespace) = match text.split_once('.') {
+        Some((text, namespace)) => (text, name(field, namespace)?),
+        None => (text, default.clone()),
+    };
+    Ok(QualifiedName::new(namespace, name(field, text)?))
+}
+
 fn name(field: &str, text: &str) -> Result<Name, Status> {
     text.parse().map_err(|error| Status::invalid_argument(format!("{field}: {error}")))
 }
@@ -166,6 +181,13 @@ macro_rules! calls {
                     self.$call(request.into_inner()).await.map(Response::new)
                 }
             )*
+
+            type TapStream = Watching;
+
+            async fn tap(&self, request: Request<v1::TapRequest>) -> Result<Response<Watching>, Status> {
+                self.admit(&request, "tap", Role::Viewer).await?;
+                self.tap(&request.into_inner()).map(Response::new)
+            }
         }
     };
 }
@@ -190,4 +212,9 @@ calls! {
     revoke_identity(RevokeIdentityRequest) -> RevokeIdentityResponse: operator;
     restore_identity(RestoreIdentityRequest) -> RestoreIdentityResponse: operator;
     list_revocations(ListRevocationsRequest) -> ListRevocationsResponse: viewer;
+    stat(StatRequest) -> StatResponse: viewer;
+    graph(GraphRequest) -> GraphResponse: viewer;
+    ask_sidecar(AskSidecarRequest) -> AskSidecarResponse: sidecars::wants;
+    why(WhyRequest) -> WhyResponse: viewer;
+    test_policy(TestPolicyRequest) -> TestPolicyResponse: viewer;
 }

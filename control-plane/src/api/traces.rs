@@ -1,13 +1,13 @@
 //! traces, trace.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tonic::Status;
 use weft_proto::v1;
 
 use super::AdminService;
 use crate::report::rfc3339_micros;
-use crate::telemetry::{Errors, Filter, Span, Summary};
+use crate::telemetry::{Errors, Filter, Span, Summary, TraceId};
 
 /// Traces that are listed where no number is given.
 const LISTED: usize = 20;
@@ -26,6 +26,12 @@ impl AdminService {
             service: Some(request.service).filter(|service| !service.is_empty()),
             errors: if request.errors { Errors::Only } else { Errors::Any },
             slower_than,
+            route: Some(request.route).filter(|route| !route.is_empty()),
+            status: Some(request.status).filter(|status| *status > 0),
+            attributes: request.attributes.into_iter().collect(),
+            since: (request.since_ms > 0)
+                .then(|| SystemTime::now().checked_sub(Duration::from_millis(request.since_ms)))
+                .flatten(),
             limit,
         };
         let traces = self.telemetry.traces().list(&filter);
@@ -33,12 +39,16 @@ impl AdminService {
     }
 
     pub(super) async fn trace(&self, request: v1::TraceRequest) -> Result<v1::TraceResponse, Status> {
-        let found = self.telemetry.traces().find(&request.trace_id);
-        let (id, spans) = found.ok_or_else(|| {
-            let asked: String = request.trace_id.chars().take(40).collect();
-            Status::not_found(format!("no trace's id begins with {asked:?}, or several do"))
-        })?;
+        let (id, spans) = self.trace_of(&request.trace_id)?;
         Ok(v1::TraceResponse { trace_id: id.to_string(), spans: spans.into_iter().map(span).collect() })
+    }
+
+    /// The one trace whose id begins so.
+    pub(super) fn trace_of(&self, id: &str) -> Result<(TraceId, Vec<Span>), Status> {
+        self.telemetry.traces().find(id).ok_or_else(|| {
+            let asked: String = id.chars().take(40).collect();
+            Status::not_found(format!("no trace's id begins with {asked:?}, or several do"))
+        })
     }
 }
 

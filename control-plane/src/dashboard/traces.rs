@@ -21,6 +21,7 @@ pub(super) fn filter(query: &Query) -> Filter {
         errors: if query.value("errors").is_empty() { Errors::Any } else { Errors::Only },
         slower_than: Duration::try_from_secs_f64(slower / 1000.0).unwrap_or_default(),
         limit: MOST,
+        ..Filter::default()
     }
 }
 

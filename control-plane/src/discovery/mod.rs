@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::peer::{Connection, Peer};
 use crate::push::Hub;
 use crate::source::registry::Registry;
+use crate::telemetry::Telemetry;
 use crate::world::World;
 
 use stream::Ended;
@@ -46,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) world: Arc<World>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) live: Arc<crate::status::Live>,
+    pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) trust_domain: TrustDomain,
     pub(crate) drain: DrainWatch,

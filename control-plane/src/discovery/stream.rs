@@ -8,10 +8,11 @@ use tokio::time::{sleep_until, timeout};
 use tonic::{Status, Streaming};
 use weft_core::model::QualifiedName;
 use weft_proto::convert::address_from_wire;
-use weft_proto::v1::{self, sidecar_message::Message};
+use weft_proto::v1::{self, control_message::Message as Told, sidecar_message::Message};
 
 use super::hello::{Announced, violation};
 use super::{SEND, Sender, Shared};
+use crate::asks::Line;
 use crate::peer::Peer;
 use crate::push::{Mailbox, Session, kind, title};
 use crate::source::registry::Lease;
@@ -40,6 +41,12 @@ pub(super) enum Ended {
     Revoked(Status),
 }
 
+/// What a sidecar tells of requests.
+enum Seen {
+    Counted(v1::Golden),
+    Passed(v1::TapEvents),
+}
+
 struct Stream<'a> {
     shared: &'a Shared,
     workload: QualifiedName,
@@ -50,6 +57,10 @@ struct Stream<'a> {
     listed: Listed<'a>,
     lease: Lease,
     sender: &'a Sender,
+    /// What is asked of it.
+    line: Line,
+    /// What it was told that somebody wants to see.
+    wanted: Vec<v1::TapFilter>,
     /// What the sidecar said of itself; until then it is ready with its first ack.
     readiness: Option<bool>,
 }
@@ -68,9 +79,12 @@ pub(super) async fn run(
     let mailbox = shared.hub.join();
     let listed = shared.live.list(&workload, mailbox.clone());
     shared.hub.watch(&mailbox, session.subscriptions());
-    let readiness = None;
-    let mut stream = Stream { shared, workload, peer, session, mailbox, listed, lease, sender, readiness };
+    let line = shared.live.asks().line(&workload);
+    let (wanted, readiness) = (Vec::new(), None);
+    let mut stream =
+        Stream { shared, workload, peer, session, mailbox, listed, lease, sender, line, wanted, readiness };
     let ended = stream.serve(&mut inbound).await;
+    shared.telemetry.golden().gone(&stream.workload);
     shared.hub.leave(&stream.mailbox, &stream.session);
     // Who has not taken its leave may come back: what looks like an end may be a connection that was given up.
     let has_left = matches!(ended, Ended::Clean) && stream.readiness == Some(false);
@@ -84,6 +98,8 @@ impl Stream<'_> {
     async fn serve(&mut self, inbound: &mut Streaming<v1::SidecarMessage>) -> Ended {
         let mut drain = self.shared.drain.clone();
         let mut authority = self.shared.ca.changes();
+        let mut taps = self.shared.telemetry.taps().changes();
+        taps.mark_changed();
         loop {
             if let Err(ended) = self.flush().await {
                 return ended;
@@ -92,6 +108,15 @@ impl Stream<'_> {
             let message = tokio::select! {
                 message = inbound.message() => message,
                 () = self.mailbox.woken() => continue,
+                ask = self.line.next() => match self.send(Told::Ask(ask)).await {
+                    Ok(()) => continue,
+                    Err(ended) => return ended,
+                },
+                // The sender lives in the telemetry that we hold.
+                _ = taps.changed() => match self.tell_taps().await {
+                    Ok(()) => continue,
+                    Err(ended) => return ended,
+                },
                 () = self.lease.superseded() => {
                     return Ended::Refused(Status::aborted("a newer stream of this workload took over"));
                 }
@@ -139,13 +164,46 @@ impl Stream<'_> {
             self.mailbox.report(&self.session);
             let Some(push) = push else { return Ok(()) };
             self.shared.metrics.pushes.increment();
-            let message = v1::ControlMessage { message: Some(v1::control_message::Message::Push(push)) };
-            match timeout(SEND, self.sender.send(Ok(message))).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(Ended::Lost),
-                Err(_) => {
-                    return Err(Ended::Refused(Status::deadline_exceeded("the sidecar does not read")));
-                }
+            self.send(Told::Push(push)).await?;
+        }
+    }
+
+    async fn send(&self, message: Told) -> Result<(), Ended> {
+        let message = v1::ControlMessage { message: Some(message) };
+        match timeout(SEND, self.sender.send(Ok(message))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Ended::Lost),
+            Err(_) => Err(Ended::Refused(Status::deadline_exceeded("the sidecar does not read"))),
+        }
+    }
+
+    /// Says what somebody wants to see, where that has changed.
+    async fn tell_taps(&mut self) -> Result<(), Ended> {
+        let Some(account) = self.account() else { return Ok(()) };
+        let wanted = self.shared.telemetry.taps().wanted_of(&account);
+        if wanted == self.wanted {
+            return Ok(());
+        }
+        self.wanted.clone_from(&wanted);
+        self.send(Told::Taps(v1::Taps { taps: wanted })).await
+    }
+
+    /// The service account that its certificate names.
+    fn account(&self) -> Option<QualifiedName> {
+        let (namespace, account) = self.peer.identity.service_account()?;
+        Some(QualifiedName::new(namespace, account))
+    }
+
+    /// What it tells of requests.
+    fn take_seen(&self, seen: Seen) {
+        let Some(account) = self.account() else { return };
+        let telemetry = &self.shared.telemetry;
+        match seen {
+            Seen::Counted(golden) => {
+                telemetry.golden().take(&self.workload, &account, golden, SystemTime::now());
+            }
+            Seen::Passed(events) => {
+                telemetry.taps().deliver(&self.workload, &account, events, Instant::now());
             }
         }
     }
@@ -189,6 +247,9 @@ impl Stream<'_> {
                 self.shared.ca.in_use(&self.peer.identity, workload, &serial, now);
                 self.peer.serial = serial;
             }
+            Some(Message::Golden(golden)) => self.take_seen(Seen::Counted(golden)),
+            Some(Message::TapEvents(events)) => self.take_seen(Seen::Passed(events)),
+            Some(Message::Answer(answer)) => self.line.answered(answer),
             Some(Message::Hello(_)) => return Err(Status::invalid_argument("a second Hello")),
             // A later version may say more; it is told nothing wrong by our silence.
             None => {}

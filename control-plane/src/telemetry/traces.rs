@@ -1,17 +1,17 @@
 //! The traces in memory: so many spans, so many bytes, so old; the oldest traces make room.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use super::span::{Span, TraceId};
+use super::span::{Span, SpanId, TraceId};
 
 /// Spans of all traces.
 const MOST_SPANS: usize = 100_000;
 /// Bytes of all spans, roughly.
 const MOST_BYTES: usize = 96 << 20;
 /// Spans of one trace.
-const MOST_IN_TRACE: usize = 5_000;
+const MOST_IN_TRACE: usize = 10_000;
 /// How old a trace may get.
 const AGE: Duration = Duration::from_hours(24);
 
@@ -32,11 +32,19 @@ struct Limits {
 
 #[derive(Debug, Default)]
 struct State {
-    traces: BTreeMap<TraceId, Vec<Span>>,
+    traces: BTreeMap<TraceId, Trace>,
     /// By arrival, oldest first.
     order: VecDeque<TraceId>,
     spans: usize,
     bytes: usize,
+}
+
+/// The spans of a trace, and when the last of them came in: their own clocks may say anything.
+#[derive(Debug)]
+struct Trace {
+    spans: Vec<Span>,
+    ids: HashSet<SpanId>,
+    arrived: SystemTime,
 }
 
 /// What became of spans that came in.
@@ -57,6 +65,14 @@ pub(crate) struct Filter {
     pub errors: Errors,
     /// That took at least so long.
     pub slower_than: Duration,
+    /// With a span on this route.
+    pub route: Option<String>,
+    /// With a span that ended with this status of HTTP.
+    pub status: Option<u32>,
+    /// With a span that has all these attributes.
+    pub attributes: Vec<(String, String)>,
+    /// That came in at this time or later.
+    pub since: Option<SystemTime>,
     /// At most so many.
     pub limit: usize,
 }
@@ -103,8 +119,8 @@ impl Traces {
         Self { limits, state: Mutex::default() }
     }
 
-    /// Takes spans in. A span that is there already (an exporter tried twice) is not stored again.
-    pub(crate) fn insert(&self, spans: Vec<Span>) -> Taken {
+    /// Takes spans in that arrive at this time. A span that is there already (an exporter tried twice) is not stored again.
+    pub(crate) fn insert(&self, spans: Vec<Span>, now: SystemTime) -> Taken {
         let mut state = self.lock();
         let mut taken = Taken::default();
         for span in spans {
@@ -113,16 +129,18 @@ impl Traces {
             let State { traces, order, .. } = &mut *state;
             let trace = traces.entry(id).or_insert_with(|| {
                 order.push_back(id);
-                Vec::new()
+                Trace { spans: Vec::new(), ids: HashSet::new(), arrived: now }
             });
-            if trace.iter().any(|known| known.id == span.id) {
+            if trace.ids.contains(&span.id) {
                 continue;
             }
-            if trace.len() >= self.limits.in_trace {
+            if trace.spans.len() >= self.limits.in_trace {
                 taken.evicted += 1;
                 continue;
             }
-            trace.push(span);
+            trace.arrived = trace.arrived.max(now);
+            trace.ids.insert(span.id);
+            trace.spans.push(span);
             state.spans += 1;
             state.bytes += weight;
             taken.stored += 1;
@@ -138,8 +156,7 @@ impl Traces {
     pub(crate) fn expire(&self, now: SystemTime) {
         let mut state = self.lock();
         while let Some(trace) = state.order.front().and_then(|oldest| state.traces.get(oldest)) {
-            let newest = trace.iter().map(Span::end).max().unwrap_or(SystemTime::UNIX_EPOCH);
-            if now.duration_since(newest).is_ok_and(|age| age > self.limits.age) {
+            if now.duration_since(trace.arrived).is_ok_and(|age| age > self.limits.age) {
                 state.forget_oldest();
             } else {
                 return;
@@ -151,11 +168,18 @@ impl Traces {
     pub(crate) fn list(&self, filter: &Filter) -> Vec<Summary> {
         let state = self.lock();
         let newest_first = state.order.iter().rev().filter_map(|id| Some((id, state.traces.get(id)?)));
-        let summaries = newest_first.filter_map(|(id, spans)| Summary::of(*id, spans));
+        let wanted = newest_first.filter(|(_, trace)| filter.wants(trace));
+        let summaries = wanted.filter_map(|(id, trace)| Summary::of(*id, &trace.spans));
         let mut found: Vec<_> =
             summaries.filter(|summary| filter.admits(summary)).take(filter.limit).collect();
         found.sort_by_key(|summary| std::cmp::Reverse(summary.start));
         found
+    }
+
+    /// Looks at all spans of traces that came in at this time or later.
+    pub(crate) fn each_since(&self, since: SystemTime, mut look: impl FnMut(&[Span])) {
+        let state = self.lock();
+        state.traces.values().filter(|trace| trace.arrived >= since).for_each(|trace| look(&trace.spans));
     }
 
     /// The spans of the one trace whose id begins with these hexadecimal digits, by start; none where there is no
@@ -166,11 +190,11 @@ impl Traces {
         let state = self.lock();
         let mut matching =
             state.traces.range(from..).take_while(|(id, _)| id.to_string().starts_with(&prefix));
-        let (id, spans) = matching.next()?;
+        let (id, trace) = matching.next()?;
         if matching.next().is_some() {
             return None;
         }
-        let mut spans = spans.clone();
+        let mut spans = trace.spans.clone();
         spans.sort_by_key(|span| (span.start, std::cmp::Reverse(span.duration)));
         Some((*id, spans))
     }
@@ -178,7 +202,7 @@ impl Traces {
     /// Shows each trace's spans, oldest trace first.
     pub(crate) fn each(&self, mut look: impl FnMut(&[Span])) {
         let state = self.lock();
-        state.order.iter().filter_map(|id| state.traces.get(id)).for_each(|spans| look(spans));
+        state.order.iter().filter_map(|id| state.traces.get(id)).for_each(|trace| look(&trace.spans));
     }
 
     /// How many spans there are.
@@ -194,7 +218,7 @@ impl Traces {
 impl State {
     fn forget_oldest(&mut self) -> Option<u64> {
         let oldest = self.order.pop_front()?;
-        let spans = self.traces.remove(&oldest).unwrap_or_default();
+        let spans = self.traces.remove(&oldest).map(|trace| trace.spans).unwrap_or_default();
         self.spans -= spans.len();
         self.bytes -= spans.iter().map(Span::weight).sum::<usize>();
         Some(spans.len() as u64)
@@ -222,6 +246,20 @@ impl Summary {
 }
 
 impl Filter {
+    /// Whether the trace's spans are wanted; cheaper than to sum it up.
+    fn wants(&self, trace: &Trace) -> bool {
+        let any = |holds: &dyn Fn(&Span) -> bool| trace.spans.iter().any(holds);
+        let has = |span: &Span, key: &str, value: &str| {
+            span.attributes.iter().any(|(own, is)| own == key && is == value)
+        };
+        let status = self.status.map(|status| status.to_string());
+        self.since.is_none_or(|since| trace.arrived >= since)
+            && self.route.as_ref().is_none_or(|route| any(&|span| has(span, "http.route", route)))
+            && status.is_none_or(|status| any(&|span| has(span, "http.response.status_code", &status)))
+            && (self.attributes.is_empty()
+                || any(&|span| self.attributes.iter().all(|(key, value)| has(span, key, value))))
+    }
+
     fn admits(&self, summary: &Summary) -> bool {
         let passes = |wanted: &String| summary.services.iter().any(|service| **service == **wanted);
         self.service.as_ref().is_none_or(passes)
@@ -259,6 +297,10 @@ mod tests {
         }
     }
 
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
+    }
+
     fn filter() -> Filter {
         Filter { limit: 10, ..Filter::default() }
     }
@@ -266,9 +308,9 @@ mod tests {
     #[test]
     fn a_trace_is_summed_up_over_all_its_services() {
         let traces = Traces::default();
-        traces.insert(vec![span(1, 2, Some(1), "orders", 10)]);
-        traces.insert(vec![span(1, 1, Some(9), "web", 2000), span(1, 3, Some(2), "bad", 1)]);
-        traces.insert(vec![span(1, 3, Some(2), "bad", 1), span(2, 1, None, "web", 5)]);
+        traces.insert(vec![span(1, 2, Some(1), "orders", 10)], at(0));
+        traces.insert(vec![span(1, 1, Some(9), "web", 2000), span(1, 3, Some(2), "bad", 1)], at(0));
+        traces.insert(vec![span(1, 3, Some(2), "bad", 1), span(2, 1, None, "web", 5)], at(0));
         let found = traces.list(&filter());
         assert_eq!(found.iter().map(|summary| summary.id.0[0]).collect::<Vec<_>>(), [2, 1]);
         let first = &found[1];
@@ -283,11 +325,13 @@ mod tests {
     #[test]
     fn filters_choose_by_service_error_and_duration() {
         let traces = Traces::default();
-        traces.insert(vec![
-            span(1, 1, None, "web", 5),
-            span(2, 1, None, "bad", 500),
-            span(3, 1, None, "web", 90),
-        ]);
+        let with = |mut span: Span, attributes: &[(&str, &str)]| {
+            span.attributes = attributes.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            span
+        };
+        traces.insert(vec![span(1, 1, None, "web", 5), span(2, 1, None, "bad", 500)], at(10));
+        let routed = [("http.route", "/a"), ("http.response.status_code", "503"), ("user", "7")];
+        traces.insert(vec![with(span(3, 1, None, "web", 90), &routed)], at(20));
         let check = |filter: Filter, expected: &[u8]| {
             let found: Vec<u8> = traces.list(&filter).iter().map(|summary| summary.id.0[0]).collect();
             assert_eq!(found, expected, "{filter:?}");
@@ -296,12 +340,22 @@ mod tests {
         check(Filter { errors: Errors::Only, ..filter() }, &[2]);
         check(Filter { slower_than: Duration::from_millis(90), ..filter() }, &[3, 2]);
         check(Filter { limit: 1, ..filter() }, &[3]);
+        check(Filter { route: Some("/a".into()), ..filter() }, &[3]);
+        check(Filter { route: Some("/".into()), ..filter() }, &[]);
+        check(Filter { status: Some(503), ..filter() }, &[3]);
+        let attributes = |all: &[(&str, &str)]| Filter {
+            attributes: all.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            ..filter()
+        };
+        check(attributes(&[("user", "7"), ("http.route", "/a")]), &[3]);
+        check(attributes(&[("user", "8")]), &[]);
+        check(Filter { since: Some(at(20)), ..filter() }, &[3]);
     }
 
     #[test]
     fn a_trace_is_found_by_the_beginning_of_its_id() {
         let traces = Traces::default();
-        traces.insert(vec![span(0x11, 1, None, "web", 5), span(0x12, 1, None, "web", 5)]);
+        traces.insert(vec![span(0x11, 1, None, "web", 5), span(0x12, 1, None, "web", 5)], at(0));
         assert_eq!(traces.find("11").unwrap().0, TraceId([0x11; 16]));
         assert_eq!(traces.find(&"12".repeat(16)).unwrap().0, TraceId([0x12; 16]));
         for none in ["1", "", "13", "+1", "x", &"11".repeat(17)] {
@@ -313,13 +367,54 @@ mod tests {
     fn the_oldest_traces_make_room() {
         let limits = Limits { spans: 3, bytes: usize::MAX, in_trace: 2, age: AGE };
         let traces = Traces::new(limits);
-        let taken =
-            traces.insert(vec![span(1, 1, None, "a", 1), span(1, 2, None, "a", 1), span(1, 3, None, "a", 1)]);
+        let spans = |all: &[(u8, u8)]| all.iter().map(|(t, id)| span(*t, *id, None, "a", 1)).collect();
+        let taken = traces.insert(spans(&[(1, 1), (1, 2), (1, 3)]), at(0));
         assert_eq!(taken, Taken { stored: 2, evicted: 1 });
-        let taken = traces.insert(vec![span(2, 1, None, "a", 1), span(3, 1, None, "a", 1)]);
+        let taken = traces.insert(spans(&[(2, 1), (3, 1)]), at(50));
         assert_eq!(taken, Taken { stored: 2, evicted: 2 });
         assert_eq!(traces.spans(), 2);
-        traces.expire(SystemTime::UNIX_EPOCH + Duration::from_secs(250) + AGE);
-        assert_eq!(traces.list(&filter()).len(), 1);
+        traces.expire(at(40) + AGE);
+        assert_eq!(traces.list(&filter()).len(), 2);
+        traces.expire(at(51) + AGE);
+        assert_eq!(traces.list(&filter()).len(), 0);
+        assert_eq!(traces.lock().bytes, 0);
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_keeps_nothing_for_ever_and_hides_nothing() {
+        let traces = Traces::default();
+        let far = SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::MAX);
+        traces.insert(vec![Span { start: far, ..span(1, 1, None, "web", 1) }], at(0));
+        traces.insert(vec![Span { start: SystemTime::UNIX_EPOCH, ..span(2, 1, None, "web", 1) }], at(1));
+        assert_eq!(traces.list(&filter()).len(), 2);
+        traces.expire(at(2) + AGE);
+        assert_eq!(traces.list(&filter()), []);
+    }
+
+    #[test]
+    fn rings_and_missing_parents_have_a_root_all_the_same() {
+        let traces = Traces::default();
+        traces.insert(vec![span(1, 2, Some(1), "b", 1), span(1, 1, Some(2), "a", 1)], at(0));
+        traces.insert(vec![span(2, 1, Some(1), "own", 1)], at(0));
+        traces.insert(vec![span(3, 5, Some(9), "orphan", 1), span(3, 6, Some(5), "child", 1)], at(0));
+        let roots: Vec<String> =
+            traces.list(&filter()).iter().map(|summary| summary.service.to_string()).collect();
+        assert_eq!(roots, ["orphan", "own", "b"]);
+    }
+
+    #[test]
+    fn a_trace_of_ten_thousand_spans_is_whole_and_one_of_more_is_cut_off() {
+        let traces = Traces::default();
+        let all = |count: u32| {
+            (1..=count).map(|number| {
+                let mut id = [0; 8];
+                id[..4].copy_from_slice(&number.to_be_bytes());
+                Span { id: SpanId(id), ..span(1, 1, Some(1), "web", 1) }
+            })
+        };
+        let taken = traces.insert(all(10_007).collect(), at(0));
+        assert_eq!(taken, Taken { stored: 10_000, evicted: 7 });
+        assert_eq!(traces.insert(all(9_000).collect(), at(0)), Taken::default());
+        assert_eq!(traces.find("01").map(|(_, spans)| spans.len()), Some(10_000));
     }
 }

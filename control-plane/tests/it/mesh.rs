@@ -189,9 +189,20 @@ calls! {
     revoke_identity: RevokeIdentityRequest -> RevokeIdentityResponse;
     restore_identity: RestoreIdentityRequest -> RestoreIdentityResponse;
     list_revocations: ListRevocationsRequest -> ListRevocationsResponse;
+    stat: StatRequest -> StatResponse;
+    graph: GraphRequest -> GraphResponse;
+    ask_sidecar: AskSidecarRequest -> AskSidecarResponse;
 }
 
 impl Admin {
+    pub(crate) async fn tap(
+        &mut self,
+        request: v1::TapRequest,
+    ) -> Result<tonic::Streaming<v1::TapSeen>, Status> {
+        let (request, ()) = with_bearer(&self.token, (Request::new(request), ()));
+        self.client.tap(request).await.map(tonic::Response::into_inner)
+    }
+
     pub(crate) async fn apply_text(&mut self, text: &str) -> v1::ApplyResponse {
         let files = vec![v1::SourceFile { name: "mesh.yaml".into(), text: text.into() }];
         self.apply(v1::ApplyRequest { files, author: "tester".into(), ..Default::default() }).await.unwrap()

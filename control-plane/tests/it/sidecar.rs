@@ -79,12 +79,17 @@ impl Sidecar {
         self.send(Message::Subscribe(change)).await;
     }
 
+    /// What it is told next.
+    pub(crate) async fn message(&mut self) -> Result<v1::control_message::Message, Status> {
+        let message = timeout(PATIENCE, self.inbound.message()).await.expect("a message in time")?;
+        message.and_then(|message| message.message).ok_or_else(|| Status::cancelled("the stream ended"))
+    }
+
     /// The next push, unanswered.
     pub(crate) async fn push(&mut self) -> Result<v1::Push, Status> {
-        let message = timeout(PATIENCE, self.inbound.message()).await.expect("a push in time")?;
-        match message.and_then(|message| message.message) {
-            Some(v1::control_message::Message::Push(push)) => Ok(push),
-            None => Err(Status::cancelled("the stream ended")),
+        match self.message().await? {
+            v1::control_message::Message::Push(push) => Ok(push),
+            other => panic!("no push: {other:?}"),
         }
     }
 

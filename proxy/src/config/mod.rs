@@ -33,7 +33,9 @@ Examples:
     weft-proxy intercept show
   The app sees its callers' own addresses:
     weft-proxy intercept up --keep-source
-    WEFT_KEEP_SOURCE=1 setpriv --reuid 2102 --clear-groups --inh-caps +net_admin --ambient-caps +net_admin weft-proxy ...";
+    WEFT_KEEP_SOURCE=1 setpriv --reuid 2102 --clear-groups --inh-caps +net_admin --ambient-caps +net_admin weft-proxy ...
+  Ask a sidecar elsewhere, by way of the control plane (also metrics, drain, log-level):
+    weft proxy config orders-1";
 
 /// The Weft sidecar: one beside every app, carrying what it sends and what is sent to it.
 #[derive(Debug, Parser)]

@@ -1,5 +1,6 @@
 //! The control plane's side of the sidecar: who we are, what we know, and both on disk.
 
+mod asks;
 mod backoff;
 mod cache;
 mod connect;
@@ -17,6 +18,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tonic::transport::Channel;
 use weft_runtime::task;
 
+use crate::admin::Admin;
 use crate::config::Settings;
 use crate::credentials::CredentialStore;
 use crate::health::Thoughts;
@@ -49,6 +51,8 @@ pub struct Control {
     pub health: watch::Receiver<Thoughts>,
     /// What the configuration's access log setting acts on.
     pub observe: Observe,
+    /// What answers administrators.
+    pub admin: Arc<Admin>,
 }
 
 impl Control {
@@ -88,7 +92,10 @@ impl Control {
             trust,
             refused,
             collector,
+            golden: self.observe.golden(),
+            tapped: self.observe.tapped(),
             observe: self.observe,
+            admin: self.admin,
             instance: format!("{:032x}", rng.u128(..)),
             rng,
         };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
@@ -18,15 +18,19 @@ use weft_proto::convert;
 use weft_proto::v1::discovery_client::DiscoveryClient;
 use weft_proto::v1::{self, sidecar_message::Message};
 
+use super::asks;
 use super::backoff::Backoff;
 use super::cache::Cache;
 use super::connect::{ConnectError, connect, control_plane_identity};
 use super::plaintext::PlaintextCallers;
 use super::table::{Table, with_causes};
+use crate::admin::Admin;
 use crate::config::Settings;
 use crate::credentials::CredentialStore;
 use crate::health::{Subject, Thoughts};
 use crate::observe::Observe;
+use crate::observe::golden::{self, Golden};
+use crate::observe::tap::Tapped;
 use crate::state::{Publisher, Wanted};
 
 /// Messages that may wait to be sent.
@@ -58,6 +62,10 @@ pub(super) struct SyncLoop {
     pub(super) refused: Arc<Notify>,
     pub(super) collector: watch::Sender<Option<Channel>>,
     pub(super) observe: Observe,
+    pub(super) golden: Golden,
+    /// None where another loop has it.
+    pub(super) tapped: Option<Tapped>,
+    pub(super) admin: Arc<Admin>,
     pub(super) instance: String,
     pub(super) rng: fastrand::Rng,
 }
@@ -102,6 +110,8 @@ impl SyncLoop {
             let begun = Instant::now();
             let ended = self.stream(target, &credentials).await;
             self.publisher.set_connected(false);
+            // Nobody is there who could look.
+            self.set_taps(Vec::new());
             // What was learnt last may still wait to be written.
             self.save().await;
             self.collector.send_replace(None);
@@ -156,7 +166,7 @@ impl SyncLoop {
         };
         let (inbox, first) =
             tokio::time::timeout(OPEN_LIMIT, opening).await.map_err(|_| SyncError::Timeout)??;
-        let answer = self.apply(first);
+        let answer = self.apply(first).await;
         self.save().await;
         // First someone to ask, then readiness: else the app's first calls would go out as if to strangers.
         self.publisher.set_connected(true);
@@ -178,12 +188,14 @@ impl SyncLoop {
         let mut certificates = self.store.changes();
         certificates.mark_changed();
         self.plaintext.begin();
+        let mut report = tokio::time::interval(golden::INTERVAL);
+        report.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let answer = tokio::select! {
                 message = inbox.message() => {
                     let message = message?.ok_or(SyncError::Ended)?;
                     save_at = save_at.or_else(|| Some(Instant::now() + DEBOUNCE));
-                    self.take(message)
+                    self.take(message).await
                 }
                 Some(wanted) = self.asked.recv() => self.heed(&wanted),
                 () = sleep_until(self.plaintext.due()) => Some(self.plaintext.tell(SystemTime::now())),
@@ -196,6 +208,11 @@ impl SyncLoop {
                     outbox.send(health).await.map_err(|_| SyncError::Ended)?;
                     // A newcomer whose first checks are done may be called.
                     (!self.was_ready).then(|| Message::Readiness(self.readiness()))
+                }
+                _ = report.tick() => self.golden.report().map(Message::Golden),
+                events = tapped(&mut self.tapped) => {
+                    self.pass_on(events, outbox);
+                    None
                 }
                 () = sleep_until(save_at) => {
                     save_at = None;
@@ -211,20 +228,49 @@ impl SyncLoop {
     }
 
     /// Puts what the control plane said in force; returns what to answer.
-    fn take(&mut self, message: v1::ControlMessage) -> Option<Message> {
-        let answer = self.apply(message);
-        self.publish();
+    async fn take(&mut self, message: v1::ControlMessage) -> Option<Message> {
+        let answer = self.apply(message).await;
+        if matches!(answer, Some(Message::Ack(_))) {
+            self.publish();
+        }
         answer
     }
 
-    fn apply(&mut self, message: v1::ControlMessage) -> Option<Message> {
-        let v1::control_message::Message::Push(push) = message.message?;
+    async fn apply(&mut self, message: v1::ControlMessage) -> Option<Message> {
+        match message.message? {
+            v1::control_message::Message::Push(push) => Some(self.apply_push(push)),
+            v1::control_message::Message::Taps(v1::Taps { taps }) => {
+                self.set_taps(taps);
+                None
+            }
+            v1::control_message::Message::Ask(ask) => {
+                Some(Message::Answer(asks::answer(&self.admin, ask).await))
+            }
+        }
+    }
+
+    fn apply_push(&mut self, push: v1::Push) -> Message {
         let epoch = push.epoch;
         let rejected = self.table.apply(push);
         for rejection in &rejected {
             tracing::error!(name = ?rejection.name, reason = rejection.reason, "refused a resource");
         }
-        Some(Message::Ack(v1::Ack { epoch, rejected }))
+        Message::Ack(v1::Ack { epoch, rejected })
+    }
+
+    fn set_taps(&self, taps: Vec<v1::TapFilter>) {
+        if let Some(tapped) = &self.tapped {
+            tapped.taps().want(taps);
+        }
+    }
+
+    /// Who looks must not keep us from what matters: where there is no room, it is not told.
+    fn pass_on(&self, events: v1::TapEvents, outbox: &mpsc::Sender<v1::SidecarMessage>) {
+        let count = events.events.len() + usize::try_from(events.left_out).unwrap_or(usize::MAX);
+        let message = v1::SidecarMessage { message: Some(Message::TapEvents(events)) };
+        if let (Err(_), Some(tapped)) = (outbox.try_send(message), &self.tapped) {
+            tapped.lost(count);
+        }
     }
 
     fn publish(&mut self) {
@@ -339,6 +385,13 @@ fn failing_other((subject, thought): (&Subject, &Found)) -> Option<(QualifiedNam
 
 fn protocol(protocol: Protocol) -> v1::Protocol {
     convert::protocol_to_wire(protocol)
+}
+
+async fn tapped(tapped: &mut Option<Tapped>) -> v1::TapEvents {
+    match tapped {
+        Some(tapped) => tapped.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -23,6 +23,7 @@ use weft_runtime::metrics::Registry;
 use super::*;
 use crate::config::{Machine, RunArgs};
 use crate::state::{self, Discovery};
+use crate::upstream::Site;
 
 const TOKEN: &str = "aaa.bbb.ccc";
 
@@ -225,7 +226,18 @@ fn loops(port: u16, dir: &Path) -> Loops {
     let (discovery, publisher, asked) = state::channel(Vec::new());
     let (ready, readiness) = watch::channel(false);
     let store = CredentialStore::default();
-    let (observe, _records) = Observe::new(&Registry::new());
+    let registry = Registry::new();
+    let (observe, _records) = Observe::new(&registry);
+    let admin = Arc::new(Admin {
+        discovery: discovery.clone(),
+        credentials: store.clone(),
+        registry,
+        ready: readiness.clone(),
+        level: None,
+        orders: mpsc::channel(1).0,
+        site: Site::default(),
+        health: watch::channel(Default::default()).1,
+    });
     let control = Control {
         settings: Arc::new(settings),
         addresses: vec![[10, 0, 0, 2].into()],
@@ -235,6 +247,7 @@ fn loops(port: u16, dir: &Path) -> Loops {
         ready: readiness,
         health: watch::channel(Default::default()).1,
         observe,
+        admin,
     };
     control.start();
     Loops { discovery, store, ready }

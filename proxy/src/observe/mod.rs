@@ -6,17 +6,19 @@
 pub mod access_log;
 mod event;
 pub mod export;
+pub mod golden;
 mod metrics;
 mod record;
 pub mod span;
+pub mod tap;
 mod wire;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use weft_core::authorize::Decision;
 use weft_core::model::{AccessLog, QualifiedName};
@@ -28,7 +30,9 @@ pub use record::{Record, RecordQueue, Records};
 
 use crate::mirror::Mirrored;
 use crate::ties::Cut;
+use golden::Golden;
 use metrics::{Connections, FlowSeries, ServerNames};
+use tap::{Tapped, Taps};
 
 /// Flows that a worker tells apart; what comes after them is from and to nobody known.
 const FLOWS: usize = 10_000;
@@ -39,6 +43,8 @@ pub struct Observe {
     registry: Registry,
     records: Records,
     access_log: Arc<LogSetting>,
+    tapped: Arc<Mutex<Option<Tapped>>>,
+    taps: Taps,
 }
 
 /// What the access log tells of, and how.
@@ -57,6 +63,7 @@ struct Inner {
     shard: Shard,
     records: Records,
     access_log: Arc<LogSetting>,
+    taps: Taps,
     flows: RefCell<HashMap<(Direction, Party, Party), Flow>>,
     decisions: RefCell<HashMap<QualifiedName, Vec<(Decision, Counter)>>>,
     tokens: RefCell<HashMap<(QualifiedName, &'static str), Counter>>,
@@ -88,7 +95,13 @@ impl Observe {
         metrics::declare(registry);
         let dropped = registry.shard().series(&metrics::SPANS_DROPPED, &["all", "queue-full"]);
         let (records, queue) = record::queue(dropped);
-        (Self { registry: registry.clone(), records, access_log: Arc::default() }, queue)
+        let (taps, tapped) = tap::taps();
+        let looked_at = taps.clone();
+        registry.gauge_from("weft_taps", "Who looks at requests as they pass.", [], move || {
+            vec![([], f64::from(looked_at.count()))]
+        });
+        let tapped = Arc::new(Mutex::new(Some(tapped)));
+        (Self { registry: registry.clone(), records, access_log: Arc::default(), tapped, taps }, queue)
     }
 
     /// An observer for the worker that calls.
@@ -97,11 +110,22 @@ impl Observe {
             shard: self.registry.shard(),
             records: self.records.clone(),
             access_log: Arc::clone(&self.access_log),
+            taps: self.taps.clone(),
             flows: RefCell::default(),
             decisions: RefCell::default(),
             tokens: RefCell::default(),
             server_names: RefCell::default(),
         }))
+    }
+
+    /// What the control plane is told of now and then.
+    pub fn golden(&self) -> Golden {
+        Golden::new(self.registry.clone())
+    }
+
+    /// The requests that somebody wants to see; whoever asks first has them.
+    pub fn tapped(&self) -> Option<Tapped> {
+        self.tapped.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Sets the access log's form, and how many of a million requests it tells of.
@@ -140,20 +164,26 @@ impl Observer {
     pub fn request_ended(&self, event: &RequestEnded<'_>) {
         event.flow.0.series.request_ended(&self.0.shard, event);
         if let Some(target) = event.target {
-            self.0.records.offer(Record::of(event, target, self.access_log(&event.trace)));
+            if self.0.taps.are_wanted() {
+                self.0.taps.offer(event, target);
+            }
+            let log = self.access_log(&event.trace);
+            if event.trace.sampled || log != AccessLog::Off {
+                self.0.records.offer(Record::of(event, target, log));
+            }
         }
     }
 
     /// A try of a request came to nothing, and there is another one: a span of its own.
     pub fn try_ended(&self, event: &RequestEnded<'_>) {
-        if let Some(target) = event.target {
+        if let (Some(target), true) = (event.target, event.trace.sampled) {
             self.0.records.offer(Record::of(event, target, AccessLog::Off));
         }
     }
 
     /// Whether a request of this trace is kept beyond its end, so that what was asked must be.
     pub fn records(&self, trace: &TraceContext) -> bool {
-        trace.sampled || self.access_log(trace) != AccessLog::Off
+        trace.sampled || self.access_log(trace) != AccessLog::Off || self.0.taps.are_wanted()
     }
 
     fn access_log(&self, trace: &TraceContext) -> AccessLog {

@@ -1,0 +1,163 @@
+//! stat, and the service graph.
+
+use std::collections::HashSet;
+use std::time::{Duration, SystemTime};
+
+use tonic::Status;
+use weft_core::model::{Name, QualifiedName};
+use weft_proto::v1;
+
+use super::{AdminService, namespace, qualified};
+use crate::telemetry::{By, Of, Query, Tally};
+
+/// The time that is looked at where none is given.
+const WINDOW: Duration = Duration::from_mins(1);
+/// And at least.
+const SHORTEST: Duration = Duration::from_secs(5);
+/// And at most: what there is.
+const LONGEST: Duration = Duration::from_hours(6);
+
+impl AdminService {
+    pub(super) async fn stat(&self, request: v1::StatRequest) -> Result<v1::StatResponse, Status> {
+        let default = namespace(&request.namespace)?;
+        let service = match request.service.as_str() {
+            "" => None,
+            text => Some(qualified("service", text, &default)?),
+        };
+        if let Some(service) = &service {
+            self.knows(service)?;
+        }
+        let from = match request.from.as_str() {
+            "" => None,
+            text => Some(qualified("service account", text, &default)?.to_string()),
+        };
+        let by = by(&request.by, from.as_deref())?;
+        let (sums, window) = self.sums(request.window_ms, by);
+        let wanted = |of: &Of| match &service {
+            Some(service) => *of.service == service.to_string(),
+            None => request.all_namespaces || belongs(of, &default, from.as_deref()),
+        };
+        let rows = sums.into_iter().filter(|(of, _)| wanted(of));
+        let rows = rows.filter(|(of, _)| from.as_ref().is_none_or(|from| **from == *of.caller));
+        let rows = rows.map(|(of, tally)| self.row(&of, &tally, window)).collect();
+        Ok(v1::StatResponse { rows, window_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX) })
+    }
+
+    pub(super) async fn graph(&self, request: v1::GraphRequest) -> Result<v1::GraphResponse, Status> {
+        let (sums, window) = self.sums(request.window_ms, By::Caller);
+        let edge = |(of, tally): (Of, Tally)| v1::GraphEdge {
+            caller: of.caller.to_string(),
+            service: of.service.to_string(),
+            rps: tally.rps(window),
+            success_rate: tally.success_rate(),
+            p99_ms: tally.quantile_ms(0.99),
+            mtls_rate: tally.mtls_rate(),
+        };
+        Ok(v1::GraphResponse { edges: sums.into_iter().map(edge).collect() })
+    }
+
+    /// Whether there is such a service at all.
+    pub(super) fn knows(&self, service: &QualifiedName) -> Result<(), Status> {
+        if self.world.read(|known| known.has_service(service)) {
+            return Ok(());
+        }
+        let names = self.world.read(|known| known.service_names());
+        let elsewhere = names.iter().find(|other| other.name == service.name);
+        let hint = match elsewhere {
+            Some(other) => format!("did you mean {}.{}?", other.name, other.namespace),
+            None => "weft get services -A lists those that there are".to_owned(),
+        };
+        Err(Status::not_found(format!("there is no Service {service}; {hint}")))
+    }
+
+    fn sums(&self, window_ms: u64, by: By) -> (std::collections::BTreeMap<Of, Tally>, Duration) {
+        let window = match window_ms {
+            0 => WINDOW,
+            ms => Duration::from_millis(ms).clamp(SHORTEST, LONGEST),
+        };
+        let account = |identity: &weft_core::model::SpiffeId| {
+            identity.service_account().map(|(namespace, account)| format!("{namespace}/{account}"))
+        };
+        let known: HashSet<String> = self
+            .world
+            .read(|known| known.registrations().filter_map(|workload| account(&workload.identity)).collect());
+        self.telemetry.golden().sum(&Query { now: SystemTime::now(), window, by, known: &known })
+    }
+
+    fn row(&self, of: &Of, tally: &Tally, window: Duration) -> v1::StatRow {
+        let (namespace, service) = of.service.split_once('/').unwrap_or(("", &*of.service));
+        let (circuits_open, half_open) = self.telemetry.golden().circuits(&of.service, &of.caller);
+        let circuit = match (circuits_open, half_open) {
+            (0, false) => "closed",
+            (0, true) => "half-open",
+            _ => "open",
+        };
+        v1::StatRow {
+            namespace: namespace.to_owned(),
+            service: service.to_owned(),
+            route: of.route.to_string(),
+            caller: relative(&of.caller, namespace),
+            requests: tally.requests(),
+            rps: tally.rps(window),
+            success_rate: tally.success_rate(),
+            p50_ms: tally.quantile_ms(0.5),
+            p95_ms: tally.quantile_ms(0.95),
+            p99_ms: tally.quantile_ms(0.99),
+            retries: tally.retries(),
+            circuit: circuit.to_owned(),
+            circuits_open,
+            mtls_rate: tally.mtls_rate(),
+        }
+    }
+}
+
+/// What is told together. Who names a caller wants its requests apart from others'.
+fn by(text: &str, caller: Option<&str>) -> Result<By, Status> {
+    match text {
+        "" => Ok(By::All),
+        "caller" => Ok(By::Caller),
+        "service" | "route" if caller.is_some() => Err(Status::invalid_argument(format!(
+            "by {text} all callers are told together: leave out one of the two"
+        ))),
+        "service" => Ok(By::Service),
+        "route" => Ok(By::Route),
+        other => Err(Status::invalid_argument(format!("by {other:?}: service, route or caller"))),
+    }
+}
+
+/// Services of this namespace; of a caller that is named, all that it calls. What the mesh does not know has none.
+fn belongs(of: &Of, namespace: &Name, from: Option<&str>) -> bool {
+    from.is_some() || of.service.split_once('/').is_none_or(|(own, _)| own == namespace.as_str())
+}
+
+/// `NAME`, or `NAME.NAMESPACE` where that is another.
+fn relative(label: &str, namespace: &str) -> String {
+    match label.split_once('/') {
+        Some((own, name)) if own == namespace => name.to_owned(),
+        Some((other, name)) => format!("{name}.{other}"),
+        None => label.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_of_other_namespaces_are_named_with_theirs() {
+        for (label, expected) in
+            [("default/web", "web"), ("shop/web", "web.shop"), ("unknown", "unknown"), ("", "")]
+        {
+            assert_eq!(relative(label, "default"), expected);
+        }
+    }
+
+    #[test]
+    fn requests_of_one_caller_are_not_told_with_those_of_others() {
+        assert_eq!(by("route", None).unwrap(), By::Route);
+        assert_eq!(by("caller", Some("web")).unwrap(), By::Caller);
+        for (text, caller) in [("route", Some("web")), ("service", Some("web")), ("pod", None)] {
+            assert_eq!(by(text, caller).unwrap_err().code(), tonic::Code::InvalidArgument);
+        }
+    }
+}
