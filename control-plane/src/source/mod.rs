@@ -3,6 +3,6 @@
 //! Each source says what changed, as a [`weft_core::world::Change`]; `world` folds it in.
 
 pub(crate) mod files;
-pub(crate) mod kubernetes;
 mod folder_events;
+pub(crate) mod kubernetes;
 pub(crate) mod registry;
