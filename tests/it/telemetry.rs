@@ -1,7 +1,7 @@
 //! What the mesh says of requests is read by others' programs: trace headers by their propagators, spans by their collectors,
 //! metrics by their parsers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -34,7 +34,7 @@ fn real_propagators_collectors_and_parsers_read_what_the_mesh_says() {
         let address = stranger.address().to_string();
         collector.arg(&address);
         let mut collector = stranger.app_called("collector", collector);
-        eventually("the collectors listen", Duration::from_secs(30), || {
+        eventually("the collectors listen", RUN, || {
             assert!(collector.is_running(), "{}", collector.output());
             collector.output().contains("listening")
         });
@@ -110,11 +110,13 @@ fn each_try_has_a_span(client: &SidecarPod, collector: &Process) {
     }
 }
 
-/// What a collector has got of a trace.
+/// What a collector has got of a trace; a batch that was sent twice counts once.
 fn spans(collector: &Process, via: &str, trace: &str) -> Vec<Value> {
     let output = collector.output();
     let all = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    all.filter(|span| span["via"] == via && span["trace"] == trace).collect()
+    let of_trace = all.filter(|span| span["via"] == via && span["trace"] == trace);
+    let by_id = of_trace.map(|span| (span["span"].as_str().unwrap_or_default().to_owned(), span));
+    by_id.collect::<BTreeMap<_, _>>().into_values().collect()
 }
 
 /// Every format, and every way out.

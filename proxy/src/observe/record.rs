@@ -62,6 +62,8 @@ pub struct Record {
     pub upstream: Option<SocketAddr>,
     /// Sends after the first.
     pub retries: u32,
+    /// Of these, those that were made while another one was under way.
+    pub hedges: u32,
     /// The trace, and this sidecar's own span in it.
     pub trace: TraceContext,
     /// The span that ours is a child of.
@@ -94,6 +96,7 @@ impl Record {
             client: event.client,
             upstream: event.upstream,
             retries: event.retries,
+            hedges: event.hedges,
             trace: event.trace,
             parent: event.parent,
             log,

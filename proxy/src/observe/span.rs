@@ -141,6 +141,9 @@ pub fn attributes(record: &Record, all: &mut impl Tags) {
         all.number("http.request.resend_count", record.retries.into());
         all.number("weft.retries", record.retries.into());
     }
+    if record.hedges > 0 {
+        all.number("weft.hedges", record.hedges.into());
+    }
     if record.protocol == Spoken::Grpc {
         all.text("rpc.system.name", "grpc");
         all.text("rpc.method", record.path.trim_start_matches('/'));

@@ -10,7 +10,8 @@ use weft_core::host::{Host, same_host};
 use weft_core::path::Path;
 use weft_core::session::{Session, cookie};
 use weft_core::target::Target;
-use weft_core::trace::w3c;
+use weft_core::trace::formats::{Format, Sent};
+use weft_core::trace::{TraceContext, w3c};
 
 use crate::texts;
 
@@ -154,6 +155,45 @@ pub fn tracestate(bytes: &[u8]) {
 
 pub fn tracestates() -> Vec<Vec<u8>> {
     texts(&["a=1,b@c=2\nd=3", "a= ,", "0@a*b/c_d-e=x y", "A=1"])
+}
+
+/// Lines of `name: value`: what is read of them can be written, and is then read again.
+pub fn trace_headers(bytes: &[u8]) {
+    let lines = bytes.split(|byte| *byte == b'\n').filter_map(|line| {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        Some((&line[..colon], &line[colon + 1..]))
+    });
+    let lines: Vec<_> = lines.collect();
+    for (name, _) in &lines {
+        let named =
+            |format: &Format| format.headers().iter().any(|one| name.eq_ignore_ascii_case(one.as_bytes()));
+        assert_eq!(Format::of(name), Format::ALL.into_iter().find(named));
+    }
+    for format in Format::ALL {
+        let value = |of: &str| lines.iter().find(|(name, _)| *name == of.as_bytes()).map(|(_, value)| *value);
+        let Some(received) = format.read(value) else { continue };
+        let begun = TraceContext::begin(&mut fastrand::Rng::with_seed(1), 0);
+        let context = TraceContext { trace: received.trace.unwrap_or(begun.trace), ..begun };
+        let changes = format.write(&Sent { context, debug: false }, value);
+        let written =
+            |of: &str| changes.iter().find(|(name, _)| *name == of)?.1.as_deref().map(str::as_bytes);
+        if let Some(again) = format.read(written) {
+            assert_eq!(again.span, Some(context.span));
+        }
+        let is_text = |text: &String| text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        assert!(changes.iter().all(|(_, value)| value.as_ref().is_none_or(is_text)));
+    }
+}
+
+pub fn traced_heads() -> Vec<Vec<u8>> {
+    texts(&[
+        "b3:0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-d-05e3ac9a4f6e3b90",
+        "x-b3-traceid:8448eb211c80319c\nx-b3-spanid:b7ad6b7169203331\nx-b3-flags:1",
+        "uber-trace-id:1f%3A2%3A0%3A3",
+        "x-datadog-trace-id:9532127138774266268\nx-datadog-parent-id:7\nx-datadog-sampling-priority:-1\nx-datadog-tags:a=b,_dd.p.tid=0af7651916cd43dd",
+        "x-amzn-trace-id:Self=1;Root=1-0af76519-16cd43dd8448eb211c80319c;Parent=b7ad6b7169203331;Sampled=?",
+        "ot-tracer-traceid:8448eb211c80319c\not-tracer-spanid:b7ad6b7169203331\not-tracer-sampled:true",
+    ])
 }
 
 /// A session is read where its text is one, whatever cookies stand beside it.

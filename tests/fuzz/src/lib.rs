@@ -33,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "host", run: http::host, seeds: http::hosts },
     Target { name: "traceparent", run: http::traceparent, seeds: http::traceparents },
     Target { name: "tracestate", run: http::tracestate, seeds: http::tracestates },
+    Target { name: "trace-headers", run: http::trace_headers, seeds: http::traced_heads },
     Target { name: "grpc-status", run: http::grpc_status, seeds: http::grpc_statuses },
     Target { name: "grpc-timeout", run: http::grpc_timeout, seeds: http::grpc_timeouts },
     Target { name: "session", run: http::session, seeds: http::sessions },
