@@ -148,7 +148,7 @@ pub fn attributes(record: &Record, all: &mut impl Tags) {
         all.text("rpc.system.name", "grpc");
         all.text("rpc.method", record.path.trim_start_matches('/'));
         if let Some(code) = record.grpc_status {
-            all.text("rpc.status_code", &grpc_code(code));
+            all.text("rpc.response.status_code", &grpc_code(code));
         }
     }
     if let Some(kind) = error_type(record) {
@@ -265,7 +265,7 @@ mod tests {
             event.grpc_status = Some(14);
         });
         assert_eq!(call.name, "shop.Orders/Place");
-        assert_eq!(value(&call, "rpc.status_code").as_deref(), Some("UNAVAILABLE"));
+        assert_eq!(value(&call, "rpc.response.status_code").as_deref(), Some("UNAVAILABLE"));
         assert_eq!(value(&call, "error.type").as_deref(), Some("UNAVAILABLE"));
         assert_eq!(call.status.unwrap().code, i32::from(StatusCode::Error));
     }
