@@ -97,11 +97,25 @@ fn no_token_and_no_key_is_in_logs_listings_metrics_traces_or_on_pages() {
         let traces = mesh.weft_json(&["traces"]);
         let trace = traces[0]["trace_id"].as_str().expect("a trace").to_owned();
         said.push(("a trace".to_owned(), mesh.weft_json(&["trace", &trace]).to_string()));
-        for path in ["/", "/metrics"] {
-            let page =
-                mesh.in_hub(|| HttpClient::connect("127.0.0.1:7080").ok()?.get("localhost", path, "").ok());
-            said.push((path.to_owned(), page.expect("a page").text()));
+        let form = format!("token={}", administers[1]);
+        let begin =
+            "POST /login HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-www-form-urlencoded\r\n";
+        let login = format!("{begin}content-length: {}\r\n\r\n{form}", form.len());
+        let page = |request: &str| {
+            let sent =
+                mesh.in_hub(|| HttpClient::connect("127.0.0.1:7080").ok()?.send(request.as_bytes()).ok());
+            sent.expect("a page")
+        };
+        let entered = page(&login);
+        let cookie = entered.header("set-cookie").and_then(|cookie| cookie.split(';').next());
+        let cookie = cookie.expect("a session").to_owned();
+        for path in ["/", "/metrics", "/traces", "/sidecars", "/configuration"] {
+            let shown = page(&format!("GET {path} HTTP/1.1\r\nhost: localhost\r\ncookie: {cookie}\r\n\r\n"));
+            assert_eq!(shown.status, 200, "{path}");
+            said.push((path.to_owned(), shown.text()));
         }
+        secrets.push(cookie);
+        said.push(("the control plane's log".to_owned(), mesh.control_plane_log()));
         for (place, text) in &said {
             assert!(!text.is_empty(), "{place} says something");
             for secret in &secrets {
