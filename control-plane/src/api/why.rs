@@ -102,7 +102,7 @@ impl<'a> Told<'a> {
             method: value("http.request.method"),
             path: value("url.path"),
             port: value("server.port"),
-            status: or(value("rpc.status_code"), value("http.response.status_code")),
+            status: or(value("rpc.response.status_code"), value("http.response.status_code")),
             code: code(span),
             kind: span.kind,
         }
