@@ -84,8 +84,7 @@ pub struct Conduct {
 
 impl Default for Conduct {
     fn default() -> Self {
-        let source = intercept::Source::default();
-        Self { mark: None, source, connections: MAX_CONNECTIONS, requests: MAX_REQUESTS }
+        Self { mark: None, source: Default::default(), connections: MAX_CONNECTIONS, requests: MAX_REQUESTS }
     }
 }
 
@@ -111,6 +110,7 @@ pub struct Workers {
     ended: Vec<oneshot::Receiver<()>>,
     outbound: SocketAddr,
     inbound: SocketAddr,
+    upstreams: Vec<Explicit>,
 }
 
 /// The listeners of one worker.
@@ -134,7 +134,8 @@ pub fn start(settings: &Settings, shared: &Shared, drain: &DrainWatch) -> io::Re
     for _ in 1..settings.workers {
         listeners.push(Listeners::bind(&joined)?);
     }
-    let mut workers = Workers { threads: Vec::new(), ended: Vec::new(), outbound, inbound };
+    let (threads, ended, upstreams) = (Vec::new(), Vec::new(), joined.upstreams);
+    let mut workers = Workers { threads, ended, outbound, inbound, upstreams };
     for (number, listeners) in listeners.into_iter().enumerate() {
         let (shared, drain, conduct) = (shared.clone(), drain.clone(), settings.conduct);
         let (end, ended) = oneshot::channel();
@@ -165,6 +166,11 @@ impl Workers {
     /// Where the inbound listener is.
     pub fn inbound(&self) -> SocketAddr {
         self.inbound
+    }
+
+    /// The explicit listeners, each where it is.
+    pub fn upstreams(&self) -> &[Explicit] {
+        &self.upstreams
     }
 
     /// Waits until all workers have ended.

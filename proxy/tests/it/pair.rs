@@ -111,14 +111,12 @@ fn sidecar(authority: &Authority, account: &str, conduct: Conduct) -> Sidecar {
     let metrics = Registry::default();
     let (observe, records) = Observe::new(&metrics);
     let any = SocketAddr::new(LOCALHOST, 0);
-    // The explicit listener's port must be known, and only one worker may have it before the others join.
-    let free = std::net::TcpListener::bind(any).unwrap().local_addr().unwrap();
     let settings = Settings {
         workers: 1,
         outbound: any,
         inbound: any,
         upstreams: vec![Explicit {
-            address: free,
+            address: any,
             service: orders().name,
             namespace: Some(orders().namespace),
             port: PORT,
@@ -134,16 +132,8 @@ fn sidecar(authority: &Authority, account: &str, conduct: Conduct) -> Sidecar {
     };
     let (drain, watch) = drain::channel();
     let workers = worker::start(&settings, &shared, &watch).unwrap();
-    Sidecar {
-        workers,
-        publisher,
-        drain,
-        orders: free,
-        credentials: store,
-        records,
-        metrics,
-        _discovery: discovery,
-    }
+    let orders = workers.upstreams().first().unwrap().address;
+    Sidecar { workers, publisher, drain, orders, credentials: store, records, metrics, _discovery: discovery }
 }
 
 impl Sidecar {
