@@ -8,6 +8,9 @@ use weft_tests::{App, HttpClient, Mesh, Options, Response, eventually};
 
 use crate::{in_pods, weft};
 
+/// No trace has this id.
+const NO_TRACE: &str = "/traces/00000000000000000000000000000000";
+
 /// A page, asked for where the control plane runs.
 fn page(mesh: &Mesh, path: &str, more: &str) -> Response {
     let address: SocketAddr = "127.0.0.1:7080".parse().expect("an address");
@@ -63,7 +66,7 @@ fn it_shows_what_runs_to_all_and_how_it_is_configured_to_administrators() {
         let (_, id) = traces.split_once("href=\"/traces/").expect("a trace");
         let trace = page(&mesh, &format!("/traces/{}", &id[..32]), "").text();
         assert!(trace.contains("weft.tls</code></td><td>mutual"), "{trace}");
-        for path in ["/traces/00", "/services/default/nobody", "/services/a/b/c", "/configuration/9x"] {
+        for path in [NO_TRACE, "/services/default/nobody", "/services/a/b/c", "/configuration/9x"] {
             assert!(matches!(page(&mesh, path, "").status, 401 | 404), "{path}");
         }
 
