@@ -38,13 +38,14 @@ pub fn answered_in_vain(
     fields: &impl Fields,
     security: Option<Security>,
 ) -> Option<Vain> {
-    if status >= 500 && security == Some(Security::Mutual) && reached_nobody(fields) {
+    let grpc_status = if exchange.is_grpc() { fields.first(&GRPC_STATUS) } else { None };
+    let grpc_status = grpc_status.and_then(classify::grpc_status);
+    if security == Some(Security::Mutual) && reached_nobody(status, grpc_status, fields) {
         return Some(Vain::Unreached);
     }
     let planned = exchange.plan()?;
     let retry = planned.plan.retry.as_ref()?;
-    let grpc_status = if exchange.is_grpc() { fields.first(&GRPC_STATUS) } else { None };
-    let failed = Failed::Answered { status, grpc_status: grpc_status.and_then(classify::grpc_status) };
+    let failed = Failed::Answered { status, grpc_status };
     if !retry.wants(failed, planned.twice) {
         return None;
     }
@@ -54,7 +55,11 @@ pub fn answered_in_vain(
     Some(Vain::Failed(failed, asked(fields)))
 }
 
-fn reached_nobody(fields: &impl Fields) -> bool {
+/// Whether the app's sidecar says that its app has seen nothing of the request: to a call of gRPC it does so with a status of 200.
+fn reached_nobody(status: u16, grpc_status: Option<u8>, fields: &impl Fields) -> bool {
+    if status < 500 && grpc_status.is_none_or(|status| status == 0) {
+        return false;
+    }
     let codes = [ErrorCode::ConnectFailed, ErrorCode::ConnectTimeout];
     fields.first(&WEFT_ERROR).is_some_and(|said| codes.iter().any(|code| code.as_str().as_bytes() == said))
 }
@@ -65,4 +70,30 @@ fn asked(fields: &impl Fields) -> Pushback {
     }
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     fields.first(&RETRY_AFTER).map_or(Pushback::None, |said| retry_after(said, now()))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue};
+
+    use super::*;
+
+    #[test]
+    fn an_app_that_was_not_reached_is_told_from_one_that_failed_in_the_words_of_http_and_of_grpc() {
+        let check = |status, grpc_status, said: &'static str, expected| {
+            let fields = HeaderMap::from_iter([(WEFT_ERROR.clone(), HeaderValue::from_static(said))]);
+            assert_eq!(
+                reached_nobody(status, grpc_status, &fields),
+                expected,
+                "{status} {grpc_status:?} {said}"
+            );
+        };
+        check(502, None, "connect-failed", true);
+        check(504, None, "connect-timeout", true);
+        check(200, Some(14), "connect-failed", true);
+        check(503, None, "upstream-reset", false);
+        check(200, Some(14), "upstream-reset", false);
+        check(200, Some(0), "connect-failed", false);
+        check(200, None, "connect-failed", false);
+    }
 }
