@@ -29,6 +29,7 @@ use crate::dns::{Forwarder, Resolver};
 use crate::health::{HealthLoop, Thoughts};
 use crate::observe::export::{Exporter, Who};
 use crate::observe::{Observe, RecordQueue};
+use crate::presence;
 use crate::state::{self, Discovery};
 use crate::upstream::{Dialer, Listed, Names, Site, may_dial_as_others};
 use crate::worker::{self, Workers};
@@ -70,6 +71,8 @@ struct Sidecar {
     ready: watch::Sender<bool>,
     orders: mpsc::Receiver<Order>,
     drain: Drain,
+    /// Started when the app is gone.
+    app: Drain,
     workers: Workers,
     exporter: JoinHandle<()>,
     finish_export: oneshot::Sender<()>,
@@ -92,7 +95,6 @@ impl Sidecar {
         let (ready, readiness) = watch::channel(false);
         let (order, orders) = mpsc::channel(4);
 
-        let (drain, watch) = drain::channel();
         let shared = worker::Shared {
             discovery: discovery.clone(),
             credentials: credentials.clone(),
@@ -100,8 +102,7 @@ impl Sidecar {
             site: site.clone(),
             probes: Arc::new(settings.probes.clone()),
         };
-        let workers = worker::start(&worker_settings(&settings), &shared, &watch).context("cannot listen")?;
-        drop(watch);
+        let (workers, drain, app) = start_workers(&settings, &shared).context("cannot listen")?;
 
         let names = forwarder(&settings);
         let names = Resolver::new(discovery.clone(), credentials.clone(), names, &registry);
@@ -145,6 +146,7 @@ impl Sidecar {
             ready,
             orders,
             drain,
+            app,
             workers,
             exporter,
             finish_export,
@@ -176,12 +178,37 @@ impl Sidecar {
         self.end(order, &mut signals).await;
     }
 
+    /// Takes nothing new from others, while what they have begun goes on and the app may call, until told to end.
+    async fn stay(&mut self, signals: &mut Shutdown) {
+        let closing = async {
+            tokio::time::sleep(self.settings.minimum_drain).await;
+            self.drain.start();
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = closing => {}
+            signal = signals.received() => tracing::info!(signal, "shutting down"),
+            () = shutdown_ordered(&mut self.orders) => tracing::info!("told by the admin port to shut down"),
+        }
+    }
+
     async fn end(mut self, order: Order, signals: &mut Shutdown) {
         // First nobody sends new traffic; while that spreads, what still comes is served.
         self.ready.send_replace(false);
+        if order == Order::Drain {
+            self.stay(signals).await;
+        }
+        let Settings { minimum_drain, drain_timeout, app_grace, .. } = *self.settings;
         let patience = async {
-            tokio::time::sleep(self.settings.minimum_drain).await;
-            let drained = self.drain.finish(self.settings.drain_timeout).await;
+            tokio::time::sleep(minimum_drain).await;
+            let begun = Instant::now();
+            self.drain.start();
+            // An app that is still there may call others while it ends.
+            if tokio::time::timeout(app_grace.min(drain_timeout), presence::app_is_gone()).await.is_err() {
+                tracing::info!("the app is still there, and is not waited for any longer");
+            }
+            self.app.start();
+            let drained = self.drain.finish(drain_timeout.saturating_sub(begun.elapsed())).await;
             if let Err(error) = drained {
                 tracing::warn!(%error, "cutting connections");
             }
@@ -193,16 +220,17 @@ impl Sidecar {
             () = patience => tracing::info!("drained"),
             signal = signals.received() => tracing::warn!(signal, "impatient, cutting connections"),
         }
-        if order == Order::Drain {
-            tokio::select! {
-                _ = signals.received() => {}
-                () = shutdown_ordered(&mut self.orders) => {}
-            }
-        }
         // The exporter may have ended already; then there is nothing to flush.
         let _ = self.finish_export.send(());
         let _ = self.exporter.await;
     }
+}
+
+/// Starts the workers; the first drain ends them, the second tells them that the app is gone.
+fn start_workers(settings: &Settings, shared: &worker::Shared) -> io::Result<(Workers, Drain, Drain)> {
+    let ((drain, watch), (app, gone)) = (drain::channel(), drain::channel());
+    let workers = worker::start(&worker_settings(settings), shared, &watch, &gone)?;
+    Ok((workers, drain, app))
 }
 
 /// Starts exporting what is recorded, until told to finish.

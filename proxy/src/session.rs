@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use ::http::{HeaderMap, Response};
+use weft_runtime::drain::DrainWatch;
 
 use crate::failure::ErrorCode;
 use crate::http::head::Head;
@@ -98,6 +99,22 @@ impl Session {
             Version::Http1 => http1::serve(session, stream).await,
             Version::Http2 => http2::serve(session, stream).await,
         }
+    }
+
+    /// Hears when its side closes: what is for others is over before what is for the app.
+    pub fn closing(&self) -> &DrainWatch {
+        let leaving = &self.worker.leaving;
+        match self.purpose {
+            Purpose::Inbound(_) => &leaving.inbound,
+            Purpose::Outbound(_) | Purpose::Nowhere(_) => &leaving.outbound,
+        }
+    }
+
+    /// Whether its client is to come back on another connection, if at all.
+    pub fn is_parting(&self) -> bool {
+        let is_announced =
+            matches!(self.purpose, Purpose::Inbound(_)) && self.worker.leaving.announced.is_draining();
+        is_announced || self.closing().is_draining()
     }
 
     /// A request has begun.

@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, oneshot};
-use tokio::time::timeout;
 use weft_core::model::{Name, SpiffeId};
 use weft_pods::intercept;
-use weft_runtime::drain::{self, DrainWatch};
+use weft_runtime::drain::DrainWatch;
 use weft_runtime::task;
 
 use crate::credentials::CredentialStore;
+use crate::leaving::Callers;
 use crate::listen::{self, Accepted, Listener};
 use crate::mirror::Copies;
 use crate::observe::{Observe, Observer, Party};
@@ -31,6 +31,7 @@ use crate::tokens::ProvedTokens;
 use crate::upstream::{Cluster, Dialer, Site, Source};
 use crate::{inbound, outbound};
 
+pub use crate::leaving::Leaving;
 pub use crate::outbound::Explicit;
 
 /// Connections from apps and peers that a worker has open at once; further ones wait in the kernel.
@@ -41,9 +42,6 @@ const MAX_REQUESTS: u64 = 100_000;
 
 /// How long no connection is taken after the machine had no room for one.
 const NO_ROOM: Duration = Duration::from_millis(50);
-
-/// How long callers are still served after it was said that we leave: that is how long they may take to hear it.
-const FAREWELL: Duration = Duration::from_millis(500);
 
 /// How often idle connections and unused clusters are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -121,8 +119,14 @@ struct Listeners {
     explicit: Vec<(std::net::TcpListener, Explicit)>,
 }
 
-/// Starts the workers; they listen when this returns. They end when the drain does.
-pub fn start(settings: &Settings, shared: &Shared, drain: &DrainWatch) -> io::Result<Workers> {
+/// Starts the workers; they listen when this returns. They end when the drain does, and the app is served until `app` says that it
+/// is gone.
+pub fn start(
+    settings: &Settings,
+    shared: &Shared,
+    drain: &DrainWatch,
+    app: &DrainWatch,
+) -> io::Result<Workers> {
     let first = Listeners::bind(settings)?;
     // Where a port was left to the kernel, the others join the first.
     let (outbound, inbound) = (first.outbound.local_addr()?, first.inbound.local_addr()?);
@@ -137,7 +141,7 @@ pub fn start(settings: &Settings, shared: &Shared, drain: &DrainWatch) -> io::Re
     let (threads, ended, upstreams) = (Vec::new(), Vec::new(), joined.upstreams);
     let mut workers = Workers { threads, ended, outbound, inbound, upstreams };
     for (number, listeners) in listeners.into_iter().enumerate() {
-        let (shared, drain, conduct) = (shared.clone(), drain.clone(), settings.conduct);
+        let (shared, drain, app, conduct) = (shared.clone(), drain.clone(), app.clone(), settings.conduct);
         let (end, ended) = oneshot::channel();
         let thread = std::thread::Builder::new().name(format!("worker-{number}"));
         let mut runtime = Builder::new_current_thread();
@@ -145,7 +149,7 @@ pub fn start(settings: &Settings, shared: &Shared, drain: &DrainWatch) -> io::Re
         let run = move || {
             let served = runtime
                 .build_local(LocalOptions::default())
-                .and_then(|runtime| runtime.block_on(run(listeners, shared, conduct, drain)));
+                .and_then(|runtime| runtime.block_on(run(listeners, shared, conduct, (drain, app))));
             if let Err(error) = served {
                 tracing::error!(%error, "a worker could not start");
             }
@@ -202,16 +206,16 @@ async fn run(
     listeners: Listeners,
     shared: Shared,
     conduct: Conduct,
-    mut drain: DrainWatch,
+    (mut drain, mut app): (DrainWatch, DrainWatch),
 ) -> io::Result<()> {
     let own_ports = [listeners.outbound.local_addr()?.port(), listeners.inbound.local_addr()?.port()];
-    let (close, closing) = drain::channel();
-    let worker =
-        Rc::new(Worker::new(shared, conduct, own_ports, Leaving { announced: drain.clone(), closing }));
-    worker.accept(Listener::new(listeners.outbound)?, outbound::redirected);
-    worker.accept(Listener::new(listeners.inbound)?, inbound::connection);
+    let (leaving, steps) = Leaving::new(&drain);
+    let worker = Rc::new(Worker::new(shared, conduct, own_ports, leaving));
+    let closing = &worker.leaving;
+    worker.accept(Listener::new(listeners.outbound)?, &closing.outbound, outbound::redirected);
+    worker.accept(Listener::new(listeners.inbound)?, &closing.inbound, inbound::connection);
     for (listener, explicit) in listeners.explicit {
-        worker.accept(Listener::new(listener)?, move |worker, accepted| {
+        worker.accept(Listener::new(listener)?, &closing.outbound, move |worker, accepted| {
             outbound::explicit(worker, accepted, explicit.clone())
         });
     }
@@ -219,11 +223,7 @@ async fn run(
     task::spawn_local("ties", review(Rc::clone(&worker)));
     task::spawn_local("follow", follow(Rc::clone(&worker)));
     drain.draining().await;
-    if worker.has_callers() {
-        // They are being told that we leave; until they have heard, they are still served.
-        let _ = timeout(FAREWELL, drain.stopped()).await;
-    }
-    close.start();
+    steps.take(&mut drain, &mut app, worker.callers()).await;
     // What is under way may end; what has not by the deadline goes with the runtime.
     let open = Rc::clone(&worker.open);
     tokio::select! {
@@ -231,15 +231,6 @@ async fn run(
         () = drain.stopped() => {}
     }
     Ok(())
-}
-
-/// Hears that we leave, in two steps.
-#[derive(Debug, Clone)]
-pub struct Leaving {
-    /// It is being said: what is answered from now on also asks the caller not to come back on this connection.
-    pub announced: DrainWatch,
-    /// Nothing new is begun any more.
-    pub closing: DrainWatch,
 }
 
 /// One worker's state. Everything on its thread shares it.
@@ -305,8 +296,11 @@ impl Worker {
     }
 
     /// Whether anyone may have been told to call us.
-    fn has_callers(&self) -> bool {
-        self.discovery.peek().workload.as_ref().is_some_and(|workload| !workload.ports.is_empty())
+    fn callers(&self) -> Callers {
+        match &self.discovery.peek().workload {
+            Some(workload) if !workload.ports.is_empty() => Callers::Some,
+            _ => Callers::None,
+        }
     }
 
     /// Starts a task on this worker.
@@ -350,14 +344,14 @@ impl Worker {
         Party::Named(offered.unwrap_or(&workload.name).clone())
     }
 
-    /// Takes connections and starts a task for each, until the drain.
-    fn accept<F, Fut>(self: &Rc<Self>, listener: Listener, serve: F)
+    /// Takes connections and starts a task for each, until this side closes.
+    fn accept<F, Fut>(self: &Rc<Self>, listener: Listener, closing: &DrainWatch, serve: F)
     where
         F: Fn(Rc<Self>, Accepted) -> Fut + 'static,
         Fut: Future<Output = ()> + 'static,
     {
         let worker = Rc::clone(self);
-        let mut closing = self.leaving.closing.clone();
+        let mut closing = closing.clone();
         let accepting = async move {
             loop {
                 worker.open.room().await;
@@ -402,7 +396,7 @@ fn let_memory_go() {
 
 /// Takes over what has changed as soon as it has: what is under way follows, though nothing new is begun.
 async fn follow(worker: Rc<Worker>) {
-    let mut closing = worker.leaving.closing.clone();
+    let mut closing = worker.leaving.outbound.clone();
     let mut discovery = worker.discovery.clone();
     loop {
         tokio::select! {
@@ -418,7 +412,7 @@ async fn follow(worker: Rc<Worker>) {
 
 /// Closes what has been idle for long, and forgets destinations that nobody calls any more.
 async fn sweep(worker: Rc<Worker>) {
-    let mut closing = worker.leaving.closing.clone();
+    let mut closing = worker.leaving.outbound.clone();
     let mut wanted = worker.site.bulkheads.wanted();
     let mut next = Instant::now() + SWEEP;
     loop {
@@ -446,7 +440,7 @@ async fn sweep(worker: Rc<Worker>) {
 
 /// Ends connections that are not to go on, those that lie idle too.
 async fn review(worker: Rc<Worker>) {
-    let (discovery, closing) = (worker.discovery.clone(), worker.leaving.closing.clone());
+    let (discovery, closing) = (worker.discovery.clone(), worker.leaving.outbound.clone());
     let ended = |cut, count| {
         worker.observer.connections_cut(cut, count);
         let now = Instant::now();

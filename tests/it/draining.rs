@@ -1,9 +1,11 @@
 //! A sidecar that is told to end lets what is under way end first; servers are replaced under load without a failure.
 
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use weft_tests::{App, HttpClient, Process, SidecarPod, eventually, program, python};
 
 use crate::in_pods;
@@ -123,5 +125,41 @@ fn servers_are_replaced_one_by_one_under_load_without_a_failure() {
             stop.store(true, Ordering::Relaxed);
         });
         assert!(requests.load(Ordering::Relaxed) > 800);
+    });
+}
+
+#[test]
+fn the_app_is_served_until_it_is_gone() {
+    in_pods!(the_app_is_served_until_it_is_gone, || {
+        let peers = Peers::start("server:8080");
+        let _server = App::echo(&peers.server, 8080);
+        let token =
+            peers.mesh.weft_ok(&["token", "create", "--service-account", "ending", "--service", "ending"]);
+        let more = [("WEFT_APP_GRACE", "300s"), ("WEFT_DRAIN_TIMEOUT", "300s")];
+        let mut ending = peers.mesh.pod_with_token("ending", "ending:8080", &token, &more);
+        let app = ending.run(|| TcpListener::bind("0.0.0.0:8080")).expect("a port");
+        let address = SocketAddr::new(ending.address(), 4143);
+        let reaches =
+            || peers.stranger.run(|| TcpStream::connect_timeout(&address, Duration::from_secs(5))).is_ok();
+        assert!(reaches());
+
+        // As in a pod of old, where the kubelet tells all containers at once.
+        ending.sidecar().signal(Signal::TERM);
+        eventually("nothing new is taken from others", Duration::from_secs(30), || !reaches());
+        let ask =
+            || ending.run(|| HttpClient::connect("server:8080").and_then(|mut to| to.get("server", "/", "")));
+        for _ in 0..3 {
+            assert_eq!(ask().expect("an answer").status, 200);
+        }
+        let mut kept = ending.run(|| HttpClient::connect("server:8080")).expect("a connection");
+        drop(app);
+        // It no longer listens, but still calls.
+        assert_eq!(kept.get("server", "/", "").expect("an answer").status, 200);
+        assert!(ending.sidecar().is_running());
+        assert_eq!(kept.get("server", "/", "").expect("an answer").status, 200);
+        drop(kept);
+        let status = ending.sidecar().wait(Duration::from_secs(60));
+        assert!(status.success(), "{status}");
+        assert!(ending.sidecar_log().contains("drained"), "{}", ending.sidecar_log());
     });
 }

@@ -218,6 +218,8 @@ impl Mesh {
             ("WEFT_POD_IP", pod.v4().to_string()),
             ("WEFT_CACHE_DIR", folder.display().to_string()),
             ("WEFT_WORKERS", "1".to_owned()),
+            // Apps here are sockets of the test, which outlive sidecars.
+            ("WEFT_APP_GRACE", "0s".to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();

@@ -88,6 +88,8 @@ fn environment(arguments: &Arguments, control_plane: &str) -> String {
 WEFT_CONTROL_PLANE={control_plane}
 WEFT_SERVICES={offers}
 WEFT_CACHE_DIR=/var/lib/weft-sidecar
+# The machine's programs outlive a sidecar that is started again.
+WEFT_APP_GRACE=0s
 "
     )
 }

@@ -172,6 +172,9 @@ pub struct RunArgs {
     /// How long a drain may take before connections are cut [default: 30s]
     #[arg(long, env = "WEFT_DRAIN_TIMEOUT", value_name = "DURATION")]
     pub drain_timeout: Option<String>,
+    /// How long calls of an app that is still there are taken, at most, after the drain began [default: as long as it may take]
+    #[arg(long, env = "WEFT_APP_GRACE", value_name = "DURATION")]
+    pub app_grace: Option<String>,
     /// How long new connections are taken, at least, after the drain began [default: 0s]
     #[arg(long, env = "WEFT_MINIMUM_DRAIN", value_name = "DURATION")]
     pub minimum_drain: Option<String>,
@@ -228,6 +231,8 @@ pub struct Settings {
     pub workers: NonZeroUsize,
     /// How long a drain may take.
     pub drain_timeout: Duration,
+    /// How long calls of an app that is still there are taken after the drain began.
+    pub app_grace: Duration,
     /// How long new connections are taken after the drain began.
     pub minimum_drain: Duration,
     /// Mark of every socket the sidecar opens.
@@ -284,6 +289,9 @@ impl RunArgs {
         mistakes.repeated("--upstreams", &upstreams, |upstream| upstream.listen.to_string());
         let workers = self.workers.map(|text| mistakes.one("--workers", &text, grammar::workers));
         let drain_timeout = mistakes.duration("--drain-timeout", self.drain_timeout.as_deref(), 30);
+        let app_grace = self.app_grace.as_deref();
+        let app_grace =
+            app_grace.map_or(drain_timeout, |text| mistakes.duration("--app-grace", Some(text), 0));
         let minimum_drain = mistakes.duration("--minimum-drain", self.minimum_drain.as_deref(), 0);
         let mark = self.mark.map(|text| mistakes.one("--mark", &text, grammar::mark));
         match (ca, token_file, workload) {
@@ -306,6 +314,7 @@ impl RunArgs {
                 cache_dir: self.cache_dir.or_else(|| machine.cache_dir.clone()),
                 workers: workers.flatten().unwrap_or(machine.workers),
                 drain_timeout,
+                app_grace,
                 minimum_drain,
                 mark: mark.flatten(),
                 source: source(self.keep_source),

@@ -65,7 +65,7 @@ enum Unheard {
 
 /// Serves a client's connection until it ends; once we close, no further request is taken.
 pub async fn serve(session: Rc<Session>, stream: Stream) {
-    let mut watch = session.worker.leaving.closing.clone();
+    let mut watch = session.closing().clone();
     let mut closing = pin!(watch.draining());
     let mut caller = Caller { stream, input: Buffer::default(), has_ended: false };
     loop {
@@ -85,12 +85,11 @@ pub async fn serve(session: Rc<Session>, stream: Stream) {
 /// Requests that come soon after one another. What is in this future is held only as long as they do: who has asked once may
 /// never ask again, and who has not asked since the worker's last sweep has it made anew.
 async fn turns(session: &Session, caller: &mut Caller) -> After {
-    let worker = &session.worker;
-    let mut swept = pin!(worker.swept.notified());
+    let mut swept = pin!(session.worker.swept.notified());
     loop {
         let after = turn(session, caller).await;
         let goes_on = matches!(after, After::Next) && session.requests.get() > 1;
-        if !goes_on || worker.leaving.closing.is_draining() {
+        if !goes_on || session.closing().is_draining() {
             return after;
         }
         if caller.input.is_empty() && !caller.awaits(swept.as_mut()).await {

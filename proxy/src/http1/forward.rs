@@ -112,11 +112,7 @@ async fn answer(
 
 /// Whether the caller's connection is to be used again, as far as the request and we say.
 pub(super) fn may_persist(session: &Session, terms: &Terms) -> bool {
-    let leaving = &session.worker.leaving;
-    terms.persists
-        && !session.is_spent()
-        && !leaving.announced.is_draining()
-        && !leaving.closing.is_draining()
+    terms.persists && !session.is_spent() && !session.is_parting()
 }
 
 /// Whether nothing of a refused request is still to come.

@@ -126,7 +126,7 @@ impl<F: Future<Output = Event>> Server<F> {
         start: fn(Task) -> F,
     ) -> Self {
         let tasks = FuturesUnordered::new();
-        tasks.push(start(Task::Closing(session.worker.leaving.closing.clone())));
+        tasks.push(start(Task::Closing(session.closing().clone())));
         Self { session, connection, guard, tasks, start, block: 0, is_cut: false }
     }
 

@@ -131,7 +131,7 @@ fn sidecar(authority: &Authority, account: &str, conduct: Conduct) -> Sidecar {
         probes: Default::default(),
     };
     let (drain, watch) = drain::channel();
-    let workers = worker::start(&settings, &shared, &watch).unwrap();
+    let workers = worker::start(&settings, &shared, &watch, &watch).unwrap();
     let orders = workers.upstreams().first().unwrap().address;
     Sidecar { workers, publisher, drain, orders, credentials: store, records, metrics, _discovery: discovery }
 }

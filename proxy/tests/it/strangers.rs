@@ -71,7 +71,7 @@ impl Alone {
             probes: Arc::new(probes),
         };
         let (drain, watch) = drain::channel();
-        let leaving = Leaving { announced: watch.clone(), closing: watch };
+        let leaving = Leaving { announced: watch.clone(), inbound: watch.clone(), outbound: watch };
         let ports = vec![ServicePort { port: PORT, name: String::new(), protocol: Default::default() }];
         let service = Service {
             name: orders(),
@@ -175,7 +175,7 @@ async fn open_plaintext_ends_when_its_port_turns_strict_and_on_others_it_goes_on
     locally(async {
         let alone = Alone::new(MtlsMode::Permissive, AuthorizationDefault::Any, OutboundMode::AllowAny).await;
         let discovery = alone.worker.discovery.clone();
-        let closing = alone.worker.leaving.closing.clone();
+        let closing = alone.worker.leaving.inbound.clone();
         let worker = Rc::clone(&alone.worker);
         tokio::task::spawn_local(async move { worker.ties.review(discovery, closing, |_, _| {}).await });
         let (listener, address) = app().await;
