@@ -1,4 +1,4 @@
-//! A question by HTTP/1.1 from inside a pod, for probes and metrics.
+//! A question or an order by HTTP/1.1 from inside a pod, for probes, metrics and a sidecar's leave.
 
 use std::time::Duration;
 
@@ -14,10 +14,19 @@ const PAGE_LIMIT: u64 = 8 << 20;
 
 /// Gets a page: its status and body.
 pub(crate) async fn get(from: &Resident, to: &str, path: &str) -> anyhow::Result<(u16, String)> {
+    ask(from, to, "GET", path).await
+}
+
+/// Orders something, without a body; what is answered.
+pub(crate) async fn post(from: &Resident, to: &str, path: &str) -> anyhow::Result<(u16, String)> {
+    ask(from, to, "POST", path).await
+}
+
+async fn ask(from: &Resident, to: &str, method: &str, path: &str) -> anyhow::Result<(u16, String)> {
     let exchange = async {
         let mut stream = from.connect(to).await?;
         // HTTP/1.0: the answer ends with the connection and is not chunked.
-        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {to}\r\n\r\n").as_bytes()).await?;
+        stream.write_all(format!("{method} {path} HTTP/1.0\r\nHost: {to}\r\n\r\n").as_bytes()).await?;
         let mut answer = String::new();
         stream.take(PAGE_LIMIT).read_to_string(&mut answer).await?;
         parse(&answer)

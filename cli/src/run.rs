@@ -13,6 +13,7 @@ use std::process::{ExitCode, ExitStatus};
 use std::str::FromStr;
 
 use anyhow::{Context as _, bail};
+use rustix::process::Signal;
 use tokio::process::Child;
 use weft_core::model::Name;
 use weft_pods::{Hub, userns};
@@ -172,13 +173,27 @@ async fn supervise(
     loop {
         tokio::select! {
             ended = child.wait() => return ended.context("cannot wait for the program"),
-            received = signals.next() => signal(&child, received),
+            received = signals.next() => {
+                if received == Signal::TERM {
+                    withdraw(member, &mut child, signals).await;
+                }
+                signal(&child, received);
+            }
             trouble = member.until_trouble() => restart(member, &trouble, &mut child, signals).await?,
             () = hung_up(&mut line), if held => {
                 held = false;
                 output::note("weft: the control plane of this machine is gone; the program goes on with what its sidecar knows")?;
             }
         }
+    }
+}
+
+/// Others are to call elsewhere before the program is told to end. Whoever has no patience for that signals again.
+async fn withdraw(member: &Member, child: &mut Child, signals: &mut Signals) {
+    tokio::select! {
+        () = member.withdraw() => {}
+        _ = child.wait() => {}
+        again = signals.next() => signal(child, again),
     }
 }
 

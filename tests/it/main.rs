@@ -51,6 +51,7 @@ mod reference;
 mod registration;
 mod retries;
 mod revocation;
+mod rolling;
 mod roots;
 mod rotation;
 mod route_policies;

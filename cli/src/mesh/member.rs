@@ -28,6 +28,8 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(25);
 /// How long a sidecar may finish what it has begun. We give it a little more before we kill it.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long others may take to hear that a member leaves; after that its sidecar takes nothing new from them either.
+const FAREWELL: Duration = Duration::from_millis(600);
 /// A sidecar renews by its certificate; the token matters only where that ran out meanwhile.
 const TOKEN_TTL: Duration = Duration::from_hours(30 * 24);
 
@@ -102,6 +104,14 @@ impl Member {
                 bail!("the sidecar is not ready after {READY_TIMEOUT:?}: {why}; {said}");
             }
             sleep(POLL).await;
+        }
+    }
+
+    /// Leaves the services: when this returns, others call elsewhere, while what they have begun goes on and the program may call.
+    pub(crate) async fn withdraw(&self) {
+        // A sidecar that does not answer takes no calls either.
+        if http::post(&self.resident, SIDECAR_ADMIN, "/drain").await.is_ok() {
+            sleep(FAREWELL).await;
         }
     }
 

@@ -141,6 +141,12 @@ impl<'p> Copy<'p> {
             ended = child.wait() => Some(ended),
         };
         if ended.is_none() {
+            // Others are to call elsewhere first.
+            tokio::select! {
+                () = self.member.withdraw() => {}
+                () = board.stopping(Stop::AtOnce) => {}
+                _ = child.wait() => {}
+            }
             signal_group(group, signal_of(app.stop_signal));
             tokio::select! {
                 _ = child.wait() => {}
