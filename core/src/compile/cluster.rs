@@ -13,13 +13,19 @@ pub(super) fn endpoints(
     backends: &[Backend],
 ) -> Vec<Endpoint> {
     let takes_unready = world.documented_service(service).is_some_and(|spec| spec.publish_not_ready);
-    let best = backends.iter().map(|backend| backend.readiness).max().unwrap_or(Readiness::Not);
+    let readiness = |backend: &Backend| {
+        let pod = backend.pod.as_ref().and_then(|name| world.pod(name));
+        let at_most =
+            if pod.is_some_and(|pod| pod.is_leaving) { Readiness::Leaving } else { Readiness::Ready };
+        backend.readiness.min(at_most)
+    };
+    let best = backends.iter().map(readiness).max().unwrap_or(Readiness::Not);
     let wanted = match best {
         _ if takes_unready => Readiness::Not,
         Readiness::Not => return Vec::new(),
         best => best,
     };
-    let backends = backends.iter().filter(|backend| backend.readiness >= wanted);
+    let backends = backends.iter().filter(|backend| readiness(backend) >= wanted);
     backends.filter_map(|backend| endpoint(world, service, ports, backend)).collect()
 }
 

@@ -27,6 +27,8 @@ pub struct Pod {
     pub opaque: Vec<RangeInclusive<u16>>,
     /// Whether a sidecar beside it takes mesh traffic.
     pub has_sidecar: bool,
+    /// Whether it was told to end: this is known before its app is, and before any service says that it is not ready.
+    pub is_leaving: bool,
 }
 
 /// One of those behind a service.

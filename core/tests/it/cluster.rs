@@ -22,6 +22,7 @@ fn pod(workload: &str, has_sidecar: bool) -> Change {
         ports: BTreeMap::from([("web".into(), 8080)]),
         opaque: vec![3306..=3306],
         has_sidecar,
+        is_leaving: false,
     };
     Change::Pod { name: pod.name.clone(), pod: Some(pod) }
 }

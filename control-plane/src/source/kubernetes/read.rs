@@ -58,6 +58,7 @@ pub(super) fn pod(name: &QualifiedName, object: &Value) -> Option<Pod> {
         ports: named_ports(spec),
         opaque: opaque_ports(metadata),
         has_sidecar: !is_hosts && inject::has_sidecar(metadata, spec),
+        is_leaving: metadata.get("deletionTimestamp").is_some_and(|at| !at.is_null()),
     })
 }
 

@@ -182,6 +182,15 @@ async fn services_are_those_of_the_cluster_and_their_endpoints_are_proved_where_
     assert_eq!(all[0].workload.to_string(), "shop/orders-1");
     double.put(PODS, pod("orders-3", "10.1.0.3", true));
     fixture.endpoints("shop/orders", |all| all.len() == 2).await;
+    // Who is told to end is called no more, whatever its slice still says, unless nobody else is there.
+    let mut leaving = pod("orders-1", "10.1.0.1", true);
+    leaving["metadata"]["deletionTimestamp"] = json!("2026-11-26T10:00:00Z");
+    double.put(PODS, leaving);
+    let all = fixture.endpoints("shop/orders", |all| all.len() == 1).await;
+    assert_eq!(all[0].workload.to_string(), "shop/orders-3");
+    double.put(SLICES, slice("orders-y", "orders", &[]));
+    let is_left = |all: &[Endpoint]| all.len() == 1 && all[0].workload.to_string() == "shop/orders-1";
+    fixture.endpoints("shop/orders", is_left).await;
     double.delete(SERVICES, "shop", "orders");
     fixture
         .until("it is gone", |known| (!known.has_service(&"shop/orders".parse().unwrap())).then_some(()))
