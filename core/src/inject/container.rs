@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::annotations::{Annotation, Wishes};
-use super::{Form, SIDECAR_UID, Settings};
+use super::{Form, SIDECAR_UID, Settings, probes};
 
 /// The container that sets up interception and ends.
 pub(super) const INIT: &str = "weft-init";
@@ -17,6 +17,8 @@ pub(super) const CACHE: &str = "weft-cache";
 /// Where the sidecar finds [`IDENTITY`].
 const IDENTITY_PATH: &str = "/var/run/secrets/weft";
 const CACHE_PATH: &str = "/run/weft";
+/// How long a sidecar waits for what is under way, and for the app, where it is told nothing; so does the kubelet.
+const DRAIN_SECONDS: u64 = 30;
 
 /// Programs the pod's packet filter, and needs the one right to do so.
 pub(super) fn init(settings: &Settings, wishes: &Wishes<'_>) -> Value {
@@ -50,14 +52,14 @@ pub(super) fn init(settings: &Settings, wishes: &Wishes<'_>) -> Value {
     })
 }
 
-/// The sidecar itself.
-pub(super) fn sidecar(settings: &Settings, wishes: &Wishes<'_>, probes: &str) -> Value {
+/// The sidecar itself, for a pod of this spec.
+pub(super) fn sidecar(settings: &Settings, wishes: &Wishes<'_>, spec: &Value) -> Value {
     let mut container = json!({
         "name": SIDECAR,
         "image": image(settings, wishes),
         "imagePullPolicy": "IfNotPresent",
         "args": ["run"],
-        "env": environment(settings, wishes, probes),
+        "env": environment(settings, wishes, spec),
         "ports": [{"name": "weft-inbound", "containerPort": 4143}, {"name": "weft-admin", "containerPort": 4191}],
         "startupProbe": probe("/ready", 1, 120),
         "readinessProbe": probe("/ready", 5, 3),
@@ -103,7 +105,7 @@ pub(super) fn volumes() -> Vec<Value> {
     ]
 }
 
-fn environment(settings: &Settings, wishes: &Wishes<'_>, probes: &str) -> Vec<Value> {
+fn environment(settings: &Settings, wishes: &Wishes<'_>, spec: &Value) -> Vec<Value> {
     let plain = |name: &str, value: &str| json!({"name": name, "value": value});
     let of_pod =
         |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
@@ -115,8 +117,14 @@ fn environment(settings: &Settings, wishes: &Wishes<'_>, probes: &str) -> Vec<Va
         of_pod("WEFT_WORKLOAD", "metadata.name"),
         of_pod("WEFT_POD_IP", "status.podIPs"),
     ];
+    let probes = probes::of(spec);
     if !probes.is_empty() {
-        environment.push(plain("WEFT_PROBES", probes));
+        environment.push(plain("WEFT_PROBES", &probes));
+    }
+    // An app that may take longer to end than a sidecar does by itself is served as long as that.
+    let grace = spec.get("terminationGracePeriodSeconds").and_then(Value::as_u64);
+    if let Some(seconds) = grace.filter(|seconds| *seconds > DRAIN_SECONDS) {
+        environment.push(plain("WEFT_DRAIN_TIMEOUT", &format!("{seconds}s")));
     }
     if let Some(level) = wishes.get(Annotation::LogLevel) {
         environment.push(plain("WEFT_LOG_LEVEL", level));

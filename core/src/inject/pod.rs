@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::annotations::{Annotation, BadAnnotation, Wishes};
 use super::changes::Change;
-use super::{Form, INJECTED, SIDECAR_UID, Settings, container, probes, text};
+use super::{Form, INJECTED, SIDECAR_UID, Settings, container, text};
 
 /// What becomes of a pod.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,7 +56,7 @@ pub fn into_pod(metadata: &Value, spec: &Value, settings: &Settings) -> Result<I
         return Ok(Injection::Not(reason));
     }
     let init = container::init(settings, &wishes);
-    let sidecar = container::sidecar(settings, &wishes, &probes::of(spec));
+    let sidecar = container::sidecar(settings, &wishes, spec);
     let mut changes = match settings.sidecar {
         Form::Native => vec![Change::Prepend { key: "initContainers", items: vec![init, sidecar] }],
         Form::Container => vec![

@@ -222,6 +222,19 @@ fn annotations_say_what_is_skipped_and_set_aside() {
 }
 
 #[test]
+fn a_sidecar_may_take_as_long_to_end_as_its_pod() {
+    for (seconds, expected) in [("300", Some("300s")), ("30", None), ("5", None), ("soon", None)] {
+        let text = DEPLOYMENT
+            .replace("    spec:\n", &format!("    spec:\n      terminationGracePeriodSeconds: {seconds}\n"));
+        let document = documents(&check_way_back(&text, 1)).remove(0);
+        let environment = &document["spec"]["template"]["spec"]["initContainers"][1]["env"];
+        let mut settings = environment.as_array().unwrap().iter();
+        let drain = settings.find(|setting| setting["name"] == "WEFT_DRAIN_TIMEOUT");
+        assert_eq!(drain.map(|setting| setting["value"].as_str().unwrap()), expected, "{seconds}");
+    }
+}
+
+#[test]
 fn what_is_wrong_with_annotations_is_refused_with_its_reason() {
     for (annotation, reason) in [
         ("weft.mesh/inject: maybe", "weft.mesh/inject cannot be \"maybe\"; write enabled or disabled"),
@@ -231,6 +244,12 @@ fn what_is_wrong_with_annotations_is_refused_with_its_reason() {
         ("weft.mesh/proxy-cpu-request: lots", "write a quantity: 100m"),
         ("weft.mesh/proxy-memory-limit: 1KB", "write a quantity: 64Mi"),
         ("weft.mesh/trace-sampling: '2'", "write a ratio"),
+        ("weft.mesh/opaque-ports: mysql", "write ports and ranges of them"),
+        ("weft.mesh/skip-outbound-ports: ''", "write ports and ranges of them"),
+        ("weft.mesh/proxy-log-level: very loud", "write a level"),
+        ("weft.mesh/proxy-image: ''", "write an image"),
+        ("weft.mesh/proxy-cpu-limit: '-1'", "write a quantity: 100m"),
+        ("weft.mesh/proxy-memory-request: 64 Mi", "write a quantity: 64Mi"),
         ("weft.mesh/skip-inbound-port: '1'", "did you mean \"weft.mesh/skip-inbound-ports\"?"),
     ] {
         let text = DEPLOYMENT.replace("labels: {app: web}", &format!("annotations:\n        {annotation}"));
