@@ -168,7 +168,8 @@ impl Configuration {
         }
         let resources: Vec<_> = next.applied.values().cloned().collect();
         let ties = self.world.read(|known| known.ties(APPLIED, &resources, &keys));
-        outcome.notes.extend(ties.iter().map(ToString::to_string));
+        let unproved = self.world.read(|known| known.unproved(APPLIED, &resources, &keys));
+        outcome.notes.extend(ties.iter().chain(&unproved).map(ToString::to_string));
         outcome.changes = keys.iter().map(|key| compare(key, &state.applied, &next.applied)).collect();
         if mode == Mode::Commit {
             self.commit(&mut state, next, &mut outcome, RevisionSource::Apply, author).await?;

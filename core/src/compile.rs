@@ -7,6 +7,7 @@ mod cluster;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::attachment;
 use crate::manifest::{
@@ -112,7 +113,20 @@ pub fn service(world: &World, name: &QualifiedName) -> Option<Service> {
     let routes = attachment::routes(world, name, &ports);
     let traffic = Box::new(world.traffic(name));
     let external = world.external_service(name).map(external);
-    Some(Service { name: name.clone(), addresses, ports, traffic, routes, external })
+    // Callers prove tokens for nothing but to choose a rule by them.
+    let asks_claims = routes.iter().any(|route| route.rules.claims().next().is_some());
+    let tokens = asks_claims.then(|| tokens_of_callers(world, name)).flatten().map(Arc::new);
+    Some(Service { name: name.clone(), addresses, ports, traffic, routes, external, tokens })
+}
+
+/// Whose tokens a service's callers have, as far as that is said of the whole service.
+fn tokens_of_callers(world: &World, service: &QualifiedName) -> Option<TokenPolicy> {
+    let policies = world.inbound_policies().filter_map(|(name, target, spec)| match spec {
+        Spec::JwtAuthentication(spec) if target.comprises(service) => Some((target, name, spec)),
+        _ => None,
+    });
+    let (_, name, spec) = policies.max_by_key(|(target, ..)| *target)?;
+    Some(token_policy(world, name, Vec::new(), spec))
 }
 
 /// The endpoints of a service: its members that are ready and have an app's port behind one of its ports. Where a service
@@ -197,7 +211,7 @@ pub fn workload(world: &World, name: &QualifiedName) -> Option<Workload> {
     }
     // The most precise first.
     tokens.sort_by(|(left, _), (right, _)| right.cmp(left));
-    let tokens = tokens.into_iter().map(|(_, policy)| policy).collect();
+    let tokens = tokens.into_iter().map(|(_, policy)| Arc::new(policy)).collect();
     // Where a service has no ports, every port is its.
     let portless = services(world, name).into_iter().find(|service| service_ports(world, service).is_empty());
     let concurrency = world.concurrency(name, portless.as_ref());

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::compile;
-use crate::explain::{Decision, Explanation, Question, RequestAsked, explain};
+use crate::explain::{Decision, Explanation, Question, RequestAsked, TokenAsked, explain};
 use crate::model::{KeyPart, Limit, QualifiedName, RateLimit};
 use crate::world::World;
 
@@ -111,6 +111,7 @@ fn tell(world: &World, carried: &Carried, now: Duration) -> Result<Explanation, 
         to: &format!("{name}.{namespace}{port}"),
         request: Some(asked),
         now,
+        token: TokenAsked::Unknown,
     };
     explain(world, &question).map_err(|error| error.to_string())
 }

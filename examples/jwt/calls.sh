@@ -5,14 +5,17 @@ set -eu
 call() {
     name=$1 path=$2
     shift 2
-    curl -s -o /dev/null -w "$name $path: %{http_code}\n" "$@" "http://orders:8080$path"
+    answer=$(curl -s -w ' %{http_code}' "$@" "http://orders:8080$path" | tr -d '\n')
+    echo "$name $path: ${answer##* } ${answer% *}"
 }
 if [ "$1" = without ]; then
     until curl -s http://orders:8080/ | grep -q good; do sleep 0.1; done
+    until curl -s http://orders-next:8080/ | grep -q next; do sleep 0.1; done
     call nobody /
     exit
 fi
 until [ "$(curl -s -o /dev/null -w '%{http_code}' http://orders:8080/)" = 401 ]; do sleep 0.1; done
+until curl -s -H "authorization: Bearer $ANN" http://orders:8080/ | grep -q next; do sleep 0.1; done
 call nobody /
 call bob / -H "authorization: Bearer $BOB"
 call bob /admin -H "authorization: Bearer $BOB"

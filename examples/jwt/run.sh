@@ -1,11 +1,12 @@
 #!/bin/sh
-# A pod of `orders`, and what a caller sees of it before and after tokens of users are required.
+# A pod of `orders` and one of its next version, and what a caller sees of them before and after tokens of users are required.
 set -eu
 here=$(dirname "$(realpath "$0")")
 weft=${WEFT:-weft}
 
 "$weft" run --service orders --port 8080:http -- python3 "$here/../orders.py" good & orders=$!
-trap 'kill $orders 2>/dev/null || true; wait' EXIT
+"$weft" run --service orders-next --port 8080:http -- python3 "$here/../orders.py" next & next=$!
+trap 'kill $orders $next 2>/dev/null || true; wait' EXIT
 trap 'exit 1' INT TERM
 calls() { "$weft" run --service caller -- sh "$here/calls.sh" "$@"; }
 

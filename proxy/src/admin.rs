@@ -225,13 +225,14 @@ fn health((subject, thought): (&Subject, &Found)) -> Value {
 }
 
 fn service(known: &KnownService) -> Value {
-    let Service { name, addresses, ports, traffic, routes, external } = &known.service;
+    let Service { name, addresses, ports, traffic, routes, external, tokens } = &known.service;
     json!({
         "name": name.to_string(),
         "addresses": addresses,
         "ports": ports.iter().map(port).collect::<Vec<_>>(),
         "traffic": (**traffic != Traffic::default()).then(|| format!("{traffic:?}")),
         "routes": routes.iter().map(|route| route.name.to_string()).collect::<Vec<_>>(),
+        "tokens": tokens.as_ref().map(|policy| policy.name.to_string()),
         "host": external.as_ref().and_then(|external| external.host.as_ref()).map(HostName::as_str),
         "endpoints": known.endpoints.iter().map(|known| endpoint(known)).collect::<Vec<_>>(),
     })

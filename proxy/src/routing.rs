@@ -1,6 +1,7 @@
 //! Stage 4, route: which of a service's rules a request or a connection falls under, where it goes and what becomes of it
 //! on the way. What is decided, [`weft_core::route`] decides.
 
+use std::cell::OnceCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,7 +13,8 @@ use http::{Method, Response, StatusCode};
 use weft_core::fault::Injected;
 use weft_core::host::Host;
 use weft_core::model::{
-    BackendTarget, Cors, FieldEdits, Filters, HttpMatch, HttpRule, Name, Redirect, RouteRules, Service,
+    BackendTarget, ClaimName, Cors, FieldEdits, Filters, HttpMatch, HttpRule, Name, Redirect, RouteRules,
+    Service, TokenPolicy,
 };
 use weft_core::path::Path;
 use weft_core::route::{
@@ -26,6 +28,7 @@ use crate::http::head::{Fields, Head, Value};
 use crate::mirror::Mirrored;
 use crate::session::Answer;
 use crate::state::Snapshot;
+use crate::tokens;
 use crate::upstream::{Cluster, Source, inject};
 use crate::worker::Worker;
 
@@ -38,6 +41,8 @@ struct Ready {
     routes: Routes,
     /// Every field that some rule looks at or changes, sorted.
     fields: Vec<HeaderName>,
+    /// By whose keys tokens are proved, where rules ask for claims.
+    tokens: Option<Arc<TokenPolicy>>,
 }
 
 impl Routing {
@@ -47,7 +52,8 @@ impl Routing {
         let mut fields: Vec<HeaderName> = service.routes.iter().flat_map(|r| field_names(&r.rules)).collect();
         fields.sort_by(|left, right| left.as_str().cmp(right.as_str()));
         fields.dedup();
-        Self(Arc::new(Ready { routes: Routes::compile(&service.name, &service.routes, caller), fields }))
+        let routes = Routes::compile(&service.name, &service.routes, caller);
+        Self(Arc::new(Ready { routes, fields, tokens: service.tokens.clone() }))
     }
 
     /// Whether there are none.
@@ -191,7 +197,7 @@ pub fn request(
     let unrouted = || Ok((Rc::clone(cluster), Injected::default()));
     let Some((routing, port)) = cluster.routing() else { return unrouted() };
     let Table::Requests(requests) = routing.0.routes.on(port) else { return unrouted() };
-    let found = find(&routing, requests, head)?;
+    let found = find(worker, &routing, requests, head)?;
     let Found { hit, origin, path } = found.ok_or(ErrorCode::NoRoute)?;
     let rule = Arc::clone(hit.rule);
     let called = Called {
@@ -266,6 +272,7 @@ struct Spelt {
 }
 
 fn find<'t>(
+    worker: &Worker,
     routing: &Routing,
     requests: &'t Requests,
     head: &impl Head,
@@ -279,12 +286,19 @@ fn find<'t>(
         "host" => good(head.authority().as_bytes()),
         name => routing.field(name).is_some_and(|name| head.fields().all(name).any(good)),
     };
+    // Once a request, and only where a rule fits that asks for a claim.
+    let claims = OnceCell::new();
+    let any_claim = |name: &ClaimName, good: &dyn Fn(&[u8]) -> bool| {
+        let read = || routing.0.tokens.as_ref().and_then(|policy| tokens::read(worker, policy, head));
+        claims.get_or_init(read).as_ref().is_some_and(|claims| claims.any_value(name, good))
+    };
     let query = head.query().map(str::as_bytes);
     let seen = Request {
         method: head.method().as_str(),
         path: path.as_ref().map_or(b"", |path| path.matched().as_bytes()),
         query,
         any_value: &any_value,
+        any_claim: &any_claim,
     };
     let Some(hit) = requests.find(&seen) else { return Ok(None) };
     let filters = &hit.rule.filters;

@@ -307,6 +307,7 @@ mod tests {
             traffic: Default::default(),
             routes: Vec::new(),
             external: None,
+            tokens: None,
         };
         let known =
             KnownService { service, endpoints: Arc::from([]), routing: Routing::default(), generation: 1 };

@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -29,12 +29,7 @@ const LONGEST_REMEMBERED: usize = 4 * 1024;
 
 /// Whether calls to a port must carry a token.
 pub fn are_required(workload: &Workload, port: u16) -> bool {
-    policy(workload, port).is_some_and(|policy| policy.presence == Presence::Required)
-}
-
-/// The policy about a port: the most precise one that is about it.
-fn policy(workload: &Workload, port: u16) -> Option<&TokenPolicy> {
-    workload.tokens.iter().find(|policy| policy.ports.is_empty() || policy.ports.contains(&port))
+    workload.token_policy(port).is_some_and(|policy| policy.presence == Presence::Required)
 }
 
 /// Says what a request's token proves; nothing, where it has none and need not have one. What the app is to see of it is put right
@@ -42,29 +37,56 @@ fn policy(workload: &Workload, port: u16) -> Option<&TokenPolicy> {
 pub fn authenticate(worker: &Worker, port: u16, head: &mut impl Head) -> Result<Option<Rc<Claims>>, Answer> {
     let snapshot = worker.discovery.peek();
     let Some(workload) = &snapshot.workload else { return Ok(None) };
-    let Some(policy) = policy(workload, port) else { return Ok(None) };
-    judge(worker, workload, policy, head)
+    let Some(policy) = workload.token_policy(port) else { return Ok(None) };
+    judge(worker, policy, head)
+}
+
+/// What a request's token says of the service that our app calls, for a route to be chosen by; nothing, where it has none or that
+/// proves nothing. Whether it is let in is not ruled here: the server's sidecar judges it as if nobody had.
+pub fn read(worker: &Worker, policy: &Arc<TokenPolicy>, head: &impl Head) -> Option<Rc<Claims>> {
+    let proved = carried(policy, head)
+        .only()
+        .and_then(|found| found.map(|(place, token)| worker.proved.recall(policy, place, token)).transpose());
+    match proved {
+        Ok(proved) => proved.map(|proved| proved.claims),
+        Err(flaw) => {
+            worker.ask_for_keys(policy, flaw);
+            tracing::debug!(policy = %policy.name, reason = flaw.as_str(), "a token proves nothing to routes");
+            None
+        }
+    }
+}
+
+fn carried<'p>(policy: &'p TokenPolicy, head: &impl Head) -> Carried<'p> {
+    Carried::find(&policy.providers, head.query(), |name, see| {
+        if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
+            head.fields().all(&name).for_each(see);
+        }
+    })
+}
+
+impl Worker {
+    /// Has new keys looked for, where a token names one that is not known.
+    fn ask_for_keys(&self, policy: &TokenPolicy, flaw: Flaw) {
+        if flaw == Flaw::UnknownKey && self.proved.may_ask() {
+            policy.providers.iter().for_each(|provider| self.discovery.key_is_unknown(&provider.issuer));
+        }
+    }
 }
 
 fn judge(
     worker: &Worker,
-    workload: &Arc<Workload>,
-    policy: &TokenPolicy,
+    policy: &Arc<TokenPolicy>,
     head: &mut impl Head,
 ) -> Result<Option<Rc<Claims>>, Answer> {
     let refuse = |flaw: Option<Flaw>| {
         worker.observer.token_judged(&policy.name, flaw.map_or("missing", Flaw::as_str));
         Err(answer(policy, flaw))
     };
-    let carried = Carried::find(&policy.providers, head.query(), |name, see| {
-        if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
-            head.fields().all(&name).for_each(see);
-        }
-    });
-    let found = match carried.tokens() {
-        [] => None,
-        [one] => Some(one),
-        _ => return refuse(Some(Flaw::Several)),
+    let carried = carried(policy, head);
+    let found = match carried.only() {
+        Ok(found) => found,
+        Err(flaw) => return refuse(Some(flaw)),
     };
     // Nobody but us says these.
     for (_, name) in policy.providers.iter().flat_map(|provider| &provider.claim_headers) {
@@ -78,8 +100,7 @@ fn judge(
             Presence::Optional => Ok(None),
         };
     };
-    let proved = str::from_utf8(token).map_err(|_| Flaw::Encoding);
-    let proved = proved.and_then(|token| worker.proved.recall(workload, policy, place, token));
+    let proved = worker.proved.recall(policy, place, token);
     match proved {
         Ok(proved) => {
             worker.observer.token_judged(&policy.name, "proved");
@@ -90,12 +111,7 @@ fn judge(
             Ok(Some(proved.claims))
         }
         Err(flaw) => {
-            if flaw == Flaw::UnknownKey && worker.proved.may_ask() {
-                policy
-                    .providers
-                    .iter()
-                    .for_each(|provider| worker.discovery.key_is_unknown(&provider.issuer));
-            }
+            worker.ask_for_keys(policy, flaw);
             tracing::debug!(policy = %policy.name, reason = flaw.as_str(), "a token is refused");
             refuse(Some(flaw))
         }
@@ -159,25 +175,22 @@ fn answer(policy: &TokenPolicy, flaw: Option<Flaw>) -> Answer {
 /// Tokens that were proved, so that they need not be again: by their digest, until they expire or the policies change.
 #[derive(Debug, Default)]
 pub struct ProvedTokens {
-    known: RefCell<Known>,
+    known: RefCell<HashMap<Key, Token>>,
     /// How many signatures were checked.
     checked: Cell<u64>,
     /// When it was last asked for a key.
     asked: Cell<Option<Instant>>,
 }
 
-#[derive(Debug, Default)]
-struct Known {
-    /// Whose policies they were proved under.
-    workload: Option<Arc<Workload>>,
-    tokens: HashMap<Key, Token>,
-}
-
-type Key = ([u8; 32], u16);
+/// What a token is remembered by, for what is said of it differs by policy and place: its digest, where the policy is in memory,
+/// and the place's number in it.
+type Key = ([u8; 32], usize, usize);
 
 /// What a token proved.
 #[derive(Debug, Clone)]
 struct Token {
+    /// Under which policy. No other is made where it was for as long as this stands here.
+    policy: Weak<TokenPolicy>,
     /// Its provider's number.
     provider: usize,
     claims: Rc<Claims>,
@@ -195,61 +208,50 @@ impl ProvedTokens {
         may
     }
 
-    fn recall(
-        &self,
-        workload: &Arc<Workload>,
-        policy: &TokenPolicy,
-        place: &TokenPlace,
-        token: &str,
-    ) -> Result<Token, Flaw> {
+    fn recall(&self, policy: &Arc<TokenPolicy>, place: &TokenPlace, token: &str) -> Result<Token, Flaw> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let mut known = self.known.borrow_mut();
-        if !known.workload.as_ref().is_some_and(|before| Arc::ptr_eq(before, workload)) {
-            known.tokens.clear();
-            known.workload = Some(Arc::clone(workload));
-        }
-        let key = key(workload, policy, place, token);
-        if let Some(found) = key.and_then(|key| known.tokens.get(&key)).filter(|found| found.until > now) {
+        let key = key(policy, place, token);
+        let known = self.known.borrow();
+        if let Some(found) = key.and_then(|key| known.get(&key)).filter(|found| found.until > now) {
             return Ok(found.clone());
         }
-        let providers = policy.providers.iter().filter(|provider| provider.places.contains(place));
+        drop(known);
         let check = |key: &TokenKey, algorithm, message: &[u8], signature: &[u8]| {
             self.checked.set(self.checked.get() + 1);
             is_signed(key, algorithm, message, signature)
         };
-        let Proved { provider, claims, until } = prove(token, providers, now, &check)?;
-        let number = policy.providers.iter().position(|other| std::ptr::eq(other, provider));
-        let proved = Token { provider: number.unwrap_or_default(), claims: Rc::new(claims), until };
+        let Proved { provider, claims, until } = prove(token, policy.at(place), now, &check)?;
+        let provider = policy.providers.iter().position(|other| std::ptr::eq(other, provider));
+        let (provider, claims) = (provider.unwrap_or_default(), Rc::new(claims));
+        let proved = Token { policy: Arc::downgrade(policy), provider, claims, until };
         if let Some(key) = key {
-            known.remember(key, proved.clone(), now);
+            self.remember(key, proved.clone(), now);
         }
         Ok(proved)
     }
-}
 
-impl Known {
-    fn remember(&mut self, key: Key, token: Token, now: Duration) {
-        if self.tokens.len() >= REMEMBERED {
-            self.tokens.retain(|_, token| token.until > now);
+    /// Of too many those go first that are of no use, then what is over soonest.
+    fn remember(&self, key: Key, token: Token, now: Duration) {
+        let mut known = self.known.borrow_mut();
+        if known.len() >= REMEMBERED {
+            known.retain(|_, token| token.until > now && token.policy.strong_count() > 0);
         }
-        if self.tokens.len() >= REMEMBERED {
-            let soonest = self.tokens.iter().min_by_key(|(_, token)| token.until).map(|(key, _)| *key);
-            soonest.and_then(|key| self.tokens.remove(&key));
+        if known.len() >= REMEMBERED {
+            let soonest = known.iter().min_by_key(|(_, token)| token.until).map(|(key, _)| *key);
+            soonest.and_then(|key| known.remove(&key));
         }
-        self.tokens.insert(key, token);
+        known.insert(key, token);
     }
 }
 
-/// What a token is remembered by: what is said of it differs by policy and place.
-fn key(workload: &Workload, policy: &TokenPolicy, place: &TokenPlace, token: &str) -> Option<Key> {
+fn key(policy: &Arc<TokenPolicy>, place: &TokenPlace, token: &str) -> Option<Key> {
     if token.len() > LONGEST_REMEMBERED {
         return None;
     }
-    let number = workload.tokens.iter().position(|other| std::ptr::eq(other, policy))?;
     let mut places = policy.providers.iter().flat_map(|provider| &provider.places);
     let place = places.position(|other| other == place)?;
     let bytes = digest(&SHA256, token.as_bytes()).as_ref().try_into().ok()?;
-    Some((bytes, u16::try_from(number * 1_024 + place).ok()?))
+    Some((bytes, Arc::as_ptr(policy).addr(), place))
 }
 
 #[cfg(test)]

@@ -72,9 +72,14 @@ fn rate_limit() {
 #[test]
 fn jwt() {
     let Some(said) = run("jwt") else { return };
-    for line in
-        ["nobody /: 200", "nobody /: 401", "bob /: 200", "bob /admin: 403", "ann /admin: 200", "liar /: 401"]
-    {
+    for line in [
+        "nobody /: 200 good",
+        "nobody /: 401",
+        "bob /: 200 good",
+        "bob /admin: 403",
+        "ann /admin: 200 next",
+        "liar /: 401",
+    ] {
         assert!(said.contains(line), "{line}: {said}");
     }
 }

@@ -14,7 +14,7 @@ use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
 use weft_tests::{App, HttpClient, Mesh, Options, Response, SidecarPod, eventually};
 
-use crate::policy::heard;
+use crate::policy::{client, heard, named, orders};
 use crate::{in_pods, weft};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -281,4 +281,136 @@ fn keys_are_fetched_from_the_issuer_renewed_when_a_token_names_a_new_one_and_kep
         });
         assert_eq!((by(&first), by(&second)), (401, 401));
     });
+}
+
+const ROUTE: &str = "apiVersion: v1
+kind: Service
+metadata: {name: orders}
+spec: {selector: {app: orders}, ports: [{port: 8080, appProtocol: http}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: orders}
+spec:
+  parentRefs: [{group: \"\", kind: Service, name: orders}]
+  rules:
+  - name: gold
+    matches:
+    - {headers: [{name: weft-claim.tier, value: gold}]}
+    - {headers: [{name: weft-claim.realm.roles, type: RegularExpression, value: admin|root}]}
+    backendRefs: [{name: orders-v2, port: 8080}]
+  - {name: rest, backendRefs: [{name: orders-v1, port: 8080}]}
+";
+
+#[test]
+fn a_route_is_chosen_by_a_claim_that_was_proved_and_the_server_judges_the_token_all_the_same() {
+    in_pods!(
+        a_route_is_chosen_by_a_claim_that_was_proved_and_the_server_judges_the_token_all_the_same,
+        || {
+            let mesh = Mesh::start(weft(), Options::default());
+            let version = |name: &str| {
+                let token = mesh.weft_ok(&["token", "create", "--service-account", name]);
+                mesh.pod_with_token(
+                    name,
+                    &format!("{name}:8080:http"),
+                    &token,
+                    &[("WEFT_LABELS", "app=orders")],
+                )
+            };
+            let (one, two) = (version("orders-v1"), version("orders-v2"));
+            // The second says what it was asked.
+            let (_one, _two) = (named(&one, "v1"), App::echo(&two, 8080));
+            let web = client(&mesh, "");
+
+            // Without anyone to prove the claim, no request has it.
+            let file = mesh.scratch().join("route.yaml");
+            fs::write(&file, ROUTE).expect("a file");
+            let applied = mesh.weft(&["apply", "-f", file.to_str().expect("a path")]);
+            let said = String::from_utf8_lossy(&applied.stderr).into_owned();
+            assert!(
+                applied.status.success() && said.contains("route.yaml:14: no request fits this"),
+                "{said}"
+            );
+
+            let issuer = Issuer::start(&mesh);
+            let (first, second, third) = (Signer::new("first"), Signer::new("second"), Signer::new("third"));
+            issuer.keys.lock().expect("the keys").push(first.public());
+            let spec = format!(
+                "  targetRef: {{kind: Service, name: orders}}\n  providers:\n  - issuer: {}\n    audiences: [orders]\n    jwks:\n      uri: {0}/jwks\n      ca: |\n{}",
+                issuer.uri,
+                issuer.authority.lines().map(|line| format!("        {line}\n")).collect::<String>()
+            );
+            apply(&mesh, "JwtAuthentication", "users", &spec);
+            let orders = orders(&mesh, &web);
+            let get = |more: &str| {
+                web.run(|| {
+                    let mut connection = HttpClient::connect(orders).expect("a connection");
+                    let answer = connection.get("orders:8080", "/", more).expect("an answer");
+                    (answer.status, answer.text().to_ascii_lowercase())
+                })
+            };
+            let by = |signer: &Signer, more: Value| get(&bearer(&signer.token(&issuer.uri, more)));
+            let is_gold = |(status, text): (u16, String)| status == 200 && text.starts_with("get /");
+            let gold = || json!({"tier": "gold"});
+            eventually("the keys have come to both ends", Duration::from_secs(20), || {
+                is_gold(by(&first, gold()))
+            });
+
+            // A claim that is nested, in a list, or another one; and a header that only looks like one.
+            assert!(is_gold(by(&first, json!({"realm": {"roles": ["user", "root"]}}))));
+            for other in [json!({"tier": "golden"}), json!({"realm": {"roles": ["roots"]}}), json!({})] {
+                assert_eq!(by(&first, other), (200, "v1".to_owned()));
+            }
+            let silver = bearer(&first.token(&issuer.uri, json!({"tier": "silver"})));
+            assert_eq!(get(&format!("{silver}weft-claim.tier: gold\r\n")), (200, "v1".to_owned()));
+            let token = first.token(&issuer.uri, gold());
+            let (status, heard) = get(&format!("{}Weft-Claim.tier: silver\r\n", bearer(&token)));
+            assert!(
+                status == 200 && heard.contains("authorization: bearer") && !heard.contains("weft-claim"),
+                "{heard}"
+            );
+
+            // What proves nothing takes the rule for everyone, where the server's sidecar refuses it.
+            let forger = Signer::new("first");
+            let refused = |outcome: &str| {
+                let labels = ["policy=\"default/users\"", &*format!("outcome=\"{outcome}\"")];
+                [&one, &two].map(|pod| pod.metric("weft_tokens_total", &labels))
+            };
+            let cases = [
+                ("bad-signature", bearer(&forger.token(&issuer.uri, gold()))),
+                ("expired", bearer(&first.token(&issuer.uri, json!({"tier": "gold", "exp": 1_000_000_000})))),
+                ("wrong-issuer", bearer(&first.token("https://evil", gold()))),
+                ("several-tokens", format!("{}{}", bearer(&token), bearer(&token))),
+                ("missing", "weft-claim.tier: gold\r\n".to_owned()),
+            ];
+            for (outcome, more) in cases {
+                let before = refused(outcome);
+                let status = get(&more).0;
+                assert_eq!(status, if outcome == "several-tokens" { 400 } else { 401 }, "{outcome}");
+                assert_eq!(refused(outcome), [before[0] + 1.0, before[1]], "{outcome}");
+            }
+
+            // The same is explained.
+            let file = mesh.scratch().join("user.token");
+            fs::write(&file, &token).expect("a file");
+            let jwt = ["--jwt", file.to_str().expect("a path"), "-o", "json"];
+            let told = mesh.weft_ok(&[&["explain", "--from", "client", "--to", "orders"], &jwt[..]].concat());
+            let told: Value = serde_json::from_str(&told).expect("JSON");
+            assert_eq!((&told["rule"], &told["decision"]), (&json!("gold"), &json!("forward")), "{told}");
+            assert!(!told.to_string().contains(&token));
+            let without = mesh.weft(&["explain", "--from", "client", "--to", "orders"]);
+            let said = String::from_utf8_lossy(&without.stdout).into_owned();
+            assert!(said.contains("denied with 401 unauthenticated") && said.contains("rule rest"), "{said}");
+
+            // Another key comes, and the first one goes.
+            issuer.keys.lock().expect("the keys").push(second.public());
+            eventually("the new key has come", Duration::from_secs(30), || is_gold(by(&second, gold())));
+            issuer.keys.lock().expect("the keys").remove(0);
+            eventually("the old key has gone", Duration::from_secs(30), || {
+                assert_eq!(by(&third, gold()).0, 401, "it makes the control plane ask");
+                by(&first, gold()).0 == 401
+            });
+            assert!(is_gold(by(&second, gold())));
+        }
+    );
 }

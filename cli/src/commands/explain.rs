@@ -1,8 +1,12 @@
 //! `weft explain`: what the mesh would do with a call, and why.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use serde::Serialize;
 use weft_proto::v1;
 
@@ -19,6 +23,7 @@ use crate::target::Target;
 Examples:
   weft explain --from web --to orders
   weft explain --from web --to orders:8080 POST /orders -H x-user:7
+  weft explain --from web --to orders --jwt user.token
   weft explain --from web.shop --to orders.default -o json"
 )]
 pub(crate) struct Arguments {
@@ -37,6 +42,9 @@ pub(crate) struct Arguments {
     /// A header field, NAME:VALUE
     #[arg(short = 'H', long = "header", value_name = "NAME:VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
+    /// A file with the user's token (- is the standard input), sent as Authorization: Bearer
+    #[arg(long, value_name = "FILE")]
+    jwt: Option<PathBuf>,
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
@@ -55,18 +63,33 @@ pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Re
         both => both,
     };
     let field = |(name, value)| v1::Field { name, value };
+    let token = arguments.jwt.as_deref().map(read_token).transpose()?;
+    let bearer = token.map(|token| ("authorization".to_owned(), format!("Bearer {token}")));
     let request = v1::ExplainRequest {
         namespace: common.namespace.to_string(),
         from: arguments.from,
         to: arguments.to,
         method: method.unwrap_or_default(),
         path: path.unwrap_or_default(),
-        headers: arguments.headers.into_iter().map(field).collect(),
+        headers: arguments.headers.into_iter().chain(bearer).map(field).collect(),
     };
     let told = Told::from(answer(admin.explain(request).await)?);
     output::object(common.output, &told, &told.in_words())?;
     let is_answered = matches!(told.decision.as_str(), "forward" | "answer");
     Ok(if is_answered { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn read_token(file: &Path) -> anyhow::Result<String> {
+    let mut text = String::new();
+    if file == Path::new("-") {
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .context("cannot read the token from the standard input")?;
+    } else {
+        text =
+            fs::read_to_string(file).with_context(|| format!("cannot read the token {}", file.display()))?;
+    }
+    Ok(text.trim().to_owned())
 }
 
 #[derive(Debug, Serialize)]

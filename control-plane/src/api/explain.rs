@@ -3,7 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tonic::Status;
-use weft_core::explain::{self, ExplainError, Explanation, Question, RequestAsked};
+use weft_certs::is_signed;
+use weft_core::explain::{self, ExplainError, Explanation, Question, RequestAsked, TokenAsked};
 use weft_proto::v1;
 
 use super::{AdminService, namespace};
@@ -26,6 +27,7 @@ impl AdminService {
             to: &request.to,
             request: is_asked.then_some(asked),
             now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+            token: TokenAsked::Shown(&is_signed),
         };
         let told = self.world.read(|known| explain::explain(known, &question)).map_err(|e| mistake(&e))?;
         Ok(response(told, self.world.revision()))

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tonic::Status;
 use weft_core::compile;
-use weft_core::explain::{self, Question, RequestAsked};
+use weft_core::explain::{self, Question, RequestAsked, TokenAsked};
 use weft_core::model::QualifiedName;
 use weft_core::why::{self, Finding, Hop, Verdict};
 use weft_proto::v1;
@@ -66,6 +66,7 @@ impl AdminService {
             to: &format!("{}.{}{}", service.name, service.namespace, told.port()),
             request: (!told.method.is_empty()).then_some(asked),
             now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+            token: TokenAsked::Unknown,
         };
         let explained = self.world.read(|known| explain::explain(known, &question)).ok()?;
         let of_stage = || explained.steps.iter().filter(|step| step.stage == stage);

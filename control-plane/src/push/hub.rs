@@ -170,6 +170,7 @@ mod tests {
             traffic: Default::default(),
             routes: Vec::new(),
             external: None,
+            tokens: None,
         };
         (name(service), Some(Resource::Service(resource)))
     }

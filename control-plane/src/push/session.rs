@@ -395,6 +395,7 @@ mod tests {
             traffic: Default::default(),
             routes: Vec::new(),
             external: None,
+            tokens: None,
         };
         vec![
             (service(), Some(Resource::Service(orders))),

@@ -8,6 +8,7 @@ use super::{Decision, Explanation, Question};
 use crate::authorize::{self, Asked, Call, Denial, Peer};
 use crate::compile;
 use crate::host::Host;
+use crate::jwt::Claims;
 use crate::manifest::{Kind, Resource, ResourceKey, Spec};
 use crate::model::{MtlsMode, QualifiedName, RateLimit};
 use crate::path::Path;
@@ -32,23 +33,27 @@ pub(super) fn arrive(world: &World, question: &Question<'_>, arrival: &Arrival, 
             unguarded = unguarded.saturating_add(1);
             continue;
         };
-        let seen = arrival.request.as_ref().map(Seen::of);
+        let wanted = workload.token_policy(port).zip(arrival.request.as_ref());
+        let token =
+            wanted.map(|(policy, head)| (policy, told.token_of_server(world, question, policy, head)));
+        let claims = token.as_ref().and_then(|(_, token)| token.claims());
+        let seen = arrival.request.as_ref().map(|head| Seen::of(head, claims));
         let call = Call {
             peer: &peer,
             address: address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             port,
             request: seen.as_ref().map(|seen| seen as &dyn Asked),
         };
-        let wanted =
-            workload.tokens.iter().find(|policy| policy.ports.is_empty() || policy.ports.contains(&port));
-        if let Some(policy) = wanted {
-            told.tokens(&policy.name);
-        }
         told.plaintext(world, &endpoint.workload, &arrival.service);
         let mut decided = Vec::new();
-        let verdict = authorize::authorize(Some(&mesh), &workload, &call, |policy, decision| {
-            decided.push((policy.name.clone(), decision.as_str()));
-        });
+        let refused = token.as_ref().and_then(|(policy, token)| token.refused(policy));
+        let verdict = match refused {
+            Some((why, answer)) => Err(Kept { why, answer }),
+            None => authorize::authorize(Some(&mesh), &workload, &call, |policy, decision| {
+                decided.push((policy.name.clone(), decision.as_str()));
+            })
+            .map_err(|denial| Kept { why: denial.to_string(), answer: answer(&denial) }),
+        };
         for (policy, decision) in decided {
             told.by_policy(world, &policy, decision);
         }
@@ -57,13 +62,13 @@ pub(super) fn arrive(world: &World, question: &Question<'_>, arrival: &Arrival, 
                 told.limited(world, limit);
             }
         }
-        if let Err(denial) = verdict {
+        if let Err(kept) = verdict {
             let app = endpoint.addresses.first().map(|ip| SocketAddr::new(*ip, port).to_string());
             let candidate = told.endpoints.iter_mut().find(|c| Some(&c.address) == app.as_ref());
             if let Some(candidate) = candidate {
-                candidate.denied = denial.to_string();
+                candidate.denied.clone_from(&kept.why);
             }
-            denied.push(denial);
+            denied.push(kept);
         }
     }
     told.conclude(&denied, endpoints.len(), unguarded);
@@ -120,15 +125,7 @@ impl Explanation {
         }
     }
 
-    /// A token is nothing that could be asked about here.
-    fn tokens(&mut self, policy: &QualifiedName) {
-        let text = format!("JwtAuthentication {policy} looks at tokens, which are not looked at here");
-        if !self.steps.iter().any(|step| step.text == text) {
-            self.step("tokens", text, None);
-        }
-    }
-
-    fn conclude(&mut self, denied: &[Denial], endpoints: usize, unguarded: usize) {
+    fn conclude(&mut self, denied: &[Kept], endpoints: usize, unguarded: usize) {
         if unguarded > 0 {
             let text = format!("{unguarded} of {endpoints} have no sidecar: nobody there asks who calls");
             self.step("access", text, None);
@@ -141,19 +138,28 @@ impl Explanation {
         };
         let all = denied.len() == endpoints;
         let who = if all { "every endpoint".to_owned() } else { format!("{} of {endpoints}", denied.len()) };
-        self.step("access", format!("denied by {who}: {first}"), None);
+        self.step("access", format!("denied by {who}: {}", first.why), None);
         if all {
-            let answer = match first {
-                Denial::Unauthenticated => (401, "unauthenticated"),
-                Denial::NoConfiguration
-                | Denial::PlaintextUnderStrict
-                | Denial::DefaultDeny
-                | Denial::Policy(_)
-                | Denial::NotAllowed
-                | Denial::NoToken => (403, "denied"),
-            };
-            self.fails(Decision::Deny, answer);
+            self.fails(Decision::Deny, first.answer);
         }
+    }
+}
+
+/// A call that is kept out: why, and what it is answered.
+struct Kept {
+    why: String,
+    answer: (u16, &'static str),
+}
+
+fn answer(denial: &Denial) -> (u16, &'static str) {
+    match denial {
+        Denial::Unauthenticated => (401, "unauthenticated"),
+        Denial::NoConfiguration
+        | Denial::PlaintextUnderStrict
+        | Denial::DefaultDeny
+        | Denial::Policy(_)
+        | Denial::NotAllowed
+        | Denial::NoToken => (403, "denied"),
     }
 }
 
@@ -166,12 +172,13 @@ struct Seen<'a> {
     head: &'a Head,
     path: Option<Path<'a>>,
     host: Option<Host<'a>>,
+    claims: Option<&'a Claims>,
 }
 
 impl<'a> Seen<'a> {
-    fn of(head: &'a Head) -> Self {
+    fn of(head: &'a Head, claims: Option<&'a Claims>) -> Self {
         let (path, host) = (Path::parse(head.target.as_bytes()).ok(), Host::parse(head.host.as_bytes()).ok());
-        Self { head, path, host }
+        Self { head, path, host, claims }
     }
 }
 
@@ -191,5 +198,9 @@ impl Asked for Seen<'_> {
     fn each_value(&self, name: &str, see: &mut dyn FnMut(&[u8])) {
         let values = self.head.headers.iter().filter(|(own, _)| own == name);
         values.for_each(|(_, value)| see(value.as_bytes()));
+    }
+
+    fn claims(&self) -> Option<&Claims> {
+        self.claims
     }
 }

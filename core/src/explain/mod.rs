@@ -6,6 +6,7 @@ mod backend;
 mod inbound;
 mod outbound;
 mod question;
+mod token;
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use crate::manifest::Resource;
 use crate::model::{Name, QualifiedName};
 use crate::world::World;
 
-pub use question::{ExplainError, Question, RequestAsked};
+pub use question::{ExplainError, Question, RequestAsked, TokenAsked};
 
 const NO_BACKEND: (u16, &str) = (500, "no-backend");
 

@@ -1,9 +1,11 @@
 //! The caller's side: the route, what becomes of the head, and where it goes.
 
 use super::question::Asked;
+use super::token::Token;
 use super::{Decision, Explanation, NO_BACKEND, Question};
 use crate::compile;
 use crate::host::Host;
+use crate::jwt::Claims;
 use crate::manifest::{Kind, Resource, ResourceKey, Spec};
 use crate::model::{
     Backend, BackendTarget, FieldEdits, Filters, PolicyTarget, Protocol, QualifiedName, RoutePath, RouteRules,
@@ -58,7 +60,10 @@ pub(super) fn follow(
         return None;
     }
     let routes = Routes::compile(&service.name, &service.routes, question.namespace);
-    let (rule, prefix) = find(routes.on(port), port, head.as_ref(), world, told).ok()?;
+    let token = head.as_ref().and_then(|head| told.token_of_caller(world, question, &service, head));
+    let claims = token.as_ref().and_then(Token::claims);
+    let (rule, prefix) =
+        find(routes.on(port), port, head.as_ref().map(|head| (head, claims)), world, told).ok()?;
     let backends = match &rule {
         Some(rule) => told.share(rule)?,
         None => {
@@ -142,16 +147,16 @@ fn called<'a>(path: &'a Path<'_>, host: &'a str, port: u16) -> Called<'a> {
 /// A rule, and the prefix that fitted.
 type Found = (Option<Rule>, Option<RoutePath>);
 
-/// Which rule a call falls under, if there are any; fails where it gets no further.
+/// Which rule a call falls under, if there are any; fails where it gets no further. A request comes with what its token says.
 fn find(
     table: &Table,
     port: u16,
-    head: Option<&Head>,
+    request: Option<(&Head, Option<&Claims>)>,
     world: &World,
     told: &mut Explanation,
 ) -> Result<Found, ()> {
-    let rule = match (table, head) {
-        (Table::Requests(requests), Some(head)) => {
+    let rule = match (table, request) {
+        (Table::Requests(requests), Some((head, claims))) => {
             let path = Path::parse(head.target.as_bytes()).map_err(drop)?;
             let any_value = |name: &str, good: &dyn Fn(&[u8]) -> bool| head.has(name, good);
             let request = Request {
@@ -159,6 +164,7 @@ fn find(
                 path: path.matched().as_bytes(),
                 query: path.query(),
                 any_value: &any_value,
+                any_claim: &|name, good| claims.is_some_and(|claims| claims.any_value(name, good)),
             };
             let Some(hit) = requests.find(&request) else {
                 told.step("route", "there are routes for this port, and no rule of theirs fits".into(), None);
@@ -170,8 +176,8 @@ fn find(
             return if told.answered(&hit, head, &path, port) { Err(()) } else { Ok(found) };
         }
         (Table::Tls(connections), _) => {
-            let name =
-                head.and_then(|head| Host::parse(head.host.as_bytes()).ok().map(|h| h.name().to_owned()));
+            let name = request
+                .and_then(|(head, _)| Host::parse(head.host.as_bytes()).ok().map(|h| h.name().to_owned()));
             connections.find(name.as_deref())
         }
         (Table::Tcp(rule), _) => Some(rule),

@@ -1,9 +1,11 @@
 //! What is asked, and whether it is about something.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::dotted;
 use crate::compile;
+use crate::jwt::Check;
 use crate::manifest::nearest;
 use crate::model::{Name, Protocol, QualifiedName, Service, SpiffeId};
 use crate::world::World;
@@ -19,8 +21,28 @@ pub struct Question<'a> {
     pub to: &'a str,
     /// What is asked; none: what is usual on the port.
     pub request: Option<RequestAsked>,
-    /// The time, as Unix time: faults expire.
+    /// The time, as Unix time: faults and tokens expire.
     pub now: Duration,
+    /// What is known of the request's token.
+    pub token: TokenAsked<'a>,
+}
+
+/// What is known of a request's token.
+#[derive(Clone, Copy)]
+pub enum TokenAsked<'a> {
+    /// It is among the header fields, or there is none. So signatures are checked.
+    Shown(Check<'a>),
+    /// Nothing: it is about requests that were made, of whose tokens nothing is recorded.
+    Unknown,
+}
+
+impl fmt::Debug for TokenAsked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Shown(_) => "Shown",
+            Self::Unknown => "Unknown",
+        })
+    }
 }
 
 /// A request.

@@ -38,6 +38,13 @@ impl Claims {
         true
     }
 
+    /// Whether any value of a claim is found good.
+    pub fn any_value(&self, name: &ClaimName, good: &dyn Fn(&[u8]) -> bool) -> bool {
+        let mut found = false;
+        self.each_value(name, &mut |value| found = found || good(value.as_bytes()));
+        found
+    }
+
     /// A claim's values in one header field: separated by commas, and every byte that could be more than itself there as `%XX`;
     /// none where it has no value.
     pub fn in_header(&self, name: &ClaimName) -> Option<String> {

@@ -1,5 +1,6 @@
 //! Where requests carry their tokens.
 
+use super::Flaw;
 use crate::model::{TokenPlace, TokenProvider};
 
 /// The tokens that a request carries, each with its place. A place is looked at once, however many providers name it.
@@ -39,9 +40,16 @@ impl<'p> Carried<'p> {
         Self { found }
     }
 
-    /// The tokens and their places.
-    pub fn tokens(&self) -> &[(&'p TokenPlace, Vec<u8>)] {
-        &self.found
+    /// The token and its place; none where there is none. Of several nobody could say which counts.
+    pub fn only(&self) -> Result<Option<(&'p TokenPlace, &str)>, Flaw> {
+        match self.found.as_slice() {
+            [] => Ok(None),
+            [(place, token)] => match str::from_utf8(token) {
+                Ok(token) => Ok(Some((place, token))),
+                Err(_) => Err(Flaw::Encoding),
+            },
+            _ => Err(Flaw::Several),
+        }
     }
 }
 

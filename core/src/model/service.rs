@@ -1,6 +1,7 @@
 //! Services, the endpoints behind them, and who answers at an address.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::{
     AccessPolicy, AppCheck, ConcurrencyMode, External, MtlsMode, Name, QualifiedName, RateLimit, Route,
@@ -40,6 +41,8 @@ pub struct Service {
     pub routes: Vec<Route>,
     /// Where it is, where that is outside the mesh.
     pub external: Option<External>,
+    /// Whose tokens its callers prove, where one of its routes asks for claims; none: no one's.
+    pub tokens: Option<Arc<TokenPolicy>>,
 }
 
 /// A port that callers use, or an app's, with what is spoken there.
@@ -142,7 +145,7 @@ pub struct Workload {
     /// How its app is asked whether it works.
     pub checks: Vec<AppCheck>,
     /// Whose tokens requests carry. Of those about a port the first holds: it is the most precise.
-    pub tokens: Vec<TokenPolicy>,
+    pub tokens: Vec<Arc<TokenPolicy>>,
     /// Whether the app's other ports take plaintext; none: as the mesh has it.
     pub mtls: Option<MtlsMode>,
 }
@@ -163,6 +166,11 @@ pub struct InboundPort {
 }
 
 impl Workload {
+    /// The policy about the tokens of a port's callers: the most precise one that is about it.
+    pub fn token_policy(&self, port: u16) -> Option<&Arc<TokenPolicy>> {
+        self.tokens.iter().find(|policy| policy.ports.is_empty() || policy.ports.contains(&port))
+    }
+
     /// Whether a port of the app takes plaintext, in a mesh of this mode. One that serves several services is as strict as the
     /// strictest of them.
     pub fn mtls(&self, port: u16, mesh: MtlsMode) -> MtlsMode {

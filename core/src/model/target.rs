@@ -21,6 +21,18 @@ pub enum PolicyTarget {
     GrpcRoute(QualifiedName),
 }
 
+impl PolicyTarget {
+    /// Whether it is about the whole of a service.
+    pub fn comprises(&self, service: &QualifiedName) -> bool {
+        match self {
+            Self::Mesh => true,
+            Self::Namespace(namespace) => service.namespace == *namespace,
+            Self::Service(name) => service == name,
+            Self::Workload(_) | Self::HttpRoute(_) | Self::GrpcRoute(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for PolicyTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

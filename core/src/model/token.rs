@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::QualifiedName;
+use super::{QualifiedName, is_token};
 
 /// A policy, as the sidecar of one workload is told it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,6 +148,13 @@ pub struct TokenTextError(String, &'static str);
 /// The longest name of a claim.
 const LONGEST_CLAIM: usize = 256;
 
+impl TokenPolicy {
+    /// Those whose tokens are carried at this place.
+    pub fn at<'p>(&'p self, place: &'p TokenPlace) -> impl Iterator<Item = &'p TokenProvider> {
+        self.providers.iter().filter(move |provider| provider.places.contains(place))
+    }
+}
+
 impl Algorithm {
     const ALL: [(&'static str, Self); 11] = [
         ("RS256", Self::Rs256),
@@ -198,10 +205,49 @@ impl fmt::Display for Algorithm {
 }
 
 impl ClaimName {
+    /// How the match of a header is named that is one of a claim. No request from outside has such a header.
+    const IN_ROUTES: &str = "weft-claim.";
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The claim that the name of a route's header match stands for; none: it is a header's.
+    pub fn of_match(name: &str) -> Option<Result<Self, TokenTextError>> {
+        let (begin, spelt) = name.split_at_checked(Self::IN_ROUTES.len())?;
+        let error = || TokenTextError(name.to_owned(), "claim");
+        begin
+            .eq_ignore_ascii_case(Self::IN_ROUTES)
+            .then(|| unescape(spelt).ok_or_else(error)?.parse().map_err(|_| error()))
+    }
+
+    /// As a route's header match names it: what stands in no header's name as `%XX`.
+    pub fn as_match(&self) -> String {
+        let mut text = Self::IN_ROUTES.to_owned();
+        for byte in self.0.bytes() {
+            match char::from(byte) {
+                plain if byte != b'%' && is_token(plain.encode_utf8(&mut [0; 2])) => text.push(plain),
+                _ => text.push_str(&format!("%{byte:02X}")),
+            }
+        }
+        text
+    }
+}
+
+/// What stands for itself, and for what no header's name may have where it is `%XX`.
+fn unescape(spelt: &str) -> Option<String> {
+    let mut bytes = spelt.bytes();
+    let mut plain = Vec::with_capacity(spelt.len());
+    let digit = |byte: Option<u8>| char::from(byte?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    while let Some(byte) = bytes.next() {
+        plain.push(match byte {
+            b'%' => digit(bytes.next())? << 4 | digit(bytes.next())?,
+            _ if is_token(char::from(byte).encode_utf8(&mut [0; 2])) => byte,
+            _ => return None,
+        });
+    }
+    String::from_utf8(plain).ok()
 }
 
 impl FromStr for ClaimName {
@@ -248,6 +294,45 @@ impl fmt::Display for KeySource {
         match self {
             Self::At { uri, .. } => f.write_str(uri),
             Self::Discovered { issuer, .. } => write!(f, "the discovery of {issuer}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_name_claims_as_headers_that_there_are_not() {
+        let claim = |name: &str| ClaimName::of_match(name).map(|claim| claim.map(|claim| claim.0).ok());
+        for (name, expected) in [
+            ("weft-claim.tier", Some(Some("tier"))),
+            ("Weft-Claim.tenantId", Some(Some("tenantId"))),
+            ("weft-claim.realm_access.roles", Some(Some("realm_access.roles"))),
+            ("weft-claim.https%3A%2F%2Fid.example%2froles", Some(Some("https://id.example/roles"))),
+            ("weft-claim.50%25", Some(Some("50%"))),
+            ("weft-claim.%C3%A9", Some(Some("\u{e9}"))),
+            ("weft-claim.", Some(None)),
+            ("weft-claim.a%2", Some(None)),
+            ("weft-claim.a%zz", Some(None)),
+            ("weft-claim.%FF", Some(None)),
+            ("weft-claim.a%0A", Some(None)),
+            ("weft-claim.a b", Some(None)),
+            ("weft-claims.a", None),
+            ("weft-claim", None),
+            ("x-claim.a", None),
+        ] {
+            assert_eq!(claim(name), expected.map(|name| name.map(str::to_owned)), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_claim_has_a_name_that_a_header_may_have() {
+        for name in ["tier", "a.b", "https://id/r?x=1", "50%", "%41", "\u{e9} \u{1f600}", "a,b"] {
+            let claim: ClaimName = name.parse().unwrap();
+            let spelt = claim.as_match();
+            assert!(is_token(&spelt), "{spelt}");
+            assert_eq!(ClaimName::of_match(&spelt), Some(Ok(claim)), "{spelt}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::fmt;
 
-use crate::model::{HttpMatch, PathMatch, TextMatch};
+use crate::model::{ClaimName, HttpMatch, PathMatch, TextMatch};
 
 /// What rules see of a request.
 #[derive(Clone, Copy)]
@@ -17,10 +17,15 @@ pub struct Request<'a> {
     pub query: Option<&'a [u8]>,
     /// Whether any value of a header field, named in lower case, is found good.
     pub any_value: &'a AnyValue<'a>,
+    /// Whether any value of a claim is found good, of what its token proves.
+    pub any_claim: &'a AnyClaim<'a>,
 }
 
 /// Asks each value of a header field until one is found good.
 pub type AnyValue<'a> = dyn Fn(&str, &dyn Fn(&[u8]) -> bool) -> bool + 'a;
+
+/// Asks each value of a claim until one is found good. It is asked of requests that fit otherwise: proving takes time.
+pub type AnyClaim<'a> = dyn Fn(&ClaimName, &dyn Fn(&[u8]) -> bool) -> bool + 'a;
 
 impl fmt::Debug for Request<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -41,6 +46,10 @@ pub fn fits(wanted: &HttpMatch, request: &Request<'_>) -> bool {
             first_parameter(request.query, &parameter.name)
                 .is_some_and(|value| fits_encoded(&parameter.value, value))
         })
+        && wanted
+            .claims
+            .iter()
+            .all(|claim| (request.any_claim)(&claim.name, &|value| claim.value.fits(value)))
 }
 
 fn fits_path(wanted: &PathMatch, path: &[u8]) -> bool {
@@ -121,7 +130,8 @@ pub(super) struct Rank([usize; 6]);
 
 impl Rank {
     pub(super) fn of(wanted: &HttpMatch) -> Reverse<Self> {
-        let (headers, query) = (wanted.headers.len(), wanted.query.len());
+        // A claim is written as a header, and counts as one.
+        let (headers, query) = (wanted.headers.len().saturating_add(wanted.claims.len()), wanted.query.len());
         let method = usize::from(wanted.method.is_some());
         Reverse(Self(match &wanted.path {
             Some(PathMatch::Exact(path)) => [3, path.normal().len(), method, headers, query, 0],

@@ -9,7 +9,7 @@ mod matching;
 mod tables;
 
 pub use answer::{Called, Preflight, edit_path, location};
-pub use matching::{AnyValue, Request, fits};
+pub use matching::{AnyClaim, AnyValue, Request, fits};
 pub use tables::{Connections, Hit, Requests, Routes, Rule, Speaks, Split, Table};
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ fn wanted(path: Option<PathMatch>, headers: &[&str], query: &[&str]) -> HttpMatc
             .iter()
             .map(|name| FieldMatch { name: name.parse().unwrap(), value: exact() })
             .collect(),
+        claims: Vec::new(),
         query: query.iter().map(|name| FieldMatch { name: (*name).into(), value: exact() }).collect(),
     }
 }
@@ -77,6 +78,7 @@ fn found(requests: &Requests, path: &str, query: Option<&str>, headers: &[&str])
         path: path.as_bytes(),
         query: query.map(str::as_bytes),
         any_value: &any_value,
+        any_claim: &|claim, good| any_value(&format!("claim {claim}"), good),
     };
     requests.find(&request).map(|hit| hit.rule.label.to_string())
 }
@@ -119,6 +121,41 @@ fn the_most_exact_match_goes_first() {
 }
 
 #[test]
+fn claims_are_asked_for_by_themselves_and_count_as_headers() {
+    let of = |headers: &[&str], claims: &[(&str, &str)]| {
+        let claim = |(name, value): &(&str, &str)| FieldMatch {
+            name: name.parse().unwrap(),
+            value: TextMatch::Regex(value.parse().unwrap()),
+        };
+        HttpMatch { claims: claims.iter().map(claim).collect(), ..wanted(prefix("/"), headers, &[]) }
+    };
+    let table = requests(
+        &[route(
+            "default/r",
+            vec![
+                of(&[], &[]),
+                of(&[], &[("tier", "gold|silver")]),
+                of(&["x"], &[("tier", "gold")]),
+                of(&[], &[("tier", "gold"), ("a.b", "[0-9]+")]),
+            ],
+        )],
+        "default",
+    );
+    for (said, rule) in [
+        (&[][..], 0),
+        (&["tier=gold", "weft-claim.tier=gold"][..], 0),
+        (&["claim tier=lead", "claim tier=silver"][..], 1),
+        (&["claim tier=gold", "x=v"][..], 2),
+        (&["claim tier=silver", "x=v"][..], 1),
+        (&["claim tier=gold", "claim a.b=7"][..], 3),
+        (&["claim tier=golden"][..], 0),
+    ] {
+        let label = format!("default/r/r{rule}");
+        assert_eq!(found(&table, "/", None, said), Some(label), "{said:?}");
+    }
+}
+
+#[test]
 fn between_routes_the_older_and_within_one_the_first_holds() {
     let same = || wanted(prefix("/a"), &[], &[]);
     let routes = [route("default/z", vec![same(), same()]), route("default/a", vec![same()])];
@@ -139,7 +176,13 @@ fn a_rule_is_found_again_by_its_name_and_one_without_a_name_by_its_place() {
     };
     let all = |requests: &Requests, path: &str| {
         let any_value = |_: &str, _: &dyn Fn(&[u8]) -> bool| false;
-        let request = Request { method: "GET", path: path.as_bytes(), query: None, any_value: &any_value };
+        let request = Request {
+            method: "GET",
+            path: path.as_bytes(),
+            query: None,
+            any_value: &any_value,
+            any_claim: &|_, _| false,
+        };
         std::sync::Arc::clone(requests.find(&request).unwrap().rule)
     };
     let (before, after) =

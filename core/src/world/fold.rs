@@ -195,7 +195,11 @@ impl World {
             _ => false,
         };
         let targets = self.inbound_policies().filter(|(_, _, spec)| uses(spec)).map(|(_, target, _)| target);
-        let affected = targets.flat_map(|target| self.targeted(target)).map(ResourceName::Workload).collect();
+        let mut affected = BTreeSet::new();
+        for target in targets {
+            affected.extend(self.targeted(target).into_iter().map(ResourceName::Workload));
+            affected.extend(self.asking_claims(target).into_iter().map(ResourceName::Service));
+        }
         if keys.is_empty() {
             self.keys.remove(&source);
         } else {

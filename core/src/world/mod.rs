@@ -5,6 +5,7 @@
 
 mod by_namespace;
 mod check;
+mod claims;
 mod cluster;
 mod fold;
 mod policies;

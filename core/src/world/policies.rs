@@ -117,6 +117,11 @@ impl World {
     pub(super) fn governed(&self, keys: &[ResourceKey]) -> BTreeSet<ResourceName> {
         let mut governed = BTreeSet::new();
         for key in keys {
+            if key.kind == Kind::JwtAuthentication
+                && let Some(target) = self.inbound_policies.get(key).and_then(|policy| policy.target())
+            {
+                governed.extend(self.asking_claims(target).into_iter().map(ResourceName::Service));
+            }
             let Some(scope) = self.policies.scopes.get(key) else { continue };
             governed.extend(self.services_within(scope).into_iter().map(ResourceName::Service));
             let policy = self.policies.by_scope.get(scope).and_then(|policies| policies.get(key));

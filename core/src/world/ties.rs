@@ -113,6 +113,7 @@ fn plain(wanted: &HttpMatch) -> HttpMatch {
         plain.path = None;
     }
     plain.headers.sort_by(|left, right| left.name.cmp(&right.name));
+    plain.claims.sort_by(|left, right| left.name.as_str().cmp(right.name.as_str()));
     plain.query.sort_by(|left: &FieldMatch<String>, right| left.name.cmp(&right.name));
     plain
 }

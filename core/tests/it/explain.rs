@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use weft_core::explain::{Decision, ExplainError, Explanation, Question, RequestAsked, account, explain};
+use weft_core::explain::{
+    Decision, ExplainError, Explanation, Question, RequestAsked, TokenAsked, account, explain,
+};
 use weft_core::model::{Name, SpiffeId};
 use weft_core::world::{Change, World};
 
@@ -116,7 +118,8 @@ fn ask(from: &str, to: &str, request: Option<Wanted<'_>>) -> Result<Explanation,
         headers: headers.iter().map(pair).collect(),
     });
     let now = Duration::from_secs(1);
-    explain(&built(), &Question { namespace: &namespace, account: &account, to, request, now })
+    let token = TokenAsked::Unknown;
+    explain(&built(), &Question { namespace: &namespace, account: &account, to, request, now, token })
 }
 
 fn get(from: &str, path: &str, headers: &[(&str, &str)]) -> Explanation {

@@ -10,6 +10,8 @@ mod balancing;
 #[cfg(test)]
 mod breaker;
 #[cfg(test)]
+mod claims;
+#[cfg(test)]
 mod cluster;
 #[cfg(test)]
 mod compile;

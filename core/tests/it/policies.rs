@@ -307,7 +307,13 @@ fn plan(world: &World) -> Option<Plan> {
     let routes = Routes::compile(&orders.name, &orders.routes, &"default".parse().unwrap());
     let Table::Requests(requests) = routes.on(80) else { panic!("no rules") };
     let any_value = |_: &str, _: &dyn Fn(&[u8]) -> bool| false;
-    let request = Request { method: "POST", path: b"/a/b", query: None, any_value: &any_value };
+    let request = Request {
+        method: "POST",
+        path: b"/a/b",
+        query: None,
+        any_value: &any_value,
+        any_claim: &|_, _| false,
+    };
     requests.find(&request).unwrap().rule.plan(&traffic(world, "default/web"))
 }
 

@@ -67,10 +67,17 @@ impl TryFrom<v1::HttpMatch> for model::HttpMatch {
             "" => None,
             name => Some(method(name)?),
         };
-        let header = |field: v1::FieldMatch| {
+        let (mut headers, mut claims) = (Vec::new(), Vec::new());
+        for field in wire.headers {
             let value = field.value.ok_or(ConvertError::Missing("headers.value"))?.try_into()?;
-            Ok(model::FieldMatch { name: parsed("headers.name", &field.name)?, value })
-        };
+            match model::ClaimName::of_match(&field.name) {
+                Some(claim) => {
+                    let name = claim.map_err(|_| ConvertError::Pattern("headers.name", field.name))?;
+                    claims.push(model::FieldMatch { name, value });
+                }
+                None => headers.push(model::FieldMatch { name: parsed("headers.name", &field.name)?, value }),
+            }
+        }
         let parameter = |field: v1::FieldMatch| {
             let value = field.value.ok_or(ConvertError::Missing("query.value"))?.try_into()?;
             Ok(model::FieldMatch { name: field.name, value })
@@ -78,7 +85,8 @@ impl TryFrom<v1::HttpMatch> for model::HttpMatch {
         Ok(Self {
             path,
             method,
-            headers: wire.headers.into_iter().map(header).collect::<Result<_, ConvertError>>()?,
+            headers,
+            claims,
             query: wire.query.into_iter().map(parameter).collect::<Result<_, ConvertError>>()?,
         })
     }
@@ -226,6 +234,11 @@ impl From<&model::HttpMatch> for v1::HttpMatch {
             name: field.name.as_str().to_owned(),
             value: Some((&field.value).into()),
         };
+        // One that does not know of claims finds no such header.
+        let claim = |field: &model::FieldMatch<model::ClaimName>| v1::FieldMatch {
+            name: field.name.as_match(),
+            value: Some((&field.value).into()),
+        };
         let parameter = |field: &model::FieldMatch<String>| v1::FieldMatch {
             name: field.name.clone(),
             value: Some((&field.value).into()),
@@ -233,7 +246,7 @@ impl From<&model::HttpMatch> for v1::HttpMatch {
         Self {
             path,
             method: wanted.method.map(|method| method.as_str().to_owned()).unwrap_or_default(),
-            headers: wanted.headers.iter().map(header).collect(),
+            headers: wanted.headers.iter().map(header).chain(wanted.claims.iter().map(claim)).collect(),
             query: wanted.query.iter().map(parameter).collect(),
         }
     }

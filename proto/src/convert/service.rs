@@ -1,6 +1,7 @@
 //! Services, endpoints, addresses, workloads.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use weft_core::model;
 use weft_core::model::ConcurrencyMode;
@@ -25,6 +26,7 @@ impl TryFrom<v1::Service> for model::Service {
             traffic: wire.traffic.map(TryInto::try_into).transpose()?.map(Box::new).unwrap_or_default(),
             routes: wire.routes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             external: wire.external.map(TryInto::try_into).transpose()?,
+            tokens: wire.tokens.as_ref().map(TryInto::try_into).transpose()?.map(Arc::new),
         })
     }
 }
@@ -112,7 +114,11 @@ impl TryFrom<v1::Workload> for model::Workload {
             limits: wire.limits.iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             concurrency: concurrency_from_wire(wire.concurrency)?,
             checks: wire.checks.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
-            tokens: wire.tokens.iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            tokens: wire
+                .tokens
+                .iter()
+                .map(|policy| policy.try_into().map(Arc::new))
+                .collect::<Result<_, ConvertError>>()?,
             mtls: wire.mtls.map(mtls_from_wire).transpose()?,
         })
     }
@@ -128,6 +134,7 @@ impl From<&model::Service> for v1::Service {
             traffic: (*service.traffic != model::Traffic::default()).then(|| (&*service.traffic).into()),
             routes: service.routes.iter().map(Into::into).collect(),
             external: service.external.as_ref().map(Into::into),
+            tokens: service.tokens.as_deref().map(Into::into),
         }
     }
 }
@@ -193,7 +200,7 @@ impl From<&model::Workload> for v1::Workload {
             limits: workload.limits.iter().map(Into::into).collect(),
             concurrency: concurrency_to_wire(workload.concurrency).into(),
             checks: workload.checks.iter().map(Into::into).collect(),
-            tokens: workload.tokens.iter().map(Into::into).collect(),
+            tokens: workload.tokens.iter().map(|policy| (&**policy).into()).collect(),
             mtls: workload.mtls.map(|mode| mtls_to_wire(mode).into()),
         }
     }

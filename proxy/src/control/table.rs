@@ -418,6 +418,7 @@ mod tests {
             traffic: Default::default(),
             routes: Vec::new(),
             external: None,
+            tokens: None,
         };
         let endpoints = vec![endpoint("default/a", 1), endpoint("default/b", 1)];
         let mesh = Mesh::with_defaults("mesh.local".parse().unwrap(), Vec::new());

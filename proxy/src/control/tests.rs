@@ -310,6 +310,7 @@ async fn a_sidecar_joins_greets_applies_asks_and_acks() {
             traffic: Default::default(),
             routes: Vec::new(),
             external: None,
+            tokens: None,
         };
         let good = resource(&ResourceName::Service(orders()), 9, &Resource::Service(service));
         let bad = v1::Resource {

@@ -154,7 +154,7 @@ fn workload(keys: &Json) -> Arc<Workload> {
         ports: Vec::new(),
         policies: Vec::new(),
         limits: Vec::new(),
-        tokens: vec![policy],
+        tokens: vec![Arc::new(policy)],
         concurrency: ConcurrencyMode::Off,
         mtls: None,
         checks: Vec::new(),
@@ -165,7 +165,7 @@ fn workload(keys: &Json) -> Arc<Workload> {
 fn prove_by(workload: &Arc<Workload>, token: &str) -> Result<String, &'static str> {
     let policy = &workload.tokens[0];
     let place = &policy.providers[0].places[0];
-    let proved = ProvedTokens::default().recall(workload, policy, place, token);
+    let proved = ProvedTokens::default().recall(policy, place, token);
     proved.map(|proved| proved.claims.in_header(&"sub".parse().unwrap()).unwrap()).map_err(Flaw::as_str)
 }
 
@@ -345,7 +345,7 @@ fn a_proved_token_is_not_proved_again_until_policies_change() {
     let known = ProvedTokens::default();
     let recall = |workload: &Arc<Workload>, token: &str| {
         let policy = &workload.tokens[0];
-        known.recall(workload, policy, &policy.providers[0].places[0], token).is_ok()
+        known.recall(policy, &policy.providers[0].places[0], token).is_ok()
     };
     assert!((0..3).all(|_| recall(&before, &token)));
     assert_eq!(known.checked.get(), 1);
@@ -359,9 +359,9 @@ fn a_proved_token_is_not_proved_again_until_policies_change() {
             issuer.token(json!({"alg": "EdDSA", "kid": "ed"}), with(json!({"sub": number.to_string()})));
         assert!(recall(&before, &token));
     }
-    assert_eq!(known.known.borrow().tokens.len(), REMEMBERED);
+    assert_eq!(known.known.borrow().len(), REMEMBERED);
     assert!(!recall(&before, "x"));
-    assert_eq!(known.known.borrow().tokens.len(), REMEMBERED);
+    assert_eq!(known.known.borrow().len(), REMEMBERED);
 }
 
 #[test]
@@ -372,8 +372,8 @@ fn a_remembered_token_ends_with_its_time() {
     let policy = &workload.tokens[0];
     let place = &policy.providers[0].places[0];
     let token = issuer.token(json!({"alg": "ES256"}), claims());
-    known.recall(&workload, policy, place, &token).unwrap();
-    known.known.borrow_mut().tokens.values_mut().for_each(|token| token.until = Duration::from_secs(1));
-    known.recall(&workload, policy, place, &token).unwrap();
+    known.recall(policy, place, &token).unwrap();
+    known.known.borrow_mut().values_mut().for_each(|token| token.until = Duration::from_secs(1));
+    known.recall(policy, place, &token).unwrap();
     assert_eq!(known.checked.get(), 2, "it is proved anew");
 }

@@ -192,6 +192,7 @@ impl Pair {
             traffic: Box::new(self.traffic.clone()),
             routes: Vec::new(),
             external: None,
+            tokens: None,
         };
         let endpoints = endpoints.into_iter().map(Arc::new).collect();
         let known = KnownService {

@@ -80,6 +80,7 @@ impl Alone {
             traffic: Default::default(),
             routes: Vec::new(),
             external: None,
+            tokens: None,
         };
         let known = KnownService {
             service,

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use super::super::decode::{Field, Object};
 use super::{RouteKind, items};
-use crate::model::{FieldMatch, HeaderName, HttpMatch, Method, PathMatch, TextMatch};
+use crate::model::{ClaimName, FieldMatch, HeaderName, HttpMatch, Method, PathMatch, TextMatch};
 
 const FIELDS: usize = 16;
 
@@ -26,17 +26,16 @@ pub(super) fn read(kind: RouteKind, field: &Field<'_>) -> Option<HttpMatch> {
     if kind == RouteKind::Grpc {
         let object = field.object(&["method", "headers"])?;
         let path = object.field("method").map(|field| read_call(&field));
-        return Some(HttpMatch {
-            path: path.flatten(),
-            headers: read_fields(&object, "headers", 4096),
-            ..HttpMatch::default()
-        });
+        let (headers, claims) = read_headers(&object);
+        return Some(HttpMatch { path: path.flatten(), headers, claims, ..HttpMatch::default() });
     }
     let object = field.object(&["path", "headers", "queryParams", "method"])?;
+    let (headers, claims) = read_headers(&object);
     Some(HttpMatch {
         path: object.field("path").and_then(|field| read_path(&field)),
         method: object.field("method").and_then(|field| field.choice(&Method::ALL)),
-        headers: read_fields(&object, "headers", 4096),
+        headers,
+        claims,
         query: read_fields::<Parameter>(&object, "queryParams", 1024)
             .into_iter()
             .map(|wanted| FieldMatch { name: wanted.name.0, value: wanted.value })
@@ -103,6 +102,43 @@ fn is_service(text: &str) -> bool {
 fn is_identifier(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// What a member of `headers` is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Named {
+    Header(HeaderName),
+    /// `weft-claim.NAME`: a header that no request has.
+    Claim(ClaimName),
+}
+
+impl FromStr for Named {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match ClaimName::of_match(text) {
+            Some(claim) => claim.map(Self::Claim).map_err(|_| {
+                format!(
+                    "{text:?} names no claim: it is weft-claim.NAME, with %XX for what no header's name has"
+                )
+            }),
+            None => text
+                .parse()
+                .map(Self::Header)
+                .map_err(|error: <HeaderName as FromStr>::Err| error.to_string()),
+        }
+    }
+}
+
+fn read_headers(object: &Object<'_>) -> (Vec<FieldMatch<HeaderName>>, Vec<FieldMatch<ClaimName>>) {
+    let (mut headers, mut claims) = (Vec::new(), Vec::new());
+    for FieldMatch { name, value } in read_fields(object, "headers", 4096) {
+        match name {
+            Named::Header(name) => headers.push(FieldMatch { name, value }),
+            Named::Claim(name) => claims.push(FieldMatch { name, value }),
+        }
+    }
+    (headers, claims)
 }
 
 /// The name of a parameter: spelt as header names are, but its case counts.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use regex::bytes::{Regex, RegexBuilder};
 
+use super::super::ClaimName;
 use super::{HeaderName, RoutePathError};
 use crate::path::Path;
 
@@ -25,6 +26,8 @@ pub struct HttpMatch {
     pub method: Option<Method>,
     /// Header fields, each by a name of its own.
     pub headers: Vec<FieldMatch<HeaderName>>,
+    /// What the request's token says, each by a name of its own.
+    pub claims: Vec<FieldMatch<ClaimName>>,
     /// Parameters of the query, each by a name of its own.
     pub query: Vec<FieldMatch<String>>,
 }

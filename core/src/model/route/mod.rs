@@ -18,7 +18,7 @@ pub use policy::{
 use std::fmt;
 use std::sync::Arc;
 
-use super::{QualifiedName, RouteTraffic};
+use super::{ClaimName, QualifiedName, RouteTraffic};
 
 /// A route, as far as it concerns one service. Routes of a service are in the order of age: where two match alike,
 /// the first one holds.
@@ -100,6 +100,16 @@ impl fmt::Display for BackendTarget {
 }
 
 impl RouteRules {
+    /// The claims that its rules ask for.
+    pub fn claims(&self) -> impl Iterator<Item = &ClaimName> {
+        let rules = match self {
+            Self::Http(rules) | Self::Grpc(rules) => rules.as_slice(),
+            Self::Tls { .. } | Self::Tcp(_) => &[],
+        };
+        let matches = rules.iter().flat_map(|rule| &rule.matches);
+        matches.flat_map(|wanted| wanted.claims.iter().map(|claim| &claim.name))
+    }
+
     /// Every backend named, those of mirrors too.
     pub fn targets(&self) -> impl Iterator<Item = &BackendTarget> {
         let (rules, backends) = match self {

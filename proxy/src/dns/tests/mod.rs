@@ -276,6 +276,7 @@ fn service(
     let service = Service {
         routes: Vec::new(),
         external: None,
+        tokens: None,
         name: name.parse().unwrap(),
         addresses: parse(addresses),
         ports,
