@@ -15,8 +15,8 @@ use crate::manifest::{
     RateLimitSpec, ServiceSpec, Spec, TargetPort,
 };
 use crate::model::{
-    AccessPolicy, Address, AppCheck, Endpoint, External, ExternalHosts, ExternalPort, InboundPort, KeySource,
-    Limit, Mesh, PolicyTarget, PortMap, Propagation, Protocol, QualifiedName, RateLimit, Resource,
+    AccessPolicy, Address, AppCheck, Endpoint, External, ExternalHosts, ExternalPort, Fits, InboundPort,
+    KeySource, Limit, Mesh, PolicyTarget, PortMap, Propagation, Protocol, QualifiedName, RateLimit, Resource,
     ResourceName, Service, ServicePort, SpiffeId, TokenPolicy, TokenProvider, Workload,
 };
 use crate::world::{Holder, Member, Registration, World};
@@ -143,6 +143,7 @@ pub fn endpoints(world: &World, service: &QualifiedName) -> Option<Vec<Endpoint>
     }
     let ports: Vec<u16> = ports.into_iter().map(|port| port.port).collect();
     let portless = ports.is_empty();
+    let priorities = world.priorities(service);
     let mut endpoints = Vec::new();
     for (name, member) in world.members(service) {
         let takes_traffic = match member {
@@ -161,7 +162,9 @@ pub fn endpoints(world: &World, service: &QualifiedName) -> Option<Vec<Endpoint>
                 Member::Registered(registration) => !registration.unhealthy.contains(service),
                 Member::Documented(..) | Member::Pod(_) => true,
             };
-            endpoints.push(Endpoint { ports, healthy, ..endpoint(world, &name, member) });
+            let endpoint = endpoint(world, &name, member);
+            let fits = Fits::of(priorities, member.labels(), &endpoint.zone);
+            endpoints.push(Endpoint { ports, healthy, fits, ..endpoint });
         }
     }
     Some(endpoints)
@@ -385,6 +388,7 @@ fn endpoint(world: &World, name: &QualifiedName, member: Member<'_>) -> Endpoint
             weight: 1,
             ports: Vec::new(),
             healthy: true,
+            fits: Fits::default(),
         },
         Member::Documented(_, spec) => {
             let account = spec.service_account.as_ref().filter(|_| spec.mtls);
@@ -399,6 +403,7 @@ fn endpoint(world: &World, name: &QualifiedName, member: Member<'_>) -> Endpoint
                 weight: spec.weight,
                 ports: Vec::new(),
                 healthy: true,
+                fits: Fits::default(),
             }
         }
     }

@@ -207,7 +207,7 @@ impl Admin {
                 "limits": workload.limits.iter().map(|it| it.name.to_string()).collect::<Vec<_>>(),
                 "checks": workload.checks.iter().map(|check| format!("{check:?}")).collect::<Vec<_>>(),
             })),
-            "services": services.into_iter().map(|known| service(known)).collect::<Vec<_>>(),
+            "services": services.into_iter().map(|known| service(known, &self.site.zone)).collect::<Vec<_>>(),
             "absent_services": absent,
             "addresses": addresses.into_iter().map(|(address, known)| {
                 (address.to_string(), self::known(known))
@@ -224,8 +224,12 @@ fn health((subject, thought): (&Subject, &Found)) -> Value {
     json!({ "service": service.to_string(), "workload": workload, "healthy": *thought == Found::Working })
 }
 
-fn service(known: &KnownService) -> Value {
+fn service(known: &KnownService, zone: &str) -> Value {
     let Service { name, addresses, ports, traffic, routes, external, tokens } = &known.service;
+    let priorities = &traffic.balancing.priorities;
+    let priority = |endpoint: &Endpoint| {
+        (!priorities.is_empty()).then(|| endpoint.fits.rank(priorities, &endpoint.zone, zone) + 1)
+    };
     json!({
         "name": name.to_string(),
         "addresses": addresses,
@@ -234,7 +238,7 @@ fn service(known: &KnownService) -> Value {
         "routes": routes.iter().map(|route| route.name.to_string()).collect::<Vec<_>>(),
         "tokens": tokens.as_ref().map(|policy| policy.name.to_string()),
         "host": external.as_ref().and_then(|external| external.host.as_ref()).map(HostName::as_str),
-        "endpoints": known.endpoints.iter().map(|known| endpoint(known)).collect::<Vec<_>>(),
+        "endpoints": known.endpoints.iter().map(|known| endpoint(known, priority(known))).collect::<Vec<_>>(),
     })
 }
 
@@ -242,13 +246,14 @@ fn port(port: &ServicePort) -> Value {
     json!({ "port": port.port, "name": port.name, "protocol": format!("{:?}", port.protocol) })
 }
 
-fn endpoint(endpoint: &Endpoint) -> Value {
+fn endpoint(endpoint: &Endpoint, priority: Option<usize>) -> Value {
     json!({
         "workload": endpoint.workload.to_string(),
         "addresses": endpoint.addresses,
         "identity": endpoint.identity.as_ref().map(weft_core::model::SpiffeId::as_str),
         "inbound_port": endpoint.inbound_port,
         "zone": endpoint.zone,
+        "priority": priority,
         "weight": endpoint.weight,
         "healthy": endpoint.healthy,
         "ports": endpoint.ports.iter().map(|map| (map.port.to_string(), json!(map.target_port)))

@@ -42,6 +42,11 @@ fn failover() {
     {
         assert!(said.lines().any(|line| line.contains(when) && line.ends_with(who)), "{when}, {who}: {said}");
     }
+    for line in
+        ["comes first: 20 x one", "that comes first, is sick: 20 x two", "comes first again: 20 x one"]
+    {
+        assert!(said.contains(line), "{line}: {said}");
+    }
 }
 
 #[test]

@@ -46,6 +46,7 @@ mod nginx;
 mod overload;
 mod peers;
 mod policy;
+mod priorities;
 mod rate_limits;
 mod reference;
 mod registration;

@@ -130,6 +130,9 @@ struct Endpoint {
     address: String,
     identity: String,
     zone: String,
+    /// From 1 on, where the service has priorities.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<u32>,
     denied: String,
 }
 
@@ -150,6 +153,7 @@ impl From<v1::ExplainResponse> for Told {
             address: told.address,
             identity: told.identity,
             zone: told.zone,
+            priority: Some(told.priority).filter(|priority| *priority > 0),
             denied: told.denied,
         };
         let step = |step: v1::Step| Step { stage: step.stage, text: step.text, source: step.source };
@@ -183,7 +187,9 @@ impl Told {
             let zone =
                 if endpoint.zone.is_empty() { String::new() } else { format!(", zone {}", endpoint.zone) };
             let denied = if endpoint.denied.is_empty() { "" } else { ", denies it" };
-            let text = format!("{} at {}{zone}{denied}", endpoint.workload, endpoint.address);
+            let priority =
+                endpoint.priority.map(|priority| format!(", priority {priority}")).unwrap_or_default();
+            let text = format!("{} at {}{zone}{priority}{denied}", endpoint.workload, endpoint.address);
             rows.push(row("", &text, &endpoint.identity));
         }
         let named = |all: &BTreeMap<String, String>| {

@@ -82,6 +82,7 @@ fn candidate(told: explain::Candidate) -> v1::Candidate {
         address: told.address,
         identity: told.identity,
         zone: told.zone,
+        priority: u32::try_from(told.priority).unwrap_or_default(),
         denied: told.denied,
     }
 }

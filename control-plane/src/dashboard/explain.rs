@@ -62,14 +62,18 @@ fn answer(page: &mut Page, told: &ExplainResponse) {
     }
     page.push("</ol>").table(
         "Who may answer",
-        &["Workload", "Address", "Identity", "Zone", "Lets it in"],
+        &["Workload", "Address", "Identity", "Zone", "#Priority", "Lets it in"],
         told.endpoints.iter().map(|endpoint| {
+            let priority = match endpoint.priority {
+                0 => String::new(),
+                some => some.to_string(),
+            };
             let lets = match endpoint.denied.as_str() {
                 "" => "<span class=\"good\">yes</span>".to_owned(),
                 why => format!("<span class=\"bad\">no: {}</span>", Escaped(why)),
             };
             format!(
-                "<tr><td>{}</td><td><code>{}</code></td><td><code>{}</code></td><td>{}</td><td>{lets}</td></tr>",
+                "<tr><td>{}</td><td><code>{}</code></td><td><code>{}</code></td><td>{}</td><td class=\"n\">{priority}</td><td>{lets}</td></tr>",
                 Escaped(&endpoint.workload),
                 Escaped(&endpoint.address),
                 Escaped(&endpoint.identity),

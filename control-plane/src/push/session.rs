@@ -386,6 +386,7 @@ mod tests {
             weight: 1,
             ports: Vec::new(),
             healthy: true,
+            fits: weft_core::model::Fits::default(),
         };
         let behind = Resource::Endpoints(workloads.iter().map(endpoint).collect());
         let orders = Service {

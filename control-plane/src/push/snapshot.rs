@@ -178,6 +178,7 @@ mod tests {
             weight: *weight,
             ports: Vec::new(),
             healthy: true,
+            fits: weft_core::model::Fits::default(),
         };
         [(name(), Some(Resource::Endpoints(workloads.iter().map(endpoint).collect())))]
     }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{
-    Candidate, Group, Member, Rotation, RoundRobin, Side, consistent, two_choices, two_choices_by_measure,
+    Candidate, Group, Member, Rotation, RoundRobin, consistent, two_choices, two_choices_by_measure,
 };
 use crate::model::{Balancing, BalancingPolicy};
 
@@ -12,13 +12,8 @@ use crate::model::{Balancing, BalancingPolicy};
 pub struct Balancer {
     policy: BalancingPolicy,
     rotation: Rotation,
-    turns: Option<Turns>,
-}
-
-#[derive(Debug, Clone)]
-struct Turns {
-    near: RoundRobin,
-    far: RoundRobin,
+    /// Whose turn it is in each group.
+    turns: Vec<RoundRobin>,
 }
 
 /// What is known of the endpoints at the moment of a choice, each by where it stands among all.
@@ -38,9 +33,10 @@ impl Balancer {
     /// For these endpoints, as they are at `now`.
     pub fn new(members: &[Member], settings: &Balancing, now: Instant, rng: &mut fastrand::Rng) -> Self {
         let rotation = Rotation::new(members, settings, now);
-        let mut round = |side| RoundRobin::new(rotation.group(side).shares().iter().copied(), rng);
-        let turns = matches!(settings.policy, BalancingPolicy::RoundRobin)
-            .then(|| Turns { near: round(Side::Near), far: round(Side::Far) });
+        let mut turns = Vec::new();
+        if matches!(settings.policy, BalancingPolicy::RoundRobin) {
+            turns.extend(rotation.groups().map(|group| RoundRobin::new(group.shares().iter().copied(), rng)));
+        }
         Self { policy: settings.policy.clone(), rotation, turns }
     }
 
@@ -51,8 +47,41 @@ impl Balancer {
 
     /// The endpoint for a request whose key hashes to `key`; none where none takes part.
     pub fn choose(&mut self, key: Option<u64>, load: Load<'_>, rng: &mut fastrand::Rng) -> Option<usize> {
-        let side = self.rotation.side(rng);
-        let group = self.rotation.group(side);
+        let number = match (&self.policy, key) {
+            (BalancingPolicy::ConsistentHash(_), Some(key)) => self.rotation.draw_by_key(key),
+            _ => self.rotation.draw(rng),
+        };
+        let chosen = self.choose_among(number, key, load, rng);
+        if !chosen.is_some_and(load.avoid) {
+            return chosen;
+        }
+        self.elsewhere(number, key, load, rng).or(chosen)
+    }
+
+    /// The endpoint of another group, where all of this one have just failed.
+    fn elsewhere(
+        &mut self,
+        number: usize,
+        key: Option<u64>,
+        load: Load<'_>,
+        rng: &mut fastrand::Rng,
+    ) -> Option<usize> {
+        let failed = |group: &Group| group.members().all(load.avoid);
+        if !self.rotation.group(number).is_some_and(failed) {
+            return None;
+        }
+        let next = self.rotation.groups().position(|group| !failed(group))?;
+        self.choose_among(next, key, load, rng)
+    }
+
+    fn choose_among(
+        &mut self,
+        number: usize,
+        key: Option<u64>,
+        load: Load<'_>,
+        rng: &mut fastrand::Rng,
+    ) -> Option<usize> {
+        let group = self.rotation.group(number)?;
         let known = |index: usize, say: &dyn Fn(usize) -> f64| match group.member(index) {
             Some(member) if !(load.avoid)(member) => say(member),
             Some(_) | None => f64::INFINITY,
@@ -68,11 +97,7 @@ impl Balancer {
                 known(index, &|member| f64::from((load.in_flight)(member)) / f64::from(share))
             }),
             BalancingPolicy::RoundRobin => {
-                let turns = match (&mut self.turns, side) {
-                    (Some(turns), Side::Near) => &mut turns.near,
-                    (Some(turns), Side::Far) => &mut turns.far,
-                    (None, _) => return None,
-                };
+                let turns = self.turns.get_mut(number)?;
                 let next = turns.take();
                 let avoided = next.and_then(|index| group.member(index)).is_some_and(load.avoid);
                 if avoided { turns.take().or(next) } else { next }

@@ -14,7 +14,7 @@ mod weights;
 pub use balancer::{Balancer, Load};
 pub use consistent::{Candidate, consistent, hash};
 pub use ewma::PeakEwma;
-pub use rotation::{Group, Member, Rotation, Side};
+pub use rotation::{Group, Member, Rotation, priority_shares};
 pub use round_robin::RoundRobin;
 pub use weights::Weights;
 

@@ -1,10 +1,12 @@
-//! Who takes part at all: the near zone before the far ones, newcomers little by little, who is ejected not at all, and
-//! everybody where too few would be left.
+//! Who takes part at all: the first priority before the next, within each the near zone before the far ones, newcomers little
+//! by little, who is ejected not at all, and everybody where too few would be left.
 
 use std::time::{Duration, Instant};
 
 use super::Weights;
-use crate::model::{Balancing, Ratio};
+use crate::model::{Balancing, Priority, Ratio};
+
+const ONE_MILLION: u32 = Ratio::WHOLE.per_million();
 
 /// How small a newcomer's first share is, of what it will be.
 const FIRST_SHARE: f64 = 0.1;
@@ -19,6 +21,8 @@ pub struct Member {
     pub weight: u32,
     /// Whether it is in the caller's zone.
     pub near: bool,
+    /// Which priority it has, from 0 on.
+    pub rank: usize,
     /// Whether it is thought to work.
     pub available: bool,
     /// When it came, or came back; none: it was there before we were.
@@ -28,19 +32,17 @@ pub struct Member {
 /// Which endpoints take part, until something changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rotation {
-    near: Group,
-    far: Group,
-    near_share: Ratio,
+    /// Those that are asked first stand first.
+    parts: Vec<Part>,
     stale_at: Option<Instant>,
 }
 
-/// Which of the two groups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// Those in the caller's zone; where zones do not matter, all.
-    Near,
-    /// The others.
-    Far,
+/// Endpoints that are alike to the caller, and how much of the traffic they get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Part {
+    /// Up to where on the way from nothing to a million its share goes.
+    until: u32,
+    group: Group,
 }
 
 /// Some of the endpoints, to choose from.
@@ -57,44 +59,107 @@ impl Rotation {
     pub fn new(members: &[Member], settings: &Balancing, now: Instant) -> Self {
         let panics = panics(members, settings.panic_threshold);
         let takes_part = |member: &Member| member.available || panics;
-        let prefers =
-            settings.locality.is_some() && members.iter().any(|member| member.near && member.weight > 0);
-        let is_near = |member: &Member| member.near || !prefers;
         let growing = settings.slow_start.filter(|_| {
             members.iter().any(|member| takes_part(member) && share(member, settings.slow_start, now) < 1.0)
         });
+        // Where it is better to believe in all, none goes before the others.
+        let rank_of = |member: &Member| if panics { 0 } else { member.rank };
         let group = |wanted: &dyn Fn(&Member) -> bool| Group::new(members, wanted, growing, now);
-        let near = group(&|member| takes_part(member) && is_near(member));
-        let far = group(&|member| takes_part(member) && !is_near(member));
-        let near_share = match settings.locality {
-            Some(locality) if prefers => near_share(members, &takes_part, locality.failover_below),
-            Some(_) | None => Ratio::WHOLE,
+        let mut parts = Vec::new();
+        let mut until = 0;
+        let shares = match panics {
+            true => vec![Ratio::WHOLE],
+            false => priority_shares(members, &settings.priorities),
         };
-        let near_share = match (near.shares.is_empty(), far.shares.is_empty()) {
-            (_, true) => Ratio::WHOLE,
-            (true, false) => Ratio::NONE,
-            (false, false) => near_share,
-        };
-        Self { near, far, near_share, stale_at: growing.map(|whole| now + whole / STEPS) }
-    }
-
-    /// Whom the next request may go to; the same for all requests except where near and far share them.
-    pub fn side(&self, rng: &mut fastrand::Rng) -> Side {
-        if self.near_share.strikes(rng) { Side::Near } else { Side::Far }
-    }
-
-    /// The endpoints of one side.
-    pub fn group(&self, side: Side) -> &Group {
-        match side {
-            Side::Near => &self.near,
-            Side::Far => &self.far,
+        for (rank, whole) in shares.into_iter().enumerate() {
+            let here = |member: &Member| rank_of(member) == rank;
+            let prefers = settings.locality.is_some()
+                && members.iter().any(|member| here(member) && member.near && member.weight > 0);
+            let is_near = |member: &Member| member.near || !prefers;
+            let near = group(&|member| here(member) && takes_part(member) && is_near(member));
+            let far = group(&|member| here(member) && takes_part(member) && !is_near(member));
+            let near_share = match settings.locality {
+                _ if near.shares.is_empty() => Ratio::NONE,
+                Some(locality) if prefers && !far.shares.is_empty() => {
+                    let near = members.iter().filter(|member| here(member) && member.near);
+                    capacity(near, &takes_part, locality.failover_below)
+                }
+                Some(_) | None => Ratio::WHOLE,
+            };
+            let near_share = whole.of(near_share);
+            let far_share = whole.per_million() - near_share.per_million();
+            for (group, share) in [(near, near_share.per_million()), (far, far_share)] {
+                if !group.shares.is_empty() {
+                    until += share;
+                    parts.push(Part { until, group });
+                }
+            }
         }
+        Self { parts, stale_at: growing.map(|whole| now + whole / STEPS) }
+    }
+
+    /// The number of the group that the next request goes to; the same for all but where groups share them.
+    pub fn draw(&self, rng: &mut fastrand::Rng) -> usize {
+        match self.parts.first() {
+            // Without a draw where there is no doubt.
+            Some(first) if first.until < ONE_MILLION => self.at(rng.u32(..ONE_MILLION)),
+            Some(_) | None => 0,
+        }
+    }
+
+    /// The number of the group that requests with this key go to: as shares change, only so many keys go elsewhere.
+    pub fn draw_by_key(&self, key: u64) -> usize {
+        // The key itself says who of a group is chosen.
+        let point = (u64::from(ONE_MILLION) * (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40)) >> 24;
+        self.at(u32::try_from(point).unwrap_or_default())
+    }
+
+    fn at(&self, point: u32) -> usize {
+        self.parts.iter().position(|part| point < part.until).unwrap_or_default()
+    }
+
+    /// The groups, in the order in which they are asked.
+    pub fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.parts.iter().map(|part| &part.group)
+    }
+
+    /// A group by its number.
+    pub fn group(&self, number: usize) -> Option<&Group> {
+        self.parts.get(number).map(|part| &part.group)
     }
 
     /// Whether it is to be made anew because time has passed.
     pub fn is_stale(&self, now: Instant) -> bool {
         self.stale_at.is_some_and(|at| at <= now)
     }
+}
+
+/// How much of the traffic each priority gets, and behind them those that have none: the first as much as it can take, the
+/// next of what is left, and so on. What is too much for all of them together is theirs in the same proportion.
+pub fn priority_shares(members: &[Member], priorities: &[Priority]) -> Vec<Ratio> {
+    let available = |member: &Member| member.available;
+    let of_rank = |rank: usize| {
+        let below = priorities.get(rank).map_or(Priority::FAILOVER_BELOW, |priority| priority.failover_below);
+        capacity(members.iter().filter(|member| member.rank == rank), &available, below).per_million()
+    };
+    let capacities: Vec<u32> = (0..=priorities.len()).map(of_rank).collect();
+    let all = capacities.iter().sum::<u32>().max(1);
+    let mut taken = 0;
+    let share = |capacity: u32| {
+        let before = upto(taken, all);
+        taken += capacity;
+        Ratio::from_millionths(upto(taken, all) - before)
+    };
+    capacities.into_iter().map(share).collect()
+}
+
+/// How far `taken` of `all` reaches on the way to a million, where nobody takes more than a million.
+fn upto(taken: u32, all: u32) -> u32 {
+    if all >= ONE_MILLION {
+        return taken.min(ONE_MILLION);
+    }
+    let millionths = u64::from(taken) * u64::from(ONE_MILLION) / u64::from(all);
+    u32::try_from(millionths).unwrap_or(ONE_MILLION)
 }
 
 impl Group {
@@ -124,6 +189,11 @@ impl Group {
         }
     }
 
+    /// Where they all stand among all, in order.
+    pub fn members(&self) -> impl Iterator<Item = usize> {
+        (0..self.shares.len()).filter_map(|index| self.member(index))
+    }
+
     /// The shares of the group's endpoints, in order.
     pub fn shares(&self) -> &[u32] {
         &self.shares
@@ -135,16 +205,26 @@ impl Group {
     }
 }
 
-/// Whether so few are available that it is better to believe in all of them.
+/// Whether so few are available that it is better to believe in all of them: in every priority there is.
 fn panics(members: &[Member], threshold: Option<Ratio>) -> bool {
     let Some(threshold) = threshold else { return false };
-    let (all, available) = weigh(members.iter(), |member| member.available);
-    available.saturating_mul(1_000_000) < all.saturating_mul(u64::from(threshold.per_million()))
+    let ranks = members.iter().map(|member| member.rank).max().unwrap_or_default();
+    (0..=ranks).all(|rank| {
+        let here = members.iter().filter(|member| member.rank == rank);
+        let (all, available) = weigh(here, |member| member.available);
+        all == 0
+            || available.saturating_mul(u64::from(ONE_MILLION))
+                < all.saturating_mul(u64::from(threshold.per_million()))
+    })
 }
 
-/// How much of the traffic stays near: all of it while enough of the near endpoints take part, then ever less.
-fn near_share(members: &[Member], takes_part: &dyn Fn(&Member) -> bool, failover_below: Ratio) -> Ratio {
-    let (all, available) = weigh(members.iter().filter(|member| member.near), takes_part);
+/// How much of the traffic some endpoints can take: all of it while enough of them take part, then ever less.
+fn capacity<'m>(
+    members: impl Iterator<Item = &'m Member>,
+    takes_part: &dyn Fn(&Member) -> bool,
+    failover_below: Ratio,
+) -> Ratio {
+    let (all, available) = weigh(members, takes_part);
     let wanted = all.saturating_mul(u64::from(failover_below.per_million()));
     if wanted == 0 {
         return if available > 0 { Ratio::WHOLE } else { Ratio::NONE };
@@ -183,7 +263,11 @@ mod tests {
     use crate::model::Locality;
 
     fn member(near: bool, available: bool) -> Member {
-        Member { weight: 1, near, available, since: None }
+        Member { weight: 1, near, rank: 0, available, since: None }
+    }
+
+    fn shares_of(rotation: &Rotation) -> Vec<u32> {
+        rotation.group(0).map(|group| group.shares().to_vec()).unwrap_or_default()
     }
 
     fn zone(failover_below: u32) -> Balancing {
@@ -196,7 +280,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(5);
         let mut near = 0;
         for _ in 0..10_000 {
-            let group = rotation.group(rotation.side(&mut rng));
+            let group = rotation.group(rotation.draw(&mut rng)).unwrap();
             let drawn = group.member(group.weights().draw(&mut rng).unwrap()).unwrap();
             near += u32::from(members[drawn].near);
         }
@@ -220,7 +304,7 @@ mod tests {
     fn without_anyone_near_all_take_part() {
         let far = [member(false, true), member(false, true)];
         let rotation = Rotation::new(&far, &zone(70), Instant::now());
-        assert_eq!(rotation.group(Side::Near).shares(), [1, 1]);
+        assert_eq!(shares_of(&rotation), [1, 1]);
         let only_near = [member(true, true)];
         assert_eq!(near_share_of(&only_near, &zone(100)), 100);
     }
@@ -230,12 +314,12 @@ mod tests {
         let settings = Balancing { panic_threshold: Some(Ratio::percent(50)), ..Balancing::default() };
         let shares = |up: usize| {
             let members: Vec<_> = (0..4).map(|index| member(false, index < up)).collect();
-            Rotation::new(&members, &settings, Instant::now()).group(Side::Near).shares().len()
+            shares_of(&Rotation::new(&members, &settings, Instant::now())).len()
         };
         assert_eq!((shares(4), shares(3), shares(2), shares(1), shares(0)), (4, 3, 2, 4, 4));
         let members = [member(false, false), member(false, true), member(false, true)];
         let rotation = Rotation::new(&members, &Balancing::default(), Instant::now());
-        let group = rotation.group(Side::Near);
+        let group = rotation.group(0).unwrap();
         assert_eq!((group.member(0), group.member(1), group.member(2)), (Some(1), Some(2), None));
     }
 
@@ -247,17 +331,135 @@ mod tests {
         let shares = |after: u64| {
             let rotation = Rotation::new(&members, &settings, start + Duration::from_secs(after));
             let stale = rotation.is_stale(start + Duration::from_secs(after + 2));
-            (rotation.group(Side::Near).shares().to_vec(), stale)
+            (shares_of(&rotation), stale)
         };
         assert_eq!(shares(0), (vec![100, 10], true));
         assert_eq!(shares(15), (vec![100, 50], true));
         assert_eq!(shares(30), (vec![1, 1], false));
     }
 
+    /// Members of three ranks, four each, of which so many work; and the shares of the ranks in hundredths.
+    fn ranked(up: [usize; 3], below: [u32; 2]) -> (Vec<Member>, Balancing, Vec<u32>) {
+        let of = |(rank, up): (usize, usize)| {
+            (0..4).map(move |index| Member { rank, ..member(false, index < up) })
+        };
+        let members: Vec<_> = up.into_iter().enumerate().flat_map(of).collect();
+        let priority = |below: u32| Priority {
+            labels: std::collections::BTreeMap::new(),
+            zone: None,
+            failover_below: Ratio::percent(below),
+        };
+        let priorities = below.map(priority).to_vec();
+        let shares = priority_shares(&members, &priorities);
+        let shares = shares.into_iter().map(|share| share.per_million() / 10_000).collect();
+        (members, Balancing { priorities, ..Balancing::default() }, shares)
+    }
+
+    #[test]
+    fn the_next_priority_helps_out_by_degrees_and_takes_over_when_the_first_is_gone() {
+        let check = |up: [usize; 3], below: [u32; 2], expected: &[u32]| {
+            let (members, settings, shares) = ranked(up, below);
+            assert_eq!(shares, expected, "{up:?}");
+            let rotation = Rotation::new(&members, &settings, Instant::now());
+            let mut rng = fastrand::Rng::with_seed(11);
+            let mut drawn = [0; 3];
+            for _ in 0..10_000 {
+                let group = rotation.group(rotation.draw(&mut rng)).unwrap();
+                let one = members[group.member(group.weights().draw(&mut rng).unwrap()).unwrap()];
+                assert!(one.available);
+                drawn[one.rank] += 1;
+            }
+            for (count, share) in drawn.iter().zip(expected) {
+                assert!((share * 100).abs_diff(*count) < 250, "{up:?}: {drawn:?}");
+            }
+        };
+        check([4, 4, 4], [70, 70], &[100, 0, 0]);
+        check([3, 4, 4], [70, 70], &[100, 0, 0]);
+        // Half of the first is left: 50 / 70 stay, or half where it must be whole.
+        check([2, 4, 4], [70, 70], &[71, 28, 0]);
+        check([2, 4, 4], [100, 70], &[50, 50, 0]);
+        check([0, 4, 4], [70, 70], &[0, 100, 0]);
+        check([1, 1, 4], [100, 100], &[25, 25, 50]);
+        check([0, 0, 4], [70, 70], &[0, 0, 100]);
+        // What is too much for all is shared as they can bear it.
+        check([1, 2, 0], [100, 100], &[33, 66, 0]);
+        check([1, 0, 0], [100, 100], &[100, 0, 0]);
+    }
+
+    #[test]
+    fn shares_of_priorities_are_the_whole_whatever_works() {
+        let mut rng = fastrand::Rng::with_seed(23);
+        for _ in 0..2_000 {
+            let up = [rng.usize(..5), rng.usize(..5), rng.usize(..5)];
+            let (members, settings, _) = ranked(up, [rng.u32(..=100), rng.u32(..=100)]);
+            let shares = priority_shares(&members, &settings.priorities);
+            let whole: u32 = shares.iter().map(|share| share.per_million()).sum();
+            assert_eq!(whole, if up == [0; 3] { 0 } else { ONE_MILLION }, "{up:?}: {shares:?}");
+            for (share, up) in shares.iter().zip(up) {
+                assert!(up > 0 || *share == Ratio::NONE, "{shares:?}");
+            }
+            // More that work in the first never leave it less.
+            if up[0] < 4 {
+                let (more, ..) = ranked([up[0] + 1, up[1], up[2]], [70, 70]);
+                assert!(priority_shares(&more, &settings.priorities)[0] >= shares[0], "{up:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn within_a_priority_the_callers_zone_goes_first() {
+        let of = |rank: usize, near: bool, available: bool| Member { rank, ..member(near, available) };
+        let mut settings = zone(70);
+        settings.priorities = ranked([0; 3], [50, 70]).1.priorities;
+        let drawn = |members: &[Member]| {
+            let rotation = Rotation::new(members, &settings, Instant::now());
+            let group = rotation.group(rotation.draw(&mut fastrand::Rng::with_seed(3))).unwrap();
+            group.members().collect::<Vec<_>>()
+        };
+        assert_eq!(drawn(&[of(0, false, true), of(0, true, true), of(1, true, true)]), [1]);
+        // Of the first priority, far away, before who is near and comes second.
+        assert_eq!(drawn(&[of(0, false, true), of(0, true, false), of(1, true, true)]), [0]);
+        assert_eq!(drawn(&[of(0, false, false), of(1, false, true), of(1, true, true)]), [2]);
+    }
+
+    #[test]
+    fn panic_is_for_when_too_few_are_left_in_every_priority() {
+        let threshold = |up: [usize; 3]| {
+            let (members, mut settings, _) = ranked(up, [70, 70]);
+            settings.panic_threshold = Some(Ratio::percent(50));
+            let rotation = Rotation::new(&members, &settings, Instant::now());
+            let group = rotation.group(rotation.draw(&mut fastrand::Rng::with_seed(3))).unwrap();
+            group.members().count()
+        };
+        assert_eq!(threshold([0, 4, 0]), 4);
+        assert_eq!(threshold([1, 0, 1]), 12);
+    }
+
+    #[test]
+    fn keys_move_only_as_far_as_shares_do() {
+        let placed = |up: usize| -> Vec<usize> {
+            let (members, settings, _) = ranked([up, 4, 4], [100, 70]);
+            let rotation = Rotation::new(&members, &settings, Instant::now());
+            let rank = |key: u64| {
+                let group =
+                    rotation.group(rotation.draw_by_key(super::super::hash(&key.to_be_bytes()))).unwrap();
+                members[group.member(0).unwrap()].rank
+            };
+            (0..4_000).map(rank).collect()
+        };
+        let (whole, three, half) = (placed(4), placed(3), placed(2));
+        assert!(whole.iter().all(|rank| *rank == 0));
+        let moved =
+            |from: &[usize], to: &[usize]| from.iter().zip(to).filter(|(from, to)| from != to).count();
+        assert!((850..=1_150).contains(&moved(&whole, &three)), "{}", moved(&whole, &three));
+        assert!((850..=1_150).contains(&moved(&three, &half)), "{}", moved(&three, &half));
+    }
+
     #[test]
     fn nobody_is_nobody() {
         let rotation = Rotation::new(&[], &zone(50), Instant::now());
         let mut rng = fastrand::Rng::with_seed(1);
-        assert_eq!(rotation.group(rotation.side(&mut rng)).weights().draw(&mut rng), None);
+        assert_eq!(rotation.group(rotation.draw(&mut rng)), None);
+        assert_eq!(rotation.group(rotation.draw_by_key(7)), None);
     }
 }

@@ -1,8 +1,9 @@
 //! The endpoints of a service as an orchestrator tells of them.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::model::{Endpoint, Name, PortMap, QualifiedName, ServicePort, SpiffeId};
+use crate::model::{Endpoint, Fits, Name, PortMap, QualifiedName, ServicePort, SpiffeId};
 use crate::world::{Backend, Member, Pod, Readiness, World};
 
 /// Those that are ready; where none is, those that still serve on their way out.
@@ -53,6 +54,9 @@ fn endpoint(
         Some(pod) => pod.name.clone(),
         None => QualifiedName::new(service.namespace.clone(), nameless(service, backend)?),
     };
+    let no_labels = BTreeMap::new();
+    let labels = pod.map_or(&no_labels, |pod| &pod.labels);
+    let fits = Fits::of(world.priorities(service), labels, &backend.zone);
     let unhealthy = world.registration(&workload).is_some_and(|known| known.unhealthy.contains(service));
     Some(Endpoint {
         workload,
@@ -63,6 +67,7 @@ fn endpoint(
         weight: 1,
         ports: maps,
         healthy: !unhealthy,
+        fits,
     })
 }
 
@@ -78,6 +83,7 @@ pub(super) fn pod(world: &World, pod: &Pod) -> Endpoint {
         weight: 1,
         ports: Vec::new(),
         healthy: true,
+        fits: Fits::default(),
     }
 }
 

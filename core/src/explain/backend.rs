@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::outbound::{Head, Led};
+use super::priorities::Ranks;
 use super::{Candidate, Decision, Explanation, NO_BACKEND, Question, Step};
 use crate::compile;
 use crate::fault;
@@ -65,7 +66,11 @@ pub(super) fn judge(
         return None;
     }
     told.send(world, service, led);
-    told.choose(world, service, port).then(|| Arrival { service: service.clone(), port, request: head })
+    told.choose(world, question, service, port).then(|| Arrival {
+        service: service.clone(),
+        port,
+        request: head,
+    })
 }
 
 /// What faults would do. Whether one keeps the call from going on: an abort of all requests.
@@ -171,7 +176,7 @@ impl Explanation {
     }
 
     /// Who may get it. False: nobody.
-    fn choose(&mut self, world: &World, service: &QualifiedName, port: u16) -> bool {
+    fn choose(&mut self, world: &World, question: &Question<'_>, service: &QualifiedName, port: u16) -> bool {
         if let Some(spec) = world.external_service(service) {
             let host = spec.host().unwrap_or("the host that the client of TLS asks for");
             let target = spec.ports.iter().find(|own| own.port == port).map_or(port, |own| own.target_port);
@@ -181,6 +186,7 @@ impl Explanation {
             return true;
         }
         let endpoints = compile::endpoints(world, service).unwrap_or_default();
+        let ranks = Ranks::new(world, question, service);
         let working = endpoints.iter().filter(|endpoint| endpoint.healthy);
         let candidates = working.filter_map(|endpoint| {
             let target = endpoint.target_port(port)?;
@@ -190,6 +196,7 @@ impl Explanation {
                 address: std::net::SocketAddr::new(*address, target).to_string(),
                 identity: endpoint.identity.as_ref().map(ToString::to_string).unwrap_or_default(),
                 zone: endpoint.zone.clone(),
+                priority: ranks.of(endpoint),
                 denied: String::new(),
             })
         });
@@ -201,6 +208,9 @@ impl Explanation {
             (ready, some) => format!("{ready} of {some} workloads of {service} take it"),
         };
         self.step("endpoints", text, None);
+        let reached: Vec<_> =
+            endpoints.iter().filter(|endpoint| endpoint.target_port(port).is_some()).collect();
+        ranks.tell(&reached, self);
         if self.endpoints.is_empty() {
             self.fails(Decision::Refuse, NO_ENDPOINTS);
         }

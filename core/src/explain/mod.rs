@@ -5,6 +5,7 @@
 mod backend;
 mod inbound;
 mod outbound;
+mod priorities;
 mod question;
 mod token;
 
@@ -85,6 +86,8 @@ pub struct Candidate {
     pub identity: String,
     /// Its zone; empty: unknown.
     pub zone: String,
+    /// Its priority for this caller, from 1 on; 0: its service has none.
+    pub priority: usize,
     /// Why it would not let the call in; empty: it would.
     pub denied: String,
 }

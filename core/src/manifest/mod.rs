@@ -15,6 +15,7 @@ mod jwt_authentication;
 mod kind;
 mod mesh_config;
 mod node;
+mod priorities;
 mod rate_limit;
 mod resource;
 mod retries;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::health_check::HealthCheckLayer;
 use crate::model::{
     Balancing, BalancingPolicy, Bulkhead, CircuitBreaker, ConcurrencyMode, Hedging, HedgingLayer, Locality,
-    MtlsMode, Ratio, Retries, RetriesLayer, RouteTraffic, Timeouts, Traffic, layers,
+    MtlsMode, Priority, Ratio, Retries, RetriesLayer, RouteTraffic, Timeouts, Traffic, layers,
 };
 
 /// What policies say of a service, one over another.
@@ -38,6 +38,8 @@ layers! {
         pub policy as "policy": BalancingPolicy,
         /// Whether the caller's zone goes first.
         pub locality as "locality": Locality,
+        /// Which endpoints go first.
+        pub priorities as "priorities": Vec<Priority>,
         /// Within which time a newcomer's share grows.
         pub slow_start as "slowStart": Duration,
         /// Below which share all endpoints are called.
@@ -128,6 +130,7 @@ impl TrafficLayer {
             balancing: Balancing {
                 policy: balancing.policy.unwrap_or_default(),
                 locality: balancing.locality,
+                priorities: balancing.priorities.unwrap_or_default(),
                 slow_start: balancing.slow_start,
                 panic_threshold: balancing.panic_threshold,
             },

@@ -7,13 +7,15 @@ use super::document::Places;
 use super::health_check;
 use super::mesh_config::MTLS;
 use super::node::Value;
+use super::priorities;
 use super::retries::{read_hedging, read_retries};
 use super::target::{self, TargetKind};
 use super::traffic_layer::{
     BalancingLayer, BulkheadLayer, CircuitBreakerLayer, SECTIONS, TimeoutsLayer, TrafficLayer,
 };
 use crate::model::{
-    BalancingPolicy, ConcurrencyMode, HashCookie, HashKey, Locality, MtlsMode, Name, PolicyTarget, Ratio,
+    BalancingPolicy, ConcurrencyMode, HashCookie, HashKey, Locality, MtlsMode, Name, PolicyTarget, Priority,
+    Ratio,
 };
 
 const TARGETS: [TargetKind; 6] = [
@@ -61,9 +63,6 @@ const MAX_CONNECT: Duration = Duration::from_mins(1);
 
 /// How long sidecars keep what is idle: a policy may ask for less.
 const MAX_IDLE: Duration = Duration::from_hours(2);
-
-/// Where nothing is said of it: below which share of a zone's endpoints others help out.
-const FAILOVER_BELOW: Ratio = Ratio::percent(70);
 
 pub(super) fn read(
     spec: &Field<'_>,
@@ -131,10 +130,18 @@ fn compare(spec: &Object<'_>, layer: &TrafficLayer) {
 }
 
 fn balancing(field: &Field<'_>) -> Option<BalancingLayer> {
-    let object = field.object(&["policy", "consistentHash", "locality", "slowStart", "panicThreshold"])?;
+    let object = field.object(&[
+        "policy",
+        "consistentHash",
+        "locality",
+        "priorities",
+        "slowStart",
+        "panicThreshold",
+    ])?;
     Some(BalancingLayer {
         policy: balancing_policy(&object),
         locality: object.field("locality").and_then(|field| locality(&field)),
+        priorities: object.field("priorities").and_then(|field| priorities::read(&field)),
         slow_start: object.field("slowStart").and_then(|field| field.duration()),
         panic_threshold: object.field("panicThreshold").and_then(|field| field.ratio()),
     })
@@ -282,7 +289,7 @@ fn locality(field: &Field<'_>) -> Option<Locality> {
     object.required("prefer", "write prefer: Zone")?.choice(&[("Zone", ())])?;
     let failover_below = match object.field("failoverBelow") {
         Some(field) => field.ratio()?,
-        None => FAILOVER_BELOW,
+        None => Priority::FAILOVER_BELOW,
     };
     Some(Locality { failover_below })
 }

@@ -7,6 +7,7 @@ mod identity;
 mod layered;
 mod mesh;
 mod name;
+mod priority;
 mod protection;
 mod rate;
 mod ratio;
@@ -32,6 +33,7 @@ pub use mesh::{
     AccessLog, AuthorizationDefault, Mesh, MtlsMode, OutboundMode, Propagation, TraceExport, Tracing,
 };
 pub use name::{Name, NameError, QualifiedName};
+pub use priority::{Fits, MAX_PRIORITIES, Priority, ZoneWanted};
 pub use protection::{AppCheck, ConcurrencyMode, HealthCheck, Probe};
 pub(crate) use rate::is_token;
 pub use rate::{KeyPart, KeyPartError, Limit, RateLimit};

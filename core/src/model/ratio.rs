@@ -29,8 +29,14 @@ impl Ratio {
     }
 
     /// The share in millionths, at most a million.
-    pub fn per_million(self) -> u32 {
+    pub const fn per_million(self) -> u32 {
         self.0
+    }
+
+    /// Such a share of this one.
+    #[expect(clippy::cast_possible_truncation, reason = "less than either")]
+    pub const fn of(self, share: Self) -> Self {
+        Self((self.0 as u64 * share.0 as u64 / Self::WHOLE.0 as u64) as u32)
     }
 
     /// The share as a number from 0 to 1.

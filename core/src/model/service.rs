@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{
-    AccessPolicy, AppCheck, ConcurrencyMode, External, MtlsMode, Name, QualifiedName, RateLimit, Route,
+    AccessPolicy, AppCheck, ConcurrencyMode, External, Fits, MtlsMode, Name, QualifiedName, RateLimit, Route,
     SpiffeId, TokenPolicy, Traffic,
 };
 
@@ -75,6 +75,8 @@ pub struct Endpoint {
     pub ports: Vec<PortMap>,
     /// Whether its app works, by the checks of its health.
     pub healthy: bool,
+    /// Which of its service's priorities it fits.
+    pub fits: Fits,
 }
 
 /// A service port and the app's port behind it.
@@ -96,9 +98,11 @@ impl Service {
 impl Endpoint {
     /// Whether another is reached as this one is, and may be taken for it.
     pub fn is_same_place(&self, other: &Self) -> bool {
-        let Self { workload, addresses, identity, inbound_port, zone, weight, ports, healthy: _ } = self;
+        let Self { workload, addresses, identity, inbound_port, zone, weight, ports, healthy: _, fits: _ } =
+            self;
         let own = (workload, addresses, identity, inbound_port, zone, weight, ports);
-        let Self { workload, addresses, identity, inbound_port, zone, weight, ports, healthy: _ } = other;
+        let Self { workload, addresses, identity, inbound_port, zone, weight, ports, healthy: _, fits: _ } =
+            other;
         own == (workload, addresses, identity, inbound_port, zone, weight, ports)
     }
 

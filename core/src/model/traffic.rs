@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Callers, HealthCheck, Hedging, HedgingLayer, Ratio, Retries, RetriesLayer};
+use super::{Callers, HealthCheck, Hedging, HedgingLayer, Priority, Ratio, Retries, RetriesLayer};
 
 /// How a service is to be called.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -73,6 +73,8 @@ pub struct Balancing {
     pub policy: BalancingPolicy,
     /// Whether the caller's own zone goes first; none: zones do not matter.
     pub locality: Option<Locality>,
+    /// Which endpoints go first, and which only when too few of those are left; none: all are equal.
+    pub priorities: Vec<Priority>,
     /// Within which time a newcomer's share grows to the whole; none: it has it at once.
     pub slow_start: Option<Duration>,
     /// Below which share of available endpoints all of them are called; none: never.

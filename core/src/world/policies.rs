@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::World;
 use crate::manifest::{Kind, Problem, Resource, ResourceKey, Spec, TrafficLayer, TrafficPolicySpec};
 use crate::model::{
-    ConcurrencyMode, Fault, HealthCheck, MtlsMode, PolicyTarget, QualifiedName, ResourceName, RouteTraffic,
-    Traffic,
+    ConcurrencyMode, Fault, HealthCheck, MtlsMode, PolicyTarget, Priority, QualifiedName, ResourceName,
+    RouteTraffic, Traffic,
 };
 
 /// The policies in force, by what they are for.
@@ -76,6 +76,12 @@ impl World {
         Traffic { faults, ..said.resolve() }
     }
 
+    /// Which endpoints of a service go first.
+    pub fn priorities(&self, service: &QualifiedName) -> &[Priority] {
+        let mut policies = self.policies.of(service).filter_map(traffic_policy);
+        policies.find_map(|policy| policy.layer.balancing.priorities.as_deref()).unwrap_or_default()
+    }
+
     /// The policies for a route, in the order of their names.
     pub fn route_policies(&self, route: &PolicyTarget) -> impl Iterator<Item = &Resource> {
         self.policies.within([Some(route.clone())])
@@ -125,8 +131,13 @@ impl World {
             let Some(scope) = self.policies.scopes.get(key) else { continue };
             governed.extend(self.services_within(scope).into_iter().map(ResourceName::Service));
             let policy = self.policies.by_scope.get(scope).and_then(|policies| policies.get(key));
-            if policy.and_then(|policy| traffic_policy(policy)).is_some_and(|it| it.layer.is_about_apps()) {
+            let Some(policy) = policy.and_then(|policy| traffic_policy(policy)) else { continue };
+            if policy.layer.is_about_apps() {
                 governed.extend(self.targeted(scope).into_iter().map(ResourceName::Workload));
+            }
+            // Each endpoint says which of the priorities it fits.
+            if policy.layer.balancing.priorities.is_some() {
+                governed.extend(self.services_within(scope).into_iter().map(ResourceName::Endpoints));
             }
         }
         governed
@@ -175,26 +186,30 @@ pub(super) fn check(resource: &Resource, all: &[&Resource]) -> Option<Problem> {
     })
 }
 
-/// Hosts outside the mesh have no sidecar that could do what is said of apps.
+/// Hosts outside the mesh have no sidecar that could do what is said of apps, and their addresses have neither labels nor zones.
 fn check_outside(resource: &Resource, policy: &TrafficPolicySpec, all: &[&Resource]) -> Option<Problem> {
     let PolicyTarget::Service(name) = &policy.target else { return None };
-    if !policy.layer.is_about_apps() {
-        return None;
-    }
+    let breaker = "write circuitBreaker, which leaves addresses alone that fail";
+    let of_apps =
+        ["healthCheck", "concurrency", "mtls"].map(|part| (part, "no sidecar could do it", breaker));
+    let of_pods = ["loadBalancing.locality", "loadBalancing.priorities"]
+        .map(|part| (part, "addresses have no labels and no zones", "take it out"));
+    let said = policy.layer.fields();
+    let is_said = |part: &str| said.iter().any(|field| field.starts_with(part));
+    let (part, why, hint) = of_apps.into_iter().chain(of_pods).find(|(part, ..)| is_said(part))?;
     let is_outside = |other: &&&Resource| {
         other.kind == Kind::ExternalService && other.qualified_name().as_ref() == Some(name)
     };
     let outside = all.iter().find(is_outside)?;
-    let said = policy.layer.sections();
-    let part = ["healthCheck", "concurrency", "mtls"].into_iter().find(|part| said.contains(part))?;
     let message = format!(
-        "spec.{part}: {} at {}:{} is outside the mesh, where no sidecar could do it",
+        "spec.{part}: {} at {}:{} is outside the mesh, where {why}",
         outside.key(),
         outside.file,
         outside.line
     );
-    let hint = "write circuitBreaker, which leaves addresses alone that fail".to_owned();
-    Some(resource.problem(&format!("spec.{part}"), message, hint))
+    // Places are known by section.
+    let section = part.split('.').next().unwrap_or(part);
+    Some(resource.problem(&format!("spec.{section}"), message, hint.to_owned()))
 }
 
 /// Of policies about tokens the most precise one holds, whole: of two that are equally precise nobody could say which.

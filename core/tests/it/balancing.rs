@@ -3,9 +3,12 @@
 use std::time::{Duration, Instant};
 
 use weft_core::balance::{Balancer, Load, Member, PeakEwma, hash};
-use weft_core::model::{Balancing, BalancingPolicy, HashKey, Locality, Ratio};
+use weft_core::model::{Balancing, BalancingPolicy, HashKey, Locality, Priority, Ratio};
 
 const MS: Duration = Duration::from_millis(1);
+
+/// An endpoint that works, far away.
+const AVAILABLE: Member = Member { weight: 1, near: false, rank: 0, available: true, since: None };
 
 /// Where the virtual clock begins.
 #[expect(clippy::disallowed_methods, reason = "any instant will do to start a virtual clock at")]
@@ -37,7 +40,7 @@ struct Simulation {
 impl Simulation {
     fn new(seed: u64, settings: Balancing, takes_ms: &[u32]) -> Self {
         let now = virtual_start();
-        let member = Member { weight: 1, near: false, available: true, since: None };
+        let member = AVAILABLE;
         let endpoint =
             |ms: &u32| Simulated { load: PeakEwma::new(10 * MS, now), takes: *ms * MS, member, served: 0 };
         let endpoints: Vec<_> = takes_ms.iter().map(endpoint).collect();
@@ -55,7 +58,7 @@ impl Simulation {
 
     fn add(&mut self, takes: Duration) {
         let typical = PeakEwma::typical(self.endpoints.iter().map(|endpoint| &endpoint.load), self.now);
-        let member = Member { weight: 1, near: false, available: true, since: Some(self.now) };
+        let member = Member { since: Some(self.now), ..AVAILABLE };
         self.endpoints.push(Simulated { load: PeakEwma::new(typical, self.now), takes, member, served: 0 });
         self.most.push(0);
         self.rebalance();
@@ -285,6 +288,65 @@ fn a_zone_keeps_its_traffic_until_too_few_are_left_there() {
 }
 
 #[test]
+fn a_priority_keeps_its_traffic_until_too_few_are_left_in_it_and_gets_it_back() {
+    let group = |labels: &str| Priority {
+        labels: [("site".to_owned(), labels.to_owned())].into(),
+        zone: None,
+        failover_below: Ratio::percent(70),
+    };
+    for settings in policies() {
+        let priorities = vec![group("main"), group("standby")];
+        let mut simulation = Simulation::new(2, Balancing { priorities, ..settings.clone() }, &[10; 10]);
+        for (index, endpoint) in simulation.endpoints.iter_mut().enumerate() {
+            endpoint.member.rank = index / 4;
+        }
+        let mut served = |available: [usize; 3]| {
+            for (index, endpoint) in simulation.endpoints.iter_mut().enumerate() {
+                endpoint.member.available = index % 4 < available[index / 4];
+            }
+            simulation.rebalance();
+            let served = simulation.run(10_000, MS);
+            [served[..4].iter().sum::<usize>(), served[4..8].iter().sum(), served[8..].iter().sum()]
+        };
+        assert_eq!(served([4, 4, 2]), [10_000, 0, 0], "{:?}", settings.policy);
+        let half = served([2, 4, 2]);
+        assert!((6_950..=7_350).contains(&half[0]) && half[2] == 0, "{:?}: {half:?}", settings.policy);
+        assert_eq!(served([0, 4, 2]), [0, 10_000, 0], "{:?}", settings.policy);
+        assert_eq!(served([0, 0, 2]), [0, 0, 10_000], "{:?}", settings.policy);
+        assert_eq!(served([4, 0, 0]), [10_000, 0, 0], "{:?}", settings.policy);
+    }
+}
+
+#[test]
+fn when_all_of_a_group_have_failed_a_request_goes_to_the_next_one() {
+    let priority = Priority { labels: [].into(), zone: None, failover_below: Ratio::percent(70) };
+    let locality = Some(Locality { failover_below: Ratio::percent(70) });
+    for settings in policies() {
+        let settings = Balancing { priorities: vec![priority.clone()], locality, ..settings };
+        let members = [(0, true), (0, true), (0, false), (1, true)];
+        let members = members.map(|(rank, near)| Member { rank, near, ..AVAILABLE });
+        let mut rng = fastrand::Rng::with_seed(4);
+        let mut balancer = Balancer::new(&members, &settings, virtual_start(), &mut rng);
+        let mut choose = |failed: &[usize], key: u64| {
+            let load = Load {
+                cost: &|_| 1.0,
+                in_flight: &|_| 0,
+                id: &|index| index as u64,
+                avoid: &|index| failed.contains(&index),
+            };
+            balancer.choose(Some(key), load, &mut rng).expect("an endpoint")
+        };
+        for key in 0..100 {
+            assert!(choose(&[], key) < 2, "{:?}", settings.policy);
+            // Who is of the same priority comes before who is near, and each before who has failed.
+            assert_eq!(choose(&[0, 1], key), 2, "{:?}", settings.policy);
+            assert_eq!(choose(&[0, 1, 2], key), 3, "{:?}", settings.policy);
+            assert!(choose(&[0, 1, 2, 3], key) < 2, "{:?}", settings.policy);
+        }
+    }
+}
+
+#[test]
 fn the_same_key_goes_to_the_same_endpoint() {
     let mut one = Simulation::new(1, by(BalancingPolicy::ConsistentHash(HashKey::SourceIp)), &[1; 5]);
     let mut other = Simulation::new(99, by(BalancingPolicy::ConsistentHash(HashKey::SourceIp)), &[1; 5]);
@@ -297,7 +359,7 @@ fn the_same_key_goes_to_the_same_endpoint() {
 fn who_has_just_failed_is_avoided_under_every_policy() {
     for settings in policies() {
         let mut rng = fastrand::Rng::with_seed(4);
-        let member = Member { weight: 1, near: false, available: true, since: None };
+        let member = AVAILABLE;
         let mut balancer = Balancer::new(&[member; 3], &settings, virtual_start(), &mut rng);
         for key in 0..200 {
             let load = Load {

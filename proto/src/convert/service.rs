@@ -65,6 +65,7 @@ impl TryFrom<v1::Endpoint> for model::Endpoint {
             weight: wire.weight,
             ports: wire.ports.iter().map(port_map).collect::<Result<_, ConvertError>>()?,
             healthy: !wire.unhealthy,
+            fits: fits(wire.fits)?,
         })
     }
 }
@@ -162,6 +163,7 @@ impl From<&model::Endpoint> for v1::Endpoint {
             weight: endpoint.weight,
             ports: endpoint.ports.iter().map(port_map).collect(),
             unhealthy: !endpoint.healthy,
+            fits: endpoint.fits.bits().into(),
         }
     }
 }
@@ -219,6 +221,11 @@ fn concurrency_to_wire(mode: ConcurrencyMode) -> v1::Concurrency {
         ConcurrencyMode::Off => v1::Concurrency::Unlimited,
         ConcurrencyMode::Adaptive => v1::Concurrency::Adaptive,
     }
+}
+
+fn fits(wire: u32) -> Result<model::Fits, ConvertError> {
+    let bits = u8::try_from(wire).map_err(|_| ConvertError::Range("fits", wire.into()))?;
+    Ok(model::Fits::from_bits(bits))
 }
 
 fn addresses(wire: &[Vec<u8>]) -> Result<Vec<IpAddr>, ConvertError> {

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use weft_core::model;
-use weft_core::model::{BalancingPolicy, HashCookie, HashKey, Locality, Ratio};
+use weft_core::model::{BalancingPolicy, HashCookie, HashKey, Locality, Priority, Ratio, ZoneWanted};
 
 use super::ConvertError;
 use super::access::callers;
 use crate::v1;
 use crate::v1::balancing::Policy;
 use crate::v1::hash_key::Of;
+use crate::v1::priority::Place;
 
 impl TryFrom<v1::Traffic> for model::Traffic {
     type Error = ConvertError;
@@ -81,6 +82,7 @@ impl TryFrom<v1::Balancing> for model::Balancing {
         Ok(Self {
             policy,
             locality: wire.locality.map(locality).transpose()?,
+            priorities: wire.priorities.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             slow_start: wire.slow_start_ms.map(Duration::from_millis),
             panic_threshold: wire
                 .panic_threshold_per_million
@@ -117,6 +119,37 @@ impl From<&model::Balancing> for v1::Balancing {
             }),
             slow_start_ms: balancing.slow_start.map(milliseconds),
             panic_threshold_per_million: balancing.panic_threshold.map(Ratio::per_million),
+            priorities: balancing.priorities.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::Priority> for Priority {
+    type Error = ConvertError;
+
+    fn try_from(wire: v1::Priority) -> Result<Self, ConvertError> {
+        let zone = wire.place.map(|place| match place {
+            Place::Zone(name) => ZoneWanted::Named(name),
+            Place::CallersZone(_) => ZoneWanted::Callers,
+        });
+        let failover_below = ratio("failover_below_per_million", wire.failover_below_per_million)?;
+        let labels = wire.labels.into_iter().map(|label| (label.name, label.value)).collect();
+        Ok(Self { labels, zone, failover_below })
+    }
+}
+
+impl From<&Priority> for v1::Priority {
+    fn from(priority: &Priority) -> Self {
+        let label =
+            |(name, value): (&String, &String)| v1::HeaderValue { name: name.clone(), value: value.clone() };
+        let place = priority.zone.as_ref().map(|zone| match zone {
+            ZoneWanted::Named(name) => Place::Zone(name.clone()),
+            ZoneWanted::Callers => Place::CallersZone(v1::Nothing {}),
+        });
+        Self {
+            labels: priority.labels.iter().map(label).collect(),
+            place,
+            failover_below_per_million: priority.failover_below.per_million(),
         }
     }
 }
@@ -294,6 +327,13 @@ mod tests {
             let balancing = model::Balancing {
                 policy,
                 locality: Some(Locality { failover_below: Ratio::percent(70) }),
+                priorities: [None, Some(ZoneWanted::Named("b".into())), Some(ZoneWanted::Callers)]
+                    .map(|zone| Priority {
+                        labels: [("site".into(), "main".into()), ("tier".into(), "1".into())].into(),
+                        zone,
+                        failover_below: Ratio::percent(50),
+                    })
+                    .into(),
                 slow_start: Some(Duration::from_secs(30)),
                 panic_threshold: Some(Ratio::percent(50)),
             };

@@ -402,6 +402,7 @@ mod tests {
             weight,
             ports: Vec::new(),
             healthy: true,
+            fits: weft_core::model::Fits::default(),
         }
     }
 

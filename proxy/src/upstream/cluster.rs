@@ -387,7 +387,7 @@ impl State {
                 if kept.endpoint.as_ref().is_some_and(|of| of.is_same_place(endpoint))
                     && kept.origination == origination =>
             {
-                kept.heed_health(endpoint, now);
+                kept.heed(endpoint, now);
                 kept
             }
             _ => {
@@ -447,11 +447,10 @@ impl State {
                 Ejection::Some(ejected) => out = ejected,
             }
         }
-        let member = |(index, upstream): (usize, &Rc<Upstream>)| Member {
-            weight: upstream.weight,
-            near: upstream.is_in(zone),
-            available: !out.contains(&index) && upstream.healthy.get(),
-            since: upstream.since.get(),
+        let priorities = &self.traffic.balancing.priorities;
+        let member = |(index, upstream): (usize, &Rc<Upstream>)| {
+            let member = upstream.member(zone, priorities);
+            Member { available: member.available && !out.contains(&index), ..member }
         };
         let members: Vec<_> = self.upstreams.iter().enumerate().map(member).collect();
         let balancer = Balancer::new(&members, &self.traffic.balancing, now, rng);

@@ -91,6 +91,7 @@ fn at(service: &QualifiedName, addresses: Vec<IpAddr>) -> Option<Endpoint> {
         weight: 1,
         ports: Vec::new(),
         healthy: true,
+        fits: weft_core::model::Fits::default(),
     })
 }
 

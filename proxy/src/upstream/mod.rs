@@ -22,9 +22,9 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use weft_certs::sni;
-use weft_core::balance::{self, PeakEwma};
+use weft_core::balance::{self, Member, PeakEwma};
 use weft_core::breaker::Verdict;
-use weft_core::model::{Endpoint, Origination, SpiffeId};
+use weft_core::model::{Endpoint, Fits, Origination, Priority, SpiffeId};
 
 pub use attempt::{Attempts, Opened, open};
 pub use bulkhead::{Berth, Bulkheads, Slot};
@@ -65,6 +65,8 @@ pub struct Upstream {
     since: Cell<Option<Instant>>,
     /// Whether its app works, by the checks of its health.
     healthy: Cell<bool>,
+    /// Which of its service's priorities it fits.
+    fits: Cell<Fits>,
     /// How long making a connection may take, where a policy says so.
     connect_limit: Cell<Option<Duration>>,
     /// The room for connections to its service, where these are limited.
@@ -103,6 +105,7 @@ impl Upstream {
             id: balance::hash(endpoint.workload.to_string().as_bytes()),
             since: Cell::default(),
             healthy: Cell::new(endpoint.healthy),
+            fits: Cell::new(endpoint.fits),
             connect_limit: Cell::default(),
             room: RefCell::default(),
             load: RefCell::new(PeakEwma::new(typical, now)),
@@ -124,6 +127,7 @@ impl Upstream {
             id: 0,
             since: Cell::default(),
             healthy: Cell::new(true),
+            fits: Cell::default(),
             connect_limit: Cell::default(),
             room: RefCell::default(),
             load: RefCell::new(PeakEwma::new(Duration::ZERO, now)),
@@ -148,15 +152,24 @@ impl Upstream {
         })
     }
 
-    /// What its checks say now. One that works again came back just now.
-    fn heed_health(&self, endpoint: &Endpoint, now: Instant) {
+    /// What its checks say now, and which priorities it fits. One that works again came back just now.
+    fn heed(&self, endpoint: &Endpoint, now: Instant) {
+        self.fits.set(endpoint.fits);
         if !self.healthy.replace(endpoint.healthy) && endpoint.healthy {
             self.since.set(Some(now));
         }
     }
 
-    fn is_in(&self, zone: &str) -> bool {
-        !zone.is_empty() && self.endpoint.as_ref().is_some_and(|endpoint| endpoint.zone == zone)
+    /// What a choice must know of it, seen from `zone`.
+    fn member(&self, zone: &str, priorities: &[Priority]) -> Member {
+        let own = self.endpoint.as_ref().map_or("", |endpoint| &endpoint.zone);
+        Member {
+            weight: self.weight,
+            near: !zone.is_empty() && own == zone,
+            rank: self.fits.get().rank(priorities, own, zone),
+            available: self.healthy.get(),
+            since: self.since.get(),
+        }
     }
 
     fn cost(&self, now: Instant) -> f64 {

@@ -246,6 +246,7 @@ mod tests {
             weight: 1,
             ports: Vec::new(),
             healthy: true,
+            fits: weft_core::model::Fits::default(),
         })
     }
 

@@ -101,6 +101,7 @@ pub(crate) fn endpoint(inbound: SocketAddr, target_port: u16) -> Endpoint {
         weight: 1,
         ports: vec![PortMap { port: PORT, target_port }],
         healthy: true,
+        fits: weft_core::model::Fits::default(),
     }
 }
 

@@ -6,6 +6,7 @@ use super::{
     anything, duration, flag, integer, list, number_or_text, object, port, ratio, target, text, with_rules,
     words,
 };
+use crate::model::MAX_PRIORITIES;
 
 /// The most that a number of requests may be.
 const REQUESTS: u32 = 1_000_000;
@@ -30,7 +31,7 @@ pub(super) fn policy() -> Value {
                             "after",
                             json!({"type": "string", "description": "A time, or a percentile such as p95."}),
                         ),
-                        ("max", integer(1, 1)),
+                        ("max", integer(1, 3)),
                     ],
                 ),
             ),
@@ -60,6 +61,24 @@ fn balancing() -> Value {
     let one = "!(has(self.header) && has(self.sourceIp))";
     let key = with_rules(key, &[(one, "exactly one of header, cookie and sourceIp is expected")]);
     let locality = object(&["prefer"], [("prefer", words(&["Zone"])), ("failoverBelow", ratio())]);
+    let priority = object(
+        &[],
+        [
+            ("labels", json!({"type": "object", "additionalProperties": {"type": "string"}})),
+            ("zone", text()),
+            ("zoneOf", words(&["Caller"])),
+            ("failoverBelow", ratio()),
+        ],
+    );
+    let about = "has(self.labels) || has(self.zone) || has(self.zoneOf)";
+    let one_zone = "!has(self.zone) || !has(self.zoneOf)";
+    let priority = with_rules(
+        priority,
+        &[
+            (about, "say which endpoints it is about: labels, zone or zoneOf"),
+            (one_zone, "zone is one zone, and zoneOf another: leave one of them out"),
+        ],
+    );
     let policies = ["PeakEwma", "LeastRequest", "RoundRobin", "Random", "ConsistentHash"];
     let balancing = object(
         &[],
@@ -67,6 +86,7 @@ fn balancing() -> Value {
             ("policy", words(&policies)),
             ("consistentHash", key),
             ("locality", locality),
+            ("priorities", list(priority, 0, MAX_PRIORITIES)),
             ("slowStart", duration()),
             ("panicThreshold", ratio()),
         ],

@@ -300,6 +300,7 @@ fn endpoint(workload: &str, addresses: &[&str], target_port: u16) -> Endpoint {
         weight: 1,
         ports: vec![PortMap { port: 80, target_port }],
         healthy: true,
+        fits: weft_core::model::Fits::default(),
     }
 }
 
