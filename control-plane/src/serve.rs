@@ -8,6 +8,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::Trac
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::codec::CompressionEncoding;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
@@ -64,7 +65,8 @@ pub(crate) fn otlp(
     metrics: Arc<Metrics>,
     drain: &DrainWatch,
 ) {
-    let router = server().add_service(TraceServiceServer::new(OtlpService::new(telemetry)));
+    let service = TraceServiceServer::new(OtlpService::new(telemetry));
+    let router = server().add_service(service.accept_compressed(CompressionEncoding::Gzip));
     let incoming = listen::accept(listener, Security::Plain, metrics, drain.clone());
     task::spawn("otlp", serve(router, incoming, drain.clone()));
 }

@@ -1,17 +1,18 @@
 //! Which faults are injected into a request: what was said to be tried out, while it is to be tried out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::authorize;
-use crate::model::{Abort, Fault, SpiffeId};
+use crate::model::{Abort, Fault, Ratio, SpiffeId};
 
 /// What is done to a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Injected {
-    /// It is held up for so long before it is sent.
-    pub delay: Option<Duration>,
-    /// It is not sent, but answered so.
-    pub abort: Option<Abort>,
+    /// It is held up for so long before it is sent, by this policy.
+    pub delay: Option<(Duration, Arc<str>)>,
+    /// It is not sent, but answered so, by this policy.
+    pub abort: Option<(Abort, Arc<str>)>,
 }
 
 impl Injected {
@@ -42,23 +43,27 @@ pub fn inject<'f>(
             continue;
         }
         if injected.delay.is_none() {
-            injected.delay = fault.delay.filter(|(_, share)| share.strikes(rng)).map(|(delay, _)| delay);
+            injected.delay = struck(fault, fault.delay, rng);
         }
         if injected.abort.is_none() {
-            injected.abort = fault.abort.filter(|(_, share)| share.strikes(rng)).map(|(abort, _)| abort);
+            injected.abort = struck(fault, fault.abort, rng);
         }
     }
     injected
 }
 
+fn struck<T>(fault: &Fault, what: Option<(T, Ratio)>, rng: &mut fastrand::Rng) -> Option<(T, Arc<str>)> {
+    what.filter(|(_, share)| share.strikes(rng)).map(|(what, _)| (what, Arc::clone(&fault.policy)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Ratio;
 
     fn fault() -> Fault {
         let abort = Abort { status: 503, grpc_status: 14 };
         Fault {
+            policy: "default/chaos".into(),
             from: Vec::new(),
             headers: vec![("x-chaos".into(), "1".into())],
             delay: Some((Duration::from_secs(2), Ratio::percent(10))),
@@ -115,10 +120,12 @@ mod tests {
 
     #[test]
     fn of_two_draws_the_first_that_strikes_counts_of_each_kind() {
-        let late = |seconds| Some(Duration::from_secs(seconds));
-        let abort = Some(Abort { status: 503, grpc_status: 14 });
-        let first = Injected { delay: late(1), abort: None };
-        assert_eq!(first.or(Injected { delay: late(2), abort }), Injected { delay: late(1), abort });
-        assert_eq!(Injected::default().or(first), first);
+        let late = |seconds, policy: &str| Some((Duration::from_secs(seconds), policy.into()));
+        let abort = Some((Abort { status: 503, grpc_status: 14 }, "default/second".into()));
+        let first = Injected { delay: late(1, "default/first"), abort: None };
+        let second = Injected { delay: late(2, "default/second"), abort: abort.clone() };
+        let both = Injected { delay: late(1, "default/first"), abort };
+        assert_eq!(first.clone().or(second), both);
+        assert_eq!(Injected::default().or(first.clone()), first);
     }
 }

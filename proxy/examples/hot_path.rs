@@ -71,7 +71,7 @@ fn request_head(times: u32) {
         out.clear();
         let length = end_of_lines(black_box(REQUEST), &mut 0).expect("a head").expect("all of it");
         let mut head = RequestHead::parse(&REQUEST[..length]).expect("a head");
-        trace::trace(head.fields_mut(), &mut rng, Some(&tracing));
+        trace::trace(head.fields_mut(), &mut rng, Some(&tracing), &trace::OwnTracing::default());
         headers::name_request(head.fields_mut(), &mut rng);
         headers::introduce(head.fields_mut(), &client);
         headers::strip_hop_by_hop(head.fields_mut(), Upgrade::Dropped);

@@ -86,7 +86,7 @@ impl Sidecar {
         let (own, addresses) = addresses(&settings);
 
         let registry = Registry::new();
-        let (observe, records) = Observe::new(&registry);
+        let (observe, records) = observe(&settings, &registry);
         let (discovery, publisher, asked) = state::channel(own);
         let credentials = CredentialStore::default();
         declare_metrics(&registry, &discovery, &credentials);
@@ -233,6 +233,15 @@ fn start_workers(settings: &Settings, shared: &worker::Shared) -> io::Result<(Wo
     Ok((workers, drain, app))
 }
 
+/// Where it is told what happens, as the environment wants it.
+fn observe(settings: &Settings, registry: &Registry) -> (Observe, RecordQueue) {
+    for mistake in &settings.otel.mistakes {
+        tracing::warn!(mistake, "a variable is left out");
+    }
+    let (observe, records) = Observe::new(registry);
+    (observe.with(settings.telemetry), records)
+}
+
 /// Starts exporting what is recorded, until told to finish.
 fn export(
     settings: &Settings,
@@ -243,7 +252,12 @@ fn export(
     let exporter = Exporter {
         queue,
         collector,
-        who: Who { discovery: discovery.clone(), workload: settings.workload.clone() },
+        who: Who {
+            discovery: discovery.clone(),
+            workload: settings.workload.clone(),
+            resource: settings.otel.resource.clone().into(),
+        },
+        own: settings.otel.collector.clone(),
         shard,
         mark: settings.mark,
         log: tokio::io::stdout(),
@@ -318,7 +332,12 @@ fn worker_settings(settings: &Settings) -> worker::Settings {
         outbound: settings.outbound,
         inbound: settings.inbound,
         upstreams: settings.upstreams.iter().map(explicit).collect(),
-        conduct: worker::Conduct { mark: settings.mark, source: settings.source, ..Default::default() },
+        conduct: worker::Conduct {
+            mark: settings.mark,
+            source: settings.source,
+            tracing: settings.otel.tracing,
+            ..Default::default()
+        },
     }
 }
 

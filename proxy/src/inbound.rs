@@ -9,12 +9,12 @@ use http::header::{HOST, UPGRADE, USER_AGENT};
 use http::{HeaderName, HeaderValue, Method, Uri, request};
 use tokio::time::timeout;
 use weft_certs::{PeerCertificate, sni};
-use weft_core::authorize::{Asked, Call, Denial, OutsideProbes, Peer, Permit, authorize};
+use weft_core::authorize::{Asked, Call, Decision, Denial, OutsideProbes, Peer, Permit, authorize};
 use weft_core::detect::{ClientHello, Sniffed};
 use weft_core::health;
 use weft_core::host::Host;
 use weft_core::jwt::Claims;
-use weft_core::model::{AppCheck, MtlsMode, Probe, QualifiedName};
+use weft_core::model::{AccessPolicy, AppCheck, MtlsMode, Probe, QualifiedName};
 use weft_core::path::Path;
 use weft_pods::intercept;
 
@@ -197,7 +197,8 @@ fn takes_plaintext(worker: &Worker, port: u16) -> bool {
 
 /// Asks what is in force now of a connection.
 fn permit(worker: &Worker, peer: &Peer, from: SocketAddr, port: u16) -> Result<Permit, Denial> {
-    decide(worker, &Call { peer, address: from.ip().to_canonical(), port, request: None })
+    let call = Call { peer, address: from.ip().to_canonical(), port, request: None };
+    decide(worker, &call, &mut |_, _| {})
 }
 
 /// Counts a connection that carries bytes, and says whether there is room for it.
@@ -206,7 +207,12 @@ fn is_within_limits(worker: &Worker, peer: &Peer, from: SocketAddr, port: u16) -
     rates::admit(worker, &call).is_ok()
 }
 
-fn decide(worker: &Worker, call: &Call<'_>) -> Result<Permit, Denial> {
+/// Asks what is in force now. `told` hears which policies had to do with it.
+fn decide(
+    worker: &Worker,
+    call: &Call<'_>,
+    told: &mut dyn FnMut(&AccessPolicy, Decision),
+) -> Result<Permit, Denial> {
     let snapshot = worker.discovery.peek();
     // Which policies are about us comes with our workload: without it nothing is known yet.
     let workload = snapshot.workload.as_deref().ok_or(Denial::NoConfiguration)?;
@@ -215,6 +221,7 @@ fn decide(worker: &Worker, call: &Call<'_>) -> Result<Permit, Denial> {
     }
     authorize(snapshot.mesh.as_deref(), workload, call, |policy, decision| {
         worker.observer.policy_decided(&policy.name, decision);
+        told(policy, decision);
     })
 }
 
@@ -359,8 +366,10 @@ impl Requests {
         let request = Seen::new(&*head, claims);
         let (peer, address) = (&self.peer, self.client.ip().to_canonical());
         let call = Call { peer, address, port: self.app.port(), request: Some(&request) };
-        let permit = decide(worker, &call).map_err(|denial| {
+        let permit = decide(worker, &call, &mut |policy, decision| exchange.judged(policy, decision));
+        let permit = permit.map_err(|denial| {
             tracing::debug!(?peer, %denial, "request denied");
+            exchange.note("weft.denial", &denial);
             code_of(&denial)
         })?;
         if rates::are_limited(worker) && !self.is_check(worker, request.head) {

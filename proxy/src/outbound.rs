@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
-use weft_core::model::{Name, OutboundMode, Protocol, QualifiedName};
+use weft_core::model::{Name, OutboundMode, Protocol, QualifiedName, Ratio};
 
 use crate::failure::ErrorCode;
 use crate::forward::{self, Heard, LastStage};
@@ -116,7 +116,7 @@ async fn connection(
         }
     };
     let own = worker.own_party(&worker.discovery.peek(), None);
-    let flow = worker.observer.flow(Direction::Outbound, own, called);
+    let flow = worker.observer.flow_to(own, called, cluster.port());
     let (cluster, scope) = match routing::by_weight(&worker, &cluster) {
         None => (cluster, Scope::Service),
         Some(Ok(backend)) => (backend, Scope::Backend),
@@ -223,7 +223,7 @@ async fn call_outside(
 ) -> LastStage {
     let Outside { cluster, service, speaks } = outside;
     let own = worker.own_party(&worker.discovery.snapshot(), None);
-    let flow = worker.observer.flow(Direction::Outbound, own, Party::Named(service.clone()));
+    let flow = worker.observer.flow_to(own, Party::Named(service.clone()), destination.port());
     match speaks {
         Speaks::Tls(host) => {
             worker.observer.tls_opened(Some(&host));
@@ -365,10 +365,29 @@ impl Requests {
             let called = Some(&*self.cluster);
             injected = injected.or(cluster.inject(called, head.fields(), worker));
         }
-        exchange.held_up(injected.delay);
+        if let Some((delay, policy)) = injected.delay {
+            exchange.note("weft.fault.policy", &policy);
+            exchange.note("weft.fault.delay_ms", &delay.as_millis());
+            exchange.held_up(Some(delay));
+        }
         match injected.abort {
             None => Ok(cluster),
-            Some(abort) => Err(Answer::Error(ErrorCode::FaultInjected(abort))),
+            Some((abort, policy)) => {
+                exchange.note("weft.fault.policy", &policy);
+                Err(Answer::Error(ErrorCode::FaultInjected(abort)))
+            }
         }
+    }
+
+    /// Whether some policy says of how many of such requests there are traces.
+    pub fn may_sample(&self, worker: &Worker) -> bool {
+        self.cluster.refresh(&worker.discovery.peek());
+        self.cluster.may_sample()
+    }
+
+    /// Of how many requests like this one there are traces: what is said of its route, else of the service.
+    pub fn sampling(&self, exchange: &Exchange) -> Option<Ratio> {
+        let of_route = exchange.route().and_then(|routed| routed.rule().traffic.as_ref()?.sampling);
+        of_route.or_else(|| self.cluster.sampling())
     }
 }

@@ -64,7 +64,8 @@ pub fn admit(worker: &Worker, call: &Call<'_>) -> Result<Option<Usage>, Limited>
 }
 
 /// What a request is answered for which there is no room.
-pub fn answer(limited: &Limited, exchange: &Exchange) -> Answer {
+pub fn answer(limited: &Limited, exchange: &mut Exchange) -> Answer {
+    exchange.note("weft.rate_limit.policy", &limited.policy);
     let mut fields = HeaderMap::new();
     fields.insert(&RETRY_AFTER, HeaderValue::from(limited.retry_after_seconds()));
     if exchange.is_grpc() {

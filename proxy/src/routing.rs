@@ -13,8 +13,8 @@ use http::{Method, Response, StatusCode};
 use weft_core::fault::Injected;
 use weft_core::host::Host;
 use weft_core::model::{
-    BackendTarget, ClaimName, Cors, FieldEdits, Filters, HttpMatch, HttpRule, Name, Redirect, RouteRules,
-    Service, TokenPolicy,
+    BackendTarget, ClaimName, Cors, FieldEdits, Filters, HttpMatch, HttpRule, Name, Redirect, Route,
+    RouteRules, Service, TokenPolicy,
 };
 use weft_core::path::Path;
 use weft_core::route::{
@@ -43,6 +43,8 @@ struct Ready {
     fields: Vec<HeaderName>,
     /// By whose keys tokens are proved, where rules ask for claims.
     tokens: Option<Arc<TokenPolicy>>,
+    /// Whether a policy for one of the routes says of how many requests there are traces.
+    may_sample: bool,
 }
 
 impl Routing {
@@ -52,13 +54,20 @@ impl Routing {
         let mut fields: Vec<HeaderName> = service.routes.iter().flat_map(|r| field_names(&r.rules)).collect();
         fields.sort_by(|left, right| left.as_str().cmp(right.as_str()));
         fields.dedup();
+        let samples = |route: &Route| route.traffic.as_ref().is_some_and(|said| said.sampling.is_some());
+        let may_sample = service.routes.iter().any(samples);
         let routes = Routes::compile(&service.name, &service.routes, caller);
-        Self(Arc::new(Ready { routes, fields, tokens: service.tokens.clone() }))
+        Self(Arc::new(Ready { routes, fields, tokens: service.tokens.clone(), may_sample }))
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.routes.is_empty()
+    }
+
+    /// Whether a policy for one of the routes says of how many requests there are traces.
+    pub fn may_sample(&self) -> bool {
+        self.0.may_sample
     }
 
     fn field(&self, name: &str) -> Option<&HeaderName> {

@@ -152,6 +152,7 @@ impl Session {
             key: None,
             delay: None,
             is_vital: false,
+            is_undecided: self.is_undecided(&span),
         };
         // Told of is what was asked, not what a route makes of it.
         let mut exchange = Exchange::begin(&worker.observer, head, facts);
@@ -163,7 +164,12 @@ impl Session {
                 tie = rests_on;
                 Ok(cluster)
             }
-            Purpose::Outbound(requests) => requests.rule(worker, head, &mut exchange),
+            Purpose::Outbound(requests) => {
+                let verdict = requests.rule(worker, head, &mut exchange);
+                let sampling = requests.sampling(&exchange);
+                exchange.sampled(sampling, head.fields_mut(), &mut worker.rng.borrow_mut());
+                verdict
+            }
             Purpose::Nowhere(code) => Err(Answer::Error(*code)),
         });
         match (&self.purpose, &verdict) {
@@ -186,13 +192,31 @@ impl Session {
 
     /// Continues the request's trace, or begins one as the mesh's settings say. Probes are not traced, whatever they say.
     fn trace(&self, head: &mut impl Head, probe: Option<&inbound::Probing>) -> trace::Span {
-        let snapshot = self.worker.discovery.peek();
-        let mut tracing = snapshot.mesh.as_ref().map(|mesh| &mesh.tracing);
-        if probe.is_some() {
-            tracing = None;
-            trace::forget(head.fields_mut());
+        let rng = &mut self.worker.rng.borrow_mut();
+        if !self.worker.observer.tells() {
+            // What the request says of its trace is between the apps.
+            return trace::unsaid(rng);
         }
-        trace::trace(head.fields_mut(), &mut self.worker.rng.borrow_mut(), tracing)
+        let snapshot = self.worker.discovery.peek();
+        let tracing = snapshot.mesh.as_ref().map(|mesh| &mesh.tracing);
+        match probe {
+            None => trace::trace(head.fields_mut(), rng, tracing, &self.worker.conduct.tracing),
+            Some(_) => {
+                trace::forget(head.fields_mut());
+                trace::trace(head.fields_mut(), rng, None, &trace::OwnTracing::default())
+            }
+        }
+    }
+
+    /// Whether a policy may say of how many requests like this one the trace is recorded. What others have decided stays, and
+    /// so does what our own environment says.
+    fn is_undecided(&self, span: &trace::Span) -> bool {
+        let is_open =
+            span.decider == trace::Decider::Sidecar && self.worker.conduct.tracing.sampler.is_none();
+        match &self.purpose {
+            Purpose::Outbound(requests) => is_open && requests.may_sample(&self.worker),
+            Purpose::Inbound(_) | Purpose::Nowhere(_) => false,
+        }
     }
 }
 

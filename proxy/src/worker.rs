@@ -1,6 +1,8 @@
 //! A worker: one thread, one runtime, its own listeners, pools, measurements and TLS settings. Nothing here is shared
 //! with other workers but snapshots, credentials and counters.
 
+mod conduct;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
@@ -14,7 +16,6 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, oneshot};
 use weft_core::model::{Name, SpiffeId};
-use weft_pods::intercept;
 use weft_runtime::drain::DrainWatch;
 use weft_runtime::task;
 
@@ -33,12 +34,7 @@ use crate::{inbound, outbound};
 
 pub use crate::leaving::Leaving;
 pub use crate::outbound::Explicit;
-
-/// Connections from apps and peers that a worker has open at once; further ones wait in the kernel.
-const MAX_CONNECTIONS: usize = 32 * 1024;
-
-/// Requests of one connection; then its client is told to open another, which may be better balanced.
-const MAX_REQUESTS: u64 = 100_000;
+pub use conduct::Conduct;
 
 /// How long no connection is taken after the machine had no room for one.
 const NO_ROOM: Duration = Duration::from_millis(50);
@@ -65,25 +61,6 @@ pub struct Settings {
     pub upstreams: Vec<Explicit>,
     /// What each of them may do.
     pub conduct: Conduct,
-}
-
-/// How a worker dials, and how much it takes on.
-#[derive(Debug, Clone, Copy)]
-pub struct Conduct {
-    /// Set on every socket that is opened (`SO_MARK`).
-    pub mark: Option<u32>,
-    /// As whom the app is called.
-    pub source: intercept::Source,
-    /// Connections from apps and peers that are open at once.
-    pub connections: usize,
-    /// Requests of one of them.
-    pub requests: u64,
-}
-
-impl Default for Conduct {
-    fn default() -> Self {
-        Self { mark: None, source: Default::default(), connections: MAX_CONNECTIONS, requests: MAX_REQUESTS }
-    }
 }
 
 /// What all workers look at.

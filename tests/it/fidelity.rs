@@ -23,6 +23,11 @@ fn every_test_that_the_scorecard_of_traffic_names_exists() {
     check("reference/traffic-scorecard.md", 100);
 }
 
+#[test]
+fn every_test_that_the_scorecard_of_telemetry_names_exists() {
+    check("reference/telemetry-scorecard.md", 80);
+}
+
 fn check(document: &str, at_least: usize) {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join("docs");
     let table = fs::read_to_string(docs.join(document)).expect("the table");

@@ -15,6 +15,7 @@ mod control_plane_away;
 mod curl;
 mod dashboard;
 mod deadlines;
+mod decisions;
 mod demo;
 mod dns;
 mod draining;

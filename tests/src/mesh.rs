@@ -73,7 +73,10 @@ impl Mesh {
     /// Starts the control plane, again after [`Self::kill_control_plane`].
     pub fn start_control_plane(&mut self) {
         let mut command = Command::new(&self.weft);
-        command.args(["control-plane", "--http-addr", "127.0.0.1:7080", "--otlp-addr", "127.0.0.1:4317"]);
+        command.args(["control-plane", "--http-addr", "127.0.0.1:7080"]);
+        if !self.options.flags.iter().any(|flag| flag.starts_with("--otlp-addr")) {
+            command.args(["--otlp-addr", "127.0.0.1:4317"]);
+        }
         command.args(["--grpc-addr", &format!("{}:7443", self.hub.address_v4())]);
         command.arg("--data-dir").arg(self.data()).arg("--config-dir").arg(self.config());
         if let Some(ttl) = self.options.certificate_ttl {

@@ -35,7 +35,7 @@ impl AdminService {
             hops: shown.collect(),
             decisive_span: span.id.to_string(),
             code: told.code.to_owned(),
-            rule: self.rule(&told).unwrap_or_default(),
+            rule: ruled(&told, self.rule(&told)),
             advice: advice(finding.verdict, &told, &id.to_string()),
         })
     }
@@ -78,6 +78,24 @@ impl AdminService {
     }
 }
 
+/// Which attribute names the policy that is why, for what the mesh said, and of which kind it is.
+const POLICIES: [(&str, &str, &str); 3] = [
+    ("denied", "weft.authorization.policy", "AuthorizationPolicy"),
+    ("rate-limited", "weft.rate_limit.policy", "RateLimit"),
+    ("fault-injected", "weft.fault.policy", "FaultInjection"),
+];
+
+/// The policy that was why, and what decides about such a call now, where that is another.
+fn ruled(told: &Told<'_>, now: Option<String>) -> String {
+    let Some((kind, name)) = told.policy else { return now.unwrap_or_default() };
+    let then = format!("{kind} {name}");
+    match now {
+        None => then,
+        Some(now) if now.contains(&then) => now,
+        Some(now) => format!("{then}; now {now}"),
+    }
+}
+
 /// What a span says of its call.
 struct Told<'a> {
     caller: &'a str,
@@ -89,6 +107,8 @@ struct Told<'a> {
     /// What the mesh said; empty: nothing.
     code: &'a str,
     kind: SpanKind,
+    /// The policy that was why, as the sidecar told it: its kind, and its name. None: it told of none.
+    policy: Option<(&'static str, &'a str)>,
 }
 
 impl<'a> Told<'a> {
@@ -106,6 +126,10 @@ impl<'a> Told<'a> {
             status: or(value("rpc.response.status_code"), value("http.response.status_code")),
             code: code(span),
             kind: span.kind,
+            policy: POLICIES.iter().find_map(|(of, key, kind)| {
+                let name = value(key);
+                (*of == code(span) && !name.is_empty()).then_some((*kind, name))
+            }),
         }
     }
 

@@ -8,6 +8,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Valu
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span::SpanKind};
 use tonic::Code;
+use tonic::codec::CompressionEncoding;
 use weft_proto::v1;
 
 use crate::join::page;
@@ -101,4 +102,16 @@ async fn on_the_mesh_port_only_the_mesh_sends_spans() {
     known.export(batch("web", vec![span(1, 1, 0, SpanKind::Server, 0, 1)])).await.unwrap();
     let traces = mesh.admin().await.traces(v1::TracesRequest::default()).await.unwrap().traces;
     assert_eq!(traces.len(), 1);
+}
+
+#[tokio::test]
+async fn batches_may_be_compressed_and_are_bounded_as_they_are_unpacked() {
+    let mesh = Mesh::start().await;
+    let otlp = TraceServiceClient::connect(format!("http://{}", mesh.handle.otlp)).await.unwrap();
+    let mut otlp = otlp.send_compressed(CompressionEncoding::Gzip);
+    otlp.export(batch("web", vec![span(7, 1, 0, SpanKind::Server, 0, 1)])).await.unwrap();
+    let huge = Span { name: "x".repeat(8 << 20), ..span(8, 1, 0, SpanKind::Server, 0, 1) };
+    assert!(otlp.export(batch("web", vec![huge])).await.is_err());
+    let found = mesh.admin().await.traces(v1::TracesRequest::default()).await.unwrap().traces;
+    assert_eq!(found.len(), 1);
 }

@@ -161,6 +161,17 @@ impl<'p> Wishes<'p> {
     pub(super) fn get(&self, wanted: Annotation) -> Option<&'p str> {
         self.said.iter().find(|(annotation, _)| *annotation == wanted).map(|(_, value)| *value)
     }
+
+    /// The sidecar's settings that follow, as variables.
+    pub(super) fn variables(&self) -> Vec<(&'static str, &'p str)> {
+        let mut variables = Vec::new();
+        variables.extend(self.get(Annotation::LogLevel).map(|level| ("WEFT_LOG_LEVEL", level)));
+        if let Some(share) = self.get(Annotation::TraceSampling) {
+            variables.push(("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"));
+            variables.push(("OTEL_TRACES_SAMPLER_ARG", share));
+        }
+        variables
+    }
 }
 
 fn all(list: &str, allowed: impl Fn(&str) -> bool) -> bool {

@@ -126,9 +126,7 @@ fn environment(settings: &Settings, wishes: &Wishes<'_>, spec: &Value) -> Vec<Va
     if let Some(seconds) = grace.filter(|seconds| *seconds > DRAIN_SECONDS) {
         environment.push(plain("WEFT_DRAIN_TIMEOUT", &format!("{seconds}s")));
     }
-    if let Some(level) = wishes.get(Annotation::LogLevel) {
-        environment.push(plain("WEFT_LOG_LEVEL", level));
-    }
+    environment.extend(wishes.variables().into_iter().map(|(name, value)| plain(name, value)));
     environment
 }
 

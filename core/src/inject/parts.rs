@@ -145,10 +145,9 @@ impl<'s> Parts<'s> {
             "WEFT_WORKLOAD": name.as_str(),
             "WEFT_SERVICES": name.as_str(),
         });
-        if let (Some(level), Some(environment)) =
-            (wishes.get(Annotation::LogLevel), environment.as_object_mut())
-        {
-            environment.insert("WEFT_LOG_LEVEL".to_owned(), json!(level));
+        if let Some(environment) = environment.as_object_mut() {
+            let asked = wishes.variables().into_iter();
+            environment.extend(asked.map(|(name, value)| (name.to_owned(), json!(value))));
         }
         proxy.insert("environment".to_owned(), environment);
         proxy.insert("volumes".to_owned(), json!([format!("{identity}:/identity:ro")]));

@@ -48,6 +48,7 @@ pub(super) fn read(
         );
     }
     let fault = Fault {
+        policy: "".into(),
         from: from.unwrap_or_default(),
         headers,
         delay: delay.and_then(|field| read_delay(&field)),

@@ -29,6 +29,8 @@ pub struct TrafficLayer {
     pub hedging: Option<HedgingLayer>,
     /// Whether an app takes plaintext.
     pub mtls: Option<MtlsMode>,
+    /// Of how many requests there are traces.
+    pub sampling: Option<Ratio>,
 }
 
 layers! {
@@ -105,6 +107,7 @@ impl TrafficLayer {
             retries: section(self.retries, &below.retries, |above, below| Box::new(above.over(below))),
             hedging: section(self.hedging, &below.hedging, HedgingLayer::over),
             mtls: self.mtls.or(below.mtls),
+            sampling: self.sampling.or(below.sampling),
         }
     }
 
@@ -125,6 +128,7 @@ impl TrafficLayer {
             retries,
             hedging,
             mtls: _,
+            sampling,
         } = self;
         Traffic {
             balancing: Balancing {
@@ -141,13 +145,21 @@ impl TrafficLayer {
             retries: retries.map(|retries| Box::new(retries.resolve(Retries::default()))),
             hedging: hedging.map(|hedging| hedging.resolve(Hedging::default())),
             faults: Vec::new(),
+            sampling,
         }
     }
 
     /// What of it is about a route's requests.
     pub fn of_route(self) -> RouteTraffic {
         let TimeoutsLayer { connect: _, request, idle } = self.timeouts;
-        RouteTraffic { request, idle, retries: self.retries, hedging: self.hedging, faults: Vec::new() }
+        RouteTraffic {
+            request,
+            idle,
+            retries: self.retries,
+            hedging: self.hedging,
+            faults: Vec::new(),
+            sampling: self.sampling,
+        }
     }
 
     /// The sections of which it says something.
@@ -173,6 +185,7 @@ impl TrafficLayer {
             of("retries", self.retries.as_ref().map(|retries| retries.said()).unwrap_or_default()),
             of("hedging", self.hedging.as_ref().map(HedgingLayer::said).unwrap_or_default()),
             of("mtls", self.mtls.iter().map(|_| "mode").collect()),
+            of("tracing", self.sampling.iter().map(|_| "sampling").collect()),
         ]
         .concat()
     }
@@ -195,6 +208,7 @@ impl TrafficLayer {
             self.retries.is_some(),
             self.hedging.is_some(),
             self.mtls.is_some(),
+            self.sampling.is_some(),
         ]
     }
 }
@@ -234,7 +248,7 @@ impl BulkheadLayer {
 }
 
 /// The sections that are enforced.
-pub(super) const SECTIONS: [&str; 9] = [
+pub(super) const SECTIONS: [&str; 10] = [
     "loadBalancing",
     "timeouts",
     "circuitBreaker",
@@ -244,4 +258,5 @@ pub(super) const SECTIONS: [&str; 9] = [
     "retries",
     "hedging",
     "mtls",
+    "tracing",
 ];

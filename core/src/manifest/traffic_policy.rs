@@ -27,7 +27,7 @@ const TARGETS: [TargetKind; 6] = [
     TargetKind::GrpcRoute,
 ];
 
-const FIELDS: [&str; 10] = [
+const FIELDS: [&str; 11] = [
     "targetRef",
     "loadBalancing",
     "timeouts",
@@ -38,6 +38,7 @@ const FIELDS: [&str; 10] = [
     "concurrency",
     "healthCheck",
     "mtls",
+    "tracing",
 ];
 
 /// What a `TrafficPolicy` says.
@@ -53,7 +54,7 @@ pub struct TrafficPolicySpec {
 const OF_APPS: [&str; 3] = ["concurrency", "healthCheck", "mtls"];
 
 /// Those that are about requests, and may be said of one route.
-const OF_ROUTES: [&str; 3] = ["timeouts", "retries", "hedging"];
+const OF_ROUTES: [&str; 4] = ["timeouts", "retries", "hedging", "tracing"];
 
 /// The most that a number of requests may be.
 const MAX_REQUESTS: u32 = 1_000_000;
@@ -81,13 +82,17 @@ pub(super) fn read(
         retries: spec.field("retries").and_then(|field| read_retries(&field)).map(Box::new),
         hedging: spec.field("hedging").and_then(|field| read_hedging(&field)),
         mtls: spec.field("mtls").and_then(|field| mtls(&field)),
+        sampling: spec.field("tracing").and_then(|field| sampling(&field)),
     };
     compare(&spec, &layer);
     if let Some(target) = &target {
         refuse_out_of_place(&spec, target);
     }
-    if let (Some(PolicyTarget::Mesh), Some(field)) = (&target, spec.field("mtls")) {
-        field.mistake("what holds for the whole mesh is the MeshConfig's", "write it as spec.mtls there");
+    for section in ["mtls", "tracing"] {
+        if let (Some(PolicyTarget::Mesh), Some(field)) = (&target, spec.field(section)) {
+            let hint = format!("write it as spec.{section} there");
+            field.mistake("what holds for the whole mesh is the MeshConfig's", hint);
+        }
     }
     for section in SECTIONS {
         places.extend(spec.field(section).map(|field| (format!("spec.{section}"), field.place())));
@@ -282,6 +287,10 @@ fn concurrency(field: &Field<'_>) -> Option<ConcurrencyMode> {
 
 fn mtls(field: &Field<'_>) -> Option<MtlsMode> {
     field.object(&["mode"])?.required("mode", "write mode: Strict or mode: Permissive")?.choice(&MTLS)
+}
+
+fn sampling(field: &Field<'_>) -> Option<Ratio> {
+    field.object(&["sampling"])?.required("sampling", "write sampling: 1%")?.ratio()
 }
 
 fn locality(field: &Field<'_>) -> Option<Locality> {

@@ -1,5 +1,6 @@
 //! How a service is to be called: what `TrafficPolicy` documents say of it, resolved.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Callers, HealthCheck, Hedging, HedgingLayer, Priority, Ratio, Retries, RetriesLayer};
@@ -23,6 +24,8 @@ pub struct Traffic {
     pub hedging: Option<Hedging>,
     /// What its callers are to be tried with.
     pub faults: Vec<Fault>,
+    /// How many of the traces that begin with a request to it are recorded; none: as many as of the whole mesh's.
+    pub sampling: Option<Ratio>,
 }
 
 /// What policies for a route say of its requests. It goes before what is said of the service that they are sent to.
@@ -38,6 +41,8 @@ pub struct RouteTraffic {
     pub hedging: Option<HedgingLayer>,
     /// What its callers are to be tried with.
     pub faults: Vec<Fault>,
+    /// How many of the traces that begin with one of its requests are recorded.
+    pub sampling: Option<Ratio>,
 }
 
 impl RouteTraffic {
@@ -56,6 +61,7 @@ impl RouteTraffic {
             timeouts: Timeouts { connect, request: self.request.or(request), idle: self.idle.or(idle) },
             retries,
             hedging: hedging.or(below.hedging),
+            sampling: self.sampling.or(below.sampling),
             ..Traffic::default()
         }
     }
@@ -190,6 +196,8 @@ impl Default for Bulkhead {
 /// A fault that callers are tried with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
+    /// The policy that says so, `NAMESPACE/NAME`, as spans name it.
+    pub policy: Arc<str>,
     /// Whose requests; none are said: everyone's.
     pub from: Vec<Callers>,
     /// The headers that a request must have, lower-case, each with its value.

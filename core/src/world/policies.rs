@@ -235,7 +235,10 @@ fn key_of(kind: Kind, name: &QualifiedName) -> ResourceKey {
 
 fn fault(resource: &Resource) -> Option<Fault> {
     match &resource.spec {
-        Spec::FaultInjection(spec) => Some(spec.fault.clone()),
+        Spec::FaultInjection(spec) => {
+            let policy = resource.qualified_name().map(|name| name.to_string()).unwrap_or_default().into();
+            Some(Fault { policy, ..spec.fault.clone() })
+        }
         _ => None,
     }
 }

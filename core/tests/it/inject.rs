@@ -200,7 +200,7 @@ fn an_older_cluster_gets_a_container_that_the_app_waits_for() {
 fn annotations_say_what_is_skipped_and_set_aside() {
     let annotations = "metadata:\n      annotations:\n        weft.mesh/skip-inbound-ports: 22,9100-9110\n        \
                        weft.mesh/skip-outbound-cidrs: \"10.0.0.0/8, fd00::/8\"\n        weft.mesh/proxy-cpu-request: 250m\n        \
-                       weft.mesh/proxy-memory-limit: 1Gi\n        weft.mesh/proxy-log-level: debug";
+                       weft.mesh/proxy-memory-limit: 1Gi\n        weft.mesh/proxy-log-level: debug\n        weft.mesh/trace-sampling: 1%";
     let text = check_way_back(&DEPLOYMENT.replace("metadata:\n      labels: {app: web}", annotations), 1);
     let document = documents(&text).remove(0);
     let containers = &document["spec"]["template"]["spec"]["initContainers"];
@@ -218,7 +218,13 @@ fn annotations_say_what_is_skipped_and_set_aside() {
         serde_json::json!({"requests": {"cpu": "250m", "memory": "32Mi"}, "limits": {"memory": "1Gi"}})
     );
     let environment = containers[1]["env"].as_array().unwrap();
-    assert!(environment.contains(&serde_json::json!({"name": "WEFT_LOG_LEVEL", "value": "debug"})));
+    for (name, value) in [
+        ("WEFT_LOG_LEVEL", "debug"),
+        ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+        ("OTEL_TRACES_SAMPLER_ARG", "1%"),
+    ] {
+        assert!(environment.contains(&serde_json::json!({"name": name, "value": value})), "{name}");
+    }
 }
 
 #[test]

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use weft_core::model;
-use weft_core::model::{HedgeAfter, HedgingLayer, RetriesLayer, RetryMethods};
+use weft_core::model::{HedgeAfter, HedgingLayer, Ratio, RetriesLayer, RetryMethods};
 
 use super::ConvertError;
 use super::retries::{hedge_quantile, hedge_time};
 use super::route::all;
-use super::traffic::{duration, milliseconds, positive};
+use super::traffic::{duration, milliseconds, positive, sampling};
 use crate::v1;
 use crate::v1::hedging_layer::After;
 use crate::v1::retries_layer::Methods;
@@ -23,19 +23,21 @@ impl TryFrom<v1::RouteTraffic> for model::RouteTraffic {
             retries: wire.retries.map(TryInto::try_into).transpose()?.map(Box::new),
             hedging: wire.hedging.map(TryInto::try_into).transpose()?,
             faults: all(wire.faults)?,
+            sampling: sampling(wire.sampling_per_million)?,
         })
     }
 }
 
 impl From<&model::RouteTraffic> for v1::RouteTraffic {
     fn from(traffic: &model::RouteTraffic) -> Self {
-        let model::RouteTraffic { request, idle, retries, hedging, faults } = traffic;
+        let model::RouteTraffic { request, idle, retries, hedging, faults, sampling } = traffic;
         Self {
             request_ms: request.map(milliseconds),
             idle_ms: idle.map(milliseconds),
             retries: retries.as_deref().map(Into::into),
             hedging: hedging.as_ref().map(Into::into),
             faults: faults.iter().map(Into::into).collect(),
+            sampling_per_million: sampling.map(Ratio::per_million),
         }
     }
 }
@@ -140,6 +142,7 @@ mod tests {
         }
         let abort = Abort { status: 503, grpc_status: 14 };
         let fault = Fault {
+            policy: "default/down".into(),
             from: Vec::new(),
             headers: Vec::new(),
             delay: None,
@@ -153,6 +156,7 @@ mod tests {
                 retries: Some(Box::default()),
                 hedging: Some(HedgingLayer { after, max: Some(1) }),
                 faults: vec![fault.clone()],
+                sampling: Some(Ratio::NONE),
             });
         }
     }

@@ -25,6 +25,7 @@ impl TryFrom<v1::Traffic> for model::Traffic {
             retries: wire.retries.map(TryInto::try_into).transpose()?.map(Box::new),
             hedging: wire.hedging.map(TryInto::try_into).transpose()?,
             faults: wire.faults.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            sampling: sampling(wire.sampling_per_million)?,
         })
     }
 }
@@ -40,6 +41,7 @@ impl From<&model::Traffic> for v1::Traffic {
             retries,
             hedging,
             faults,
+            sampling,
         } = traffic;
         Self {
             balancing: Some(balancing.into()),
@@ -50,6 +52,7 @@ impl From<&model::Traffic> for v1::Traffic {
             faults: faults.iter().map(Into::into).collect(),
             retries: retries.as_deref().map(Into::into),
             hedging: hedging.as_ref().map(Into::into),
+            sampling_per_million: sampling.map(Ratio::per_million),
         }
     }
 }
@@ -245,6 +248,7 @@ impl TryFrom<v1::Fault> for model::Fault {
             Ok::<_, ConvertError>((model::Abort { status, grpc_status }, aborted))
         };
         Ok(Self {
+            policy: wire.policy.into(),
             from: wire.from.iter().map(callers).collect::<Result<_, _>>()?,
             headers: wire.headers.into_iter().map(|header| (header.name, header.value)).collect(),
             delay: wire.delay_ms.map(|ms| (Duration::from_millis(ms), delayed)),
@@ -261,6 +265,7 @@ impl From<&model::Fault> for v1::Fault {
             |(name, value): &(String, String)| v1::HeaderValue { name: name.clone(), value: value.clone() };
         let abort = fault.abort.map(|(abort, _)| abort);
         Self {
+            policy: fault.policy.to_string(),
             from: fault.from.iter().map(Into::into).collect(),
             headers: fault.headers.iter().map(header).collect(),
             delay_ms: fault.delay.map(|(delay, _)| milliseconds(delay)),
@@ -284,6 +289,11 @@ pub(super) fn ratio(field: &'static str, per_million: u32) -> Result<Ratio, Conv
     } else {
         Err(ConvertError::Range(field, per_million.into()))
     }
+}
+
+/// Of how many requests there are traces, where that is said.
+pub(super) fn sampling(per_million: Option<u32>) -> Result<Option<Ratio>, ConvertError> {
+    per_million.map(|per_million| ratio("sampling_per_million", per_million)).transpose()
 }
 
 /// A time that something may take: longer than nothing.
@@ -357,7 +367,9 @@ mod tests {
                 health_check: Some(model::HealthCheck::new(model::Probe::Tcp)),
                 retries: None,
                 hedging: None,
+                sampling: Some(Ratio::percent(1)),
                 faults: vec![model::Fault {
+                    policy: "default/slow".into(),
                     from: vec![model::Callers {
                         namespaces: model::Selection {
                             one_of: vec![model::TextPattern::Exact("shop".into())],

@@ -7,6 +7,8 @@ use std::time::Duration;
 use weft_core::authorize::{NoProbe, OutsideProbe};
 use weft_core::model::{Name, Protocol};
 
+use crate::observe::Telemetry;
+
 /// Where a control plane is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ControlPlane {
@@ -156,6 +158,14 @@ pub(super) fn workers(text: &str) -> Result<NonZeroUsize, String> {
     match text.parse::<NonZeroUsize>() {
         Ok(workers) if workers.get() <= 256 => Ok(workers),
         _ => Err(format!("{text:?} is not a number of threads from 1 to 256")),
+    }
+}
+
+pub(super) fn telemetry(text: &str) -> Result<Telemetry, String> {
+    match text {
+        "on" => Ok(Telemetry::On),
+        "off" => Ok(Telemetry::Off),
+        _ => Err(format!("{text:?} is neither on nor off")),
     }
 }
 
@@ -317,6 +327,8 @@ mod tests {
         check(mark, "22341", Some(22341));
         check(mark, "0", None);
         check(mark, "0xz", None);
+        check(telemetry, "off", Some(Telemetry::Off));
+        check(telemetry, "no", None);
         check(pod_ip, "10.0.0.2", Some([10, 0, 0, 2].into()));
         check(pod_ip, "127.0.0.1", None);
         check(pod_ip, "::", None);

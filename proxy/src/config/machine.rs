@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use super::otel::Otel;
+
 /// Facts about the machine that this sidecar runs on.
 #[derive(Debug, Clone)]
 pub struct Machine {
@@ -15,6 +17,8 @@ pub struct Machine {
     pub workers: NonZeroUsize,
     /// Where state may be kept across restarts.
     pub cache_dir: Option<PathBuf>,
+    /// What OpenTelemetry's variables say.
+    pub otel: Otel,
 }
 
 impl Machine {
@@ -27,6 +31,7 @@ impl Machine {
             ipv6: UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok(),
             workers: weft_runtime::cpu::beside_an_app(),
             cache_dir: is_writable(cache_dir).then(|| cache_dir.to_owned()),
+            otel: Otel::read(&|name| std::env::var(name).ok()),
         }
     }
 

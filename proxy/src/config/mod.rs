@@ -4,6 +4,7 @@
 
 mod grammar;
 mod machine;
+pub mod otel;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +18,10 @@ use weft_core::authorize::OutsideProbes;
 use weft_core::model::Name;
 use weft_pods::intercept::Source;
 
+use crate::observe::Telemetry;
 pub use grammar::{ControlPlane, Offer, Upstream};
+use otel::Otel;
+
 pub use machine::{Machine, own_addresses, reachable_addresses};
 
 const EXAMPLES: &str = "\
@@ -184,6 +188,9 @@ pub struct RunArgs {
     /// Connect to the app from its callers' own addresses; takes CAP_NET_ADMIN, and `intercept up --keep-source`
     #[arg(long, env = "WEFT_KEEP_SOURCE", value_parser = FalseyValueParser::new())]
     pub keep_source: bool,
+    /// on: requests are counted, traced and told of; off: they are not, and their trace headers are left alone
+    #[arg(long, env = "WEFT_TELEMETRY", value_name = "SWITCH")]
+    pub telemetry: Option<String>,
     /// The log's form: text or json
     #[arg(long, env = "WEFT_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: String,
@@ -239,6 +246,10 @@ pub struct Settings {
     pub mark: Option<u32>,
     /// As whom the app is called.
     pub source: Source,
+    /// Whether requests are counted, traced and told of.
+    pub telemetry: Telemetry,
+    /// What OpenTelemetry's variables say.
+    pub otel: Otel,
 }
 
 /// Something that is wrong with the settings.
@@ -294,6 +305,7 @@ impl RunArgs {
             app_grace.map_or(drain_timeout, |text| mistakes.duration("--app-grace", Some(text), 0));
         let minimum_drain = mistakes.duration("--minimum-drain", self.minimum_drain.as_deref(), 0);
         let mark = self.mark.map(|text| mistakes.one("--mark", &text, grammar::mark));
+        let telemetry = self.telemetry.map(|text| mistakes.one("--telemetry", &text, grammar::telemetry));
         match (ca, token_file, workload) {
             (Some(ca), Some(token_file), Some(workload)) if mistakes.0.is_empty() => Ok(Settings {
                 control_planes,
@@ -318,6 +330,8 @@ impl RunArgs {
                 minimum_drain,
                 mark: mark.flatten(),
                 source: source(self.keep_source),
+                telemetry: telemetry.flatten().unwrap_or_default(),
+                otel: machine.otel.clone(),
             }),
             _ => Err(mistakes.0),
         }
@@ -408,6 +422,7 @@ mod tests {
             ipv6: true,
             workers: NonZeroUsize::MIN,
             cache_dir: Some("/run/weft".into()),
+            otel: Otel::default(),
         }
     }
 
@@ -452,6 +467,7 @@ mod tests {
             services: Some("orders:0,payments:80,payments:80".into()),
             labels: Some("novalue".into()),
             workers: Some("0".into()),
+            telemetry: Some("less".into()),
             drain_timeout: Some("soon".into()),
             ..RunArgs::default()
         };
@@ -467,7 +483,8 @@ mod tests {
                 "--services",
                 "--labels",
                 "--workers",
-                "--drain-timeout"
+                "--drain-timeout",
+                "--telemetry"
             ]
         );
         assert!(mistakes[1].to_string().starts_with("--ca (WEFT_CA): required"));

@@ -1,5 +1,7 @@
 //! One request and its response, from head to last byte: what is told of it at its end.
 
+mod telling;
+
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -19,7 +21,7 @@ use super::headers;
 use super::tries::{Target, Try};
 use crate::affinity::{Affinity, Key, Staying};
 use crate::failure::ErrorCode;
-use crate::observe::{Direction, Flow, Observer, RequestEnded, Security, Spoken, Verb};
+use crate::observe::{Flow, Observer, RpcMethod, Security, Spoken, Verb};
 use crate::rates;
 use crate::routing::Routed;
 use crate::upstream::{Cluster, InFlight, Ticket};
@@ -47,6 +49,8 @@ pub struct Facts {
     pub delay: Option<Duration>,
     /// Whether it asks after the app's health.
     pub is_vital: bool,
+    /// Whether a policy may have its trace recorded, or not recorded, which is not known yet.
+    pub is_undecided: bool,
 }
 
 /// A request under way. Shared by the two bodies; what happened is told when the last of them is gone.
@@ -56,6 +60,8 @@ pub struct Exchange {
     facts: Facts,
     /// Its method.
     verb: Verb,
+    /// Its method of gRPC; none: it is not gRPC.
+    rpc: Option<RpcMethod>,
     /// What its record will say; none where none will be made.
     target: Option<Box<Target>>,
     begun: Instant,
@@ -106,7 +112,8 @@ impl Exchange {
         let target = || Box::new(Target::of(head, facts.trace.span));
         Self {
             verb: Verb::of(head.method()),
-            target: observer.records(&facts.trace).then(target),
+            rpc: (facts.protocol == Spoken::Grpc).then(|| observer.rpc_method(head.path())),
+            target: (facts.is_undecided || observer.records(&facts.trace)).then(target),
             observer: observer.clone(),
             security: Cell::new(facts.security),
             facts,
@@ -184,6 +191,7 @@ impl Exchange {
 
     /// It falls under a route's rule.
     pub fn routed(&mut self, routed: Routed) {
+        self.note("weft.route.rule", &routed.rule().index);
         self.routed = Some(Box::new(routed));
     }
 
@@ -318,36 +326,6 @@ impl Exchange {
         self.response_ended();
     }
 
-    /// The span that the request was last sent under before, and the one that it is sent under now.
-    pub fn spans(&self) -> (SpanId, SpanId) {
-        let current = self.target.as_ref().map(|target| target.current.get());
-        current.map_or((self.facts.trace.span, self.facts.trace.span), |it| (it.before, it.span))
-    }
-
-    /// The span that its head was first given.
-    pub fn first_span(&self) -> SpanId {
-        self.facts.trace.span
-    }
-
-    /// The try before has come to nothing: what it was is told, and the next one gets a span of its own.
-    fn next_try(&self, sends: u32) {
-        let (true, Some(target)) = (self.facts.trace.sampled, &self.target) else { return };
-        if self.facts.flow.direction() == Direction::Inbound {
-            return;
-        }
-        let ended = target.current.get();
-        let (took, error) =
-            (ended.begun.elapsed(), ended.answer.is_none().then_some(ErrorCode::UpstreamReset));
-        self.observer.try_ended(&RequestEnded {
-            status: ended.answer.map(|(status, _)| status),
-            grpc_status: ended.answer.and_then(|(_, grpc_status)| grpc_status),
-            error,
-            duration: took,
-            ..self.told(Some((ended, took)), sends)
-        });
-        target.current.set(ended.next());
-    }
-
     /// It is sent, perhaps not for the first time.
     pub fn sent(&self, flight: &mut InFlight) {
         if let sends @ 1.. = self.sends.get() {
@@ -438,54 +416,10 @@ impl Exchange {
     }
 }
 
-impl Exchange {
-    /// What is told of it, as things are, and of one of its tries, which took so long.
-    fn told(&self, tried: Option<(Try, Duration)>, sends: u32) -> RequestEnded<'_> {
-        let span = tried.map_or(self.facts.trace.span, |(tried, _)| tried.span);
-        RequestEnded {
-            flow: &self.facts.flow,
-            route: self.routed.as_ref().map(|routed| routed.name()),
-            protocol: self.facts.protocol,
-            verb: self.verb,
-            security: self.security.get(),
-            status: self.status.get(),
-            grpc_status: self.grpc_status.get(),
-            error: self.error.get(),
-            duration: Duration::ZERO,
-            target: self.target.as_deref().map(Target::requested),
-            bytes_in: self.bytes_in.get(),
-            bytes_out: self.bytes_out.get(),
-            client: Some(self.facts.client),
-            upstream: self.upstream.get(),
-            tried: tried.filter(|_| sends > 1).map(|(tried, took)| (tried.started, took)),
-            retries: sends.saturating_sub(1),
-            hedges: self.hedges.get(),
-            over_budget: self.over_budget.get(),
-            trace: TraceContext { span, ..self.facts.trace },
-            parent: self.facts.parent,
-        }
-    }
-}
-
 /// What an answer tells of the endpoint.
 fn judge(status: u16, grpc_status: Option<u8>) -> Verdict {
     match classify::classify(status, grpc_status) {
         Outcome::Failure => Verdict::Failed,
         Outcome::Success | Outcome::CallerError => Verdict::Worked,
-    }
-}
-
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            ticket.judge(self.verdict());
-        }
-        let ended = self.ended.get().unwrap_or_else(Instant::now);
-        let current = self.target.as_ref().map(|target| target.current.get());
-        let tried = current.map(|current| (current, ended.saturating_duration_since(current.begun)));
-        self.observer.request_ended(&RequestEnded {
-            duration: ended.saturating_duration_since(self.begun),
-            ..self.told(tried, self.sends.get())
-        });
     }
 }

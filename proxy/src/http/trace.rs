@@ -20,22 +20,68 @@ pub struct Span {
     pub own: TraceContext,
     /// The span that ours is a child of; none: ours is the root.
     pub parent: Option<SpanId>,
+    /// Who has decided whether it is recorded.
+    pub decider: Decider,
+}
+
+/// Who has decided whether a trace is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decider {
+    /// Whoever sent the request.
+    Sender,
+    /// This sidecar.
+    Sidecar,
+}
+
+/// What this sidecar's own environment says of traces, before the mesh's settings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OwnTracing {
+    /// Which traces are recorded; none: those that the mesh's settings say.
+    pub sampler: Option<Sampler>,
+    /// The formats that are written besides W3C's; none: those that the mesh's settings say.
+    pub formats: Option<Formats>,
+}
+
+/// Which traces are recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sampler {
+    /// Of a million, so many.
+    pub per_million: u32,
+    /// What becomes of those that others have decided about.
+    pub parents: Parents,
+}
+
+/// What becomes of traces that others have decided about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parents {
+    /// It is as they have decided.
+    Heeded,
+    /// It is decided again.
+    Overruled,
 }
 
 /// Continues the request's trace, or begins one, and says so to the next hop.
-pub fn trace(fields: &mut impl Fields, rng: &mut fastrand::Rng, tracing: Option<&Tracing>) -> Span {
+pub fn trace(
+    fields: &mut impl Fields,
+    rng: &mut fastrand::Rng,
+    tracing: Option<&Tracing>,
+    own: &OwnTracing,
+) -> Span {
     let sampling = tracing.map_or(0, |tracing| tracing.sampling_per_million);
+    let sampling = own.sampler.map_or(sampling, |sampler| sampler.per_million);
     let mut formats = present(fields);
-    for format in tracing.iter().flat_map(|tracing| &tracing.propagation) {
-        configure(*format, &mut formats);
+    match own.formats {
+        Some(own) => formats.extend(own),
+        None => tracing.iter().flat_map(|it| &it.propagation).for_each(|it| configure(*it, &mut formats)),
     }
     // Nearly always there is W3C's and nothing else.
-    let (span, debug) = match (received(fields), formats.is_empty()) {
+    let (mut span, debug) = match (received(fields), formats.is_empty()) {
         (Some(received), _) => {
             if !w3c::state_is_valid(fields.all(&TRACESTATE)) {
                 fields.remove(&TRACESTATE);
             }
-            (Span { own: received.child(rng), parent: Some(received.span) }, false)
+            let (own, parent) = (received.child(rng), Some(received.span));
+            (Span { own, parent, decider: Decider::Sender }, false)
         }
         (None, is_none) => {
             // Without a traceparent it tells of nothing (section 3.3).
@@ -44,11 +90,29 @@ pub fn trace(fields: &mut impl Fields, rng: &mut fastrand::Rng, tracing: Option<
             follow(found, rng, sampling)
         }
     };
+    if own.sampler.is_some_and(|sampler| sampler.parents == Parents::Overruled) && !debug {
+        span.decider = Decider::Sidecar;
+        span.own.sampled = rng.u32(..1_000_000) < sampling;
+    }
     fields.set(&TRACEPARENT, Value::Once(&w3c::write(&span.own)));
     if !formats.is_empty() {
         write(fields, formats, &Sent { context: span.own, debug });
     }
     span
+}
+
+/// A request's place in a trace that nobody is told of.
+pub fn unsaid(rng: &mut fastrand::Rng) -> Span {
+    Span { own: TraceContext::begin(rng, 0), parent: None, decider: Decider::Sender }
+}
+
+/// Says in every field that tells of the trace what has been decided of it since.
+pub fn tell(fields: &mut impl Fields, own: &TraceContext) {
+    fields.set(&TRACEPARENT, Value::Once(&w3c::write(own)));
+    let formats = present(fields);
+    if !formats.is_empty() {
+        write(fields, formats, &Sent { context: *own, debug: false });
+    }
 }
 
 /// Has a request belong to no trace.
@@ -122,16 +186,18 @@ fn foreign(fields: &impl Fields, formats: Formats) -> Option<Received> {
 fn follow(received: Option<Received>, rng: &mut fastrand::Rng, per_million: u32) -> (Span, bool) {
     let begun = TraceContext::begin(rng, per_million);
     let Some(Received { trace, span, sampling }) = received else {
-        return (Span { own: begun, parent: None }, false);
+        return (Span { own: begun, parent: None, decider: Decider::Sidecar }, false);
     };
+    let decided = sampling.sampled();
+    let decider = if decided.is_some() { Decider::Sender } else { Decider::Sidecar };
     let own = TraceContext {
         trace: trace.unwrap_or(begun.trace),
-        sampled: sampling.sampled().unwrap_or(begun.sampled),
+        sampled: decided.unwrap_or(begun.sampled),
         // Nobody has said so of an identifier that is not ours.
         random: trace.is_none(),
         ..begun
     };
-    (Span { own, parent: span }, sampling == Sampling::Debug)
+    (Span { own, parent: span, decider }, sampling == Sampling::Debug)
 }
 
 fn write(fields: &mut impl Fields, formats: Formats, sent: &Sent) {

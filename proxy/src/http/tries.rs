@@ -7,7 +7,7 @@ use http::Method;
 use weft_core::trace::SpanId;
 
 use super::head::Head;
-use crate::observe::Requested;
+use crate::observe::{Note, Requested};
 
 /// What was asked of whom, and when.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(super) struct Target {
     method: Method,
     authority: Box<str>,
     path: Box<str>,
+    /// What else its span says.
+    pub(super) notes: Vec<Note>,
     /// The try that is under way.
     pub(super) current: Cell<Try>,
 }
@@ -41,14 +43,15 @@ impl Target {
             method: head.method().clone(),
             authority: head.authority().into(),
             path: head.path().into(),
+            notes: Vec::new(),
             current: Cell::new(current),
         }
     }
 
     /// The same as it is told.
     pub(super) fn requested(&self) -> Requested<'_> {
-        let Self { started, method, authority, path, .. } = self;
-        Requested { started: *started, method, authority, path }
+        let Self { started, method, authority, path, notes, .. } = self;
+        Requested { started: *started, method, authority, path, notes }
     }
 }
 

@@ -63,7 +63,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// `host - - [time] "request" status bytes`, as web servers have written since NCSA's.
+/// `host - - [time] "request" status bytes`, as web servers have written since NCSA's, and the trace after it.
 fn common(record: &Record) -> String {
     let host = record.client.map_or_else(|| "-".to_owned(), |client| client.ip().to_canonical().to_string());
     let time = time(record).strftime("%d/%b/%Y:%H:%M:%S +0000");
@@ -71,7 +71,8 @@ fn common(record: &Record) -> String {
     // A quote or a line end in the path must not forge a field or a line.
     let path = record.path.escape_default();
     let status = record.status.map_or_else(|| "-".to_owned(), |status| status.to_string());
-    format!("{host} - - [{time}] \"{} {path} {protocol}\" {status} {}", record.method, record.bytes_out)
+    let (method, bytes, trace) = (&record.method, record.bytes_out, record.trace.trace);
+    format!("{host} - - [{time}] \"{method} {path} {protocol}\" {status} {bytes} {trace}")
 }
 
 fn time(record: &Record) -> Timestamp {
@@ -110,7 +111,9 @@ mod tests {
 
     #[test]
     fn the_common_form_is_the_common_form() {
-        let expected = r#"- - - [01/Jan/1970:00:00:00 +0000] "GET /orders/7 HTTP/1.1" 200 20"#;
-        assert_eq!(logged(AccessLog::Common).as_deref(), Some(expected));
+        let expected = r#"- - - [01/Jan/1970:00:00:00 +0000] "GET /orders/7 HTTP/1.1" 200 20 "#;
+        let line = logged(AccessLog::Common).unwrap();
+        let trace = line.strip_prefix(expected).unwrap_or_else(|| panic!("{line}"));
+        assert!(trace.len() == 32 && trace.bytes().all(|byte| byte.is_ascii_hexdigit()), "{line}");
     }
 }

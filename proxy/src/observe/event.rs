@@ -131,7 +131,12 @@ pub struct Requested<'a> {
     pub authority: &'a str,
     /// The path without its query.
     pub path: &'a str,
+    /// What else its span says.
+    pub notes: &'a [Note],
 }
+
+/// An attribute of a span: what a policy decided.
+pub type Note = (&'static str, Box<str>);
 
 /// A request was answered, failed or given up.
 #[derive(Debug)]
@@ -144,6 +149,8 @@ pub struct RequestEnded<'a> {
     pub protocol: Spoken,
     /// The method.
     pub verb: Verb,
+    /// The method of gRPC, where it is one that an app is known to have.
+    pub rpc: Option<Arc<str>>,
     /// How the hop between the pods was protected.
     pub security: Security,
     /// The response's status; none when the caller went away before there was one.

@@ -1,7 +1,7 @@
 //! Every metric of the data path, declared once, and the handles a worker keeps of their series.
 //!
 //! Labels come from the configuration, from verified identities and from closed sets, never from the wire; the hosts that
-//! TLS asks for are the one exception, and bounded.
+//! TLS asks for and the methods of gRPC are the exceptions, and bounded.
 
 mod views;
 
@@ -28,7 +28,7 @@ const SECONDS: [f64; 19] = [
 const SERVER_NAMES: usize = 100;
 
 /// What is counted of requests, once; what is shown of them is made of it when somebody asks.
-const ENDED: Family<Histogram, 10> = Family::histogram(
+const ENDED: Family<Histogram, 12> = Family::histogram(
     "weft_requests_ended",
     "Requests by all that tells them apart.",
     [
@@ -42,6 +42,8 @@ const ENDED: Family<Histogram, 10> = Family::histogram(
         "error",
         "tls",
         "method",
+        "port",
+        "rpc_method",
     ],
     &SECONDS,
 )
@@ -71,28 +73,36 @@ const HTTP_SERVER: Family<Histogram, 6> = Family::histogram(
     ],
     &SECONDS,
 );
-const HTTP_CLIENT: Family<Histogram, 5> = Family::histogram(
+const HTTP_CLIENT: Family<Histogram, 6> = Family::histogram(
     "http_client_request_duration_seconds",
     "Duration of HTTP requests of the app, tries and all, by the service that they were for.",
     [
         "http_request_method",
         "server_address",
+        "server_port",
         "http_response_status_code",
         "network_protocol_version",
         "error_type",
     ],
     &SECONDS,
 );
-const RPC_SERVER: Family<Histogram, 3> = Family::histogram(
+const RPC_SERVER: Family<Histogram, 4> = Family::histogram(
     "rpc_server_call_duration_seconds",
     "Duration of calls to the app.",
-    ["rpc_system_name", "rpc_response_status_code", "error_type"],
+    ["rpc_system_name", "rpc_method", "rpc_response_status_code", "error_type"],
     &SECONDS,
 );
-const RPC_CLIENT: Family<Histogram, 4> = Family::histogram(
+const RPC_CLIENT: Family<Histogram, 6> = Family::histogram(
     "rpc_client_call_duration_seconds",
     "Duration of calls of the app, tries and all, by the service that they were for.",
-    ["rpc_system_name", "server_address", "rpc_response_status_code", "error_type"],
+    [
+        "rpc_system_name",
+        "rpc_method",
+        "server_address",
+        "server_port",
+        "rpc_response_status_code",
+        "error_type",
+    ],
     &SECONDS,
 );
 const RETRIES: Family<Counter, 4> = Family::counter(
@@ -260,6 +270,8 @@ pub(super) struct FlowSeries {
     direction: Direction,
     source: Arc<str>,
     destination: Arc<str>,
+    /// The port that is called; empty: it is not told of.
+    port: String,
     bytes_in: Counter,
     bytes_out: Counter,
     outcomes: RefCell<Vec<(Outcome, Histogram)>>,
@@ -283,20 +295,22 @@ struct Outcome {
     error: Option<ErrorCode>,
     route: Option<Arc<str>>,
     verb: Verb,
+    rpc: Option<Arc<str>>,
 }
 
 impl FlowSeries {
     pub(super) fn new(
         shard: &Shard,
         direction: Direction,
-        source: &Arc<str>,
-        destination: &Arc<str>,
+        (source, destination): (&Arc<str>, &Arc<str>),
+        port: u16,
     ) -> Self {
         let bytes = |way| shard.series(&BYTES, &[direction.as_str(), source, destination, way]);
         Self {
             direction,
             source: Arc::clone(source),
             destination: Arc::clone(destination),
+            port: if port == 0 { String::new() } else { port.to_string() },
             bytes_in: bytes("in"),
             bytes_out: bytes("out"),
             outcomes: RefCell::default(),
@@ -322,6 +336,7 @@ impl FlowSeries {
             error: event.error,
             route: event.route.cloned(),
             verb: event.verb,
+            rpc: event.rpc.clone(),
         };
         let mut outcomes = self.outcomes.borrow_mut();
         let found = outcomes.iter().position(|(known, _)| *known == outcome);
@@ -387,9 +402,27 @@ impl FlowSeries {
         let grpc = outcome.grpc_status.map(|status| status.to_string()).unwrap_or_default();
         let error = outcome.error.map_or("", ErrorCode::as_str);
         let verb = outcome.verb.as_str();
+        let rpc = match &outcome.rpc {
+            Some(method) => method,
+            None if outcome.protocol == Spoken::Grpc => "_OTHER",
+            None => "",
+        };
         shard.series(
             &ENDED,
-            &[direction, source, destination, route, protocol, &status, &grpc, error, tls, verb],
+            &[
+                direction,
+                source,
+                destination,
+                route,
+                protocol,
+                &status,
+                &grpc,
+                error,
+                tls,
+                verb,
+                &self.port,
+                rpc,
+            ],
         )
     }
 }

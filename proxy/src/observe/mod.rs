@@ -7,6 +7,7 @@ pub mod access_log;
 mod event;
 pub mod export;
 pub mod golden;
+mod methods;
 mod metrics;
 mod record;
 pub mod span;
@@ -25,12 +26,14 @@ use weft_core::model::{AccessLog, QualifiedName};
 use weft_core::trace::TraceContext;
 use weft_runtime::metrics::{Counter, Gauge, Registry, Shard};
 
-pub use event::{Direction, Party, Refusal, RequestEnded, Requested, Security, Spoken, Verb};
+pub use event::{Direction, Note, Party, Refusal, RequestEnded, Requested, Security, Spoken, Verb};
+pub use methods::RpcMethod;
 pub use record::{Record, RecordQueue, Records};
 
 use crate::mirror::Mirrored;
 use crate::ties::Cut;
 use golden::Golden;
+use methods::Methods;
 use metrics::{Connections, FlowSeries, ServerNames};
 use tap::{Tapped, Taps};
 
@@ -43,8 +46,19 @@ pub struct Observe {
     registry: Registry,
     records: Records,
     access_log: Arc<LogSetting>,
+    telemetry: Telemetry,
     tapped: Arc<Mutex<Option<Tapped>>>,
     taps: Taps,
+}
+
+/// Whether requests are counted, traced and told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Telemetry {
+    /// They are.
+    #[default]
+    On,
+    /// They are not: only connections are counted, and what the sidecar itself does.
+    Off,
 }
 
 /// What the access log tells of, and how.
@@ -63,12 +77,17 @@ struct Inner {
     shard: Shard,
     records: Records,
     access_log: Arc<LogSetting>,
+    telemetry: Telemetry,
     taps: Taps,
-    flows: RefCell<HashMap<(Direction, Party, Party), Flow>>,
+    flows: RefCell<HashMap<FlowKey, Flow>>,
     decisions: RefCell<HashMap<QualifiedName, Vec<(Decision, Counter)>>>,
     tokens: RefCell<HashMap<(QualifiedName, &'static str), Counter>>,
     server_names: RefCell<ServerNames>,
+    methods: RefCell<Methods>,
 }
+
+/// The direction, who calls, who is called, and on which port; 0: that is not told of.
+type FlowKey = (Direction, Party, Party, u16);
 
 /// Who calls whom, in one direction: looked up once a connection, so that a request looks up nothing.
 #[derive(Clone)]
@@ -101,7 +120,14 @@ impl Observe {
             vec![([], f64::from(looked_at.count()))]
         });
         let tapped = Arc::new(Mutex::new(Some(tapped)));
-        (Self { registry: registry.clone(), records, access_log: Arc::default(), tapped, taps }, queue)
+        let (registry, access_log, telemetry) = (registry.clone(), Arc::default(), Telemetry::On);
+        (Self { registry, records, access_log, telemetry, tapped, taps }, queue)
+    }
+
+    /// The same, where requests are told of or not.
+    #[must_use]
+    pub fn with(self, telemetry: Telemetry) -> Self {
+        Self { telemetry, ..self }
     }
 
     /// An observer for the worker that calls.
@@ -110,11 +136,13 @@ impl Observe {
             shard: self.registry.shard(),
             records: self.records.clone(),
             access_log: Arc::clone(&self.access_log),
+            telemetry: self.telemetry,
             taps: self.taps.clone(),
             flows: RefCell::default(),
             decisions: RefCell::default(),
             tokens: RefCell::default(),
             server_names: RefCell::default(),
+            methods: RefCell::default(),
         }))
     }
 
@@ -143,18 +171,26 @@ impl Observe {
 impl Observer {
     /// The flow from one party to another; ask once a connection and keep it.
     pub fn flow(&self, direction: Direction, source: Party, destination: Party) -> Flow {
+        self.find((direction, source, destination, 0))
+    }
+
+    /// The flow of our app's calls to a port of a party that the mesh knows.
+    pub fn flow_to(&self, source: Party, destination: Party, port: u16) -> Flow {
+        self.find((Direction::Outbound, source, destination, port))
+    }
+
+    fn find(&self, key: FlowKey) -> Flow {
         let mut flows = self.0.flows.borrow_mut();
-        let key = (direction, source, destination);
         if let Some(flow) = flows.get(&key) {
             return flow.clone();
         }
         // Parties come from the configuration, but that may be large and change often.
-        let key = if flows.len() < FLOWS { key } else { (direction, Party::Unknown, Party::Unknown) };
+        let key = if flows.len() < FLOWS { key } else { (key.0, Party::Unknown, Party::Unknown, 0) };
         if let Some(flow) = flows.get(&key) {
             return flow.clone();
         }
-        let (source, destination) = (key.1.label(), key.2.label());
-        let series = FlowSeries::new(&self.0.shard, direction, &source, &destination);
+        let (direction, source, destination) = (key.0, key.1.label(), key.2.label());
+        let series = FlowSeries::new(&self.0.shard, direction, (&source, &destination), key.3);
         let flow = Flow(Rc::new(FlowInner { direction, source, destination, series }));
         flows.insert(key, flow.clone());
         flow
@@ -162,6 +198,9 @@ impl Observer {
 
     /// A request was answered, failed or given up.
     pub fn request_ended(&self, event: &RequestEnded<'_>) {
+        if !self.tells() {
+            return;
+        }
         event.flow.0.series.request_ended(&self.0.shard, event);
         if let Some(target) = event.target {
             if self.0.taps.are_wanted() {
@@ -183,7 +222,13 @@ impl Observer {
 
     /// Whether a request of this trace is kept beyond its end, so that what was asked must be.
     pub fn records(&self, trace: &TraceContext) -> bool {
-        trace.sampled || self.access_log(trace) != AccessLog::Off || self.0.taps.are_wanted()
+        self.tells()
+            && (trace.sampled || self.access_log(trace) != AccessLog::Off || self.0.taps.are_wanted())
+    }
+
+    /// Whether requests are counted, traced and told of.
+    pub fn tells(&self) -> bool {
+        self.0.telemetry == Telemetry::On
     }
 
     fn access_log(&self, trace: &TraceContext) -> AccessLog {
@@ -193,6 +238,19 @@ impl Observer {
             _ if trace.trace.lot() >= per_million.load(Ordering::Relaxed) => AccessLog::Off,
             1 => AccessLog::Json,
             _ => AccessLog::Common,
+        }
+    }
+
+    /// The method that a call of gRPC asks for.
+    pub fn rpc_method(&self, path: &str) -> RpcMethod {
+        self.0.methods.borrow().find(path)
+    }
+
+    /// As labels name the method of a call that ended so; none: no app is known to have it.
+    pub fn rpc_label(&self, method: &RpcMethod, grpc_status: Option<u8>) -> Option<Arc<str>> {
+        match method {
+            RpcMethod::Known(name) => Some(Arc::clone(name)),
+            RpcMethod::Unheard(path) => self.0.methods.borrow_mut().ended(path, grpc_status),
         }
     }
 
@@ -238,6 +296,9 @@ impl Observer {
 
     /// A policy allowed or denied something.
     pub fn policy_decided(&self, policy: &QualifiedName, decision: Decision) {
+        if !self.tells() {
+            return;
+        }
         let mut decisions = self.0.decisions.borrow_mut();
         let known =
             decisions.get(policy).and_then(|of_policy| of_policy.iter().find(|(of, _)| *of == decision));
@@ -325,6 +386,7 @@ mod tests {
         method: &http::Method::GET,
         authority: "orders:8080",
         path: "/orders/7",
+        notes: &[],
     };
 
     pub(super) fn request(flow: &Flow, sampled: bool) -> RequestEnded<'_> {
@@ -334,6 +396,7 @@ mod tests {
             route: None,
             protocol: Spoken::Http1,
             verb: Verb::Known("GET"),
+            rpc: None,
             security: Security::Mutual,
             status: Some(200),
             grpc_status: None,
@@ -358,7 +421,7 @@ mod tests {
         let registry = Registry::new();
         let (observe, _queue) = Observe::new(&registry);
         let observer = observe.observer();
-        let flow = observer.flow(Direction::Outbound, party("default/web"), party("default/orders"));
+        let flow = observer.flow_to(party("default/web"), party("default/orders"), 8080);
         observer.request_ended(&request(&flow, false));
         observer.request_ended(&request(&flow, false));
         let failed = RequestEnded {
@@ -371,7 +434,7 @@ mod tests {
         };
         observer.request_ended(&failed);
         let text = registry.render(Format::Prometheus);
-        let otel = r#"http_client_request_duration_seconds_count{http_request_method="GET",server_address="orders.default""#;
+        let otel = r#"http_client_request_duration_seconds_count{http_request_method="GET",server_address="orders.default",server_port="8080""#;
         let common = r#"direction="outbound",source="default/web",destination="default/orders",route="""#;
         for line in [
             format!(
@@ -395,6 +458,26 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\nnot in\n{text}");
         }
+    }
+
+    #[test]
+    fn where_telemetry_is_off_no_request_is_counted_or_kept() {
+        let registry = Registry::new();
+        let (observe, mut queue) = Observe::new(&registry);
+        observe.set_access_log(AccessLog::Json, 1_000_000);
+        let observer = observe.with(Telemetry::Off).observer();
+        let flow = observer.flow_to(party("default/web"), party("default/orders"), 8080);
+        let event = request(&flow, true);
+        assert!(!observer.records(&event.trace));
+        observer.request_ended(&event);
+        observer.policy_decided(&"default/a".parse().unwrap(), Decision::Allowed);
+        assert_eq!(queue.take().len(), 0);
+        let text = registry.render(Format::Prometheus);
+        let counts = |name: &str| text.lines().any(|line| line.starts_with(name) && line.contains('{'));
+        assert!(!counts("weft_requests_total") && !counts("weft_policy_decisions_total"), "{text}");
+        // What is open is a matter of the sidecar's own health.
+        let _open = observer.connection_opened(&flow, Spoken::Http1, Security::Mutual);
+        assert!(registry.render(Format::Prometheus).contains("weft_connections{"));
     }
 
     #[test]

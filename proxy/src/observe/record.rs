@@ -10,7 +10,7 @@ use weft_core::model::AccessLog;
 use weft_core::trace::{SpanId, TraceContext};
 use weft_runtime::metrics::Counter;
 
-use super::event::{Direction, RequestEnded, Requested, Security, Spoken};
+use super::event::{Direction, Note, RequestEnded, Requested, Security, Spoken};
 use crate::failure::ErrorCode;
 
 /// Records that may wait; further ones are dropped and counted.
@@ -52,6 +52,8 @@ pub struct Record {
     pub authority: Box<str>,
     /// The path without its query.
     pub path: Box<str>,
+    /// What else its span says.
+    pub notes: Vec<Note>,
     /// Bytes of the request's body.
     pub bytes_in: u64,
     /// Bytes of the response's body.
@@ -91,6 +93,7 @@ impl Record {
             method: target.method.clone(),
             authority: target.authority.into(),
             path: target.path.into(),
+            notes: target.notes.to_vec(),
             bytes_in: event.bytes_in,
             bytes_out: event.bytes_out,
             client: event.client,

@@ -137,6 +137,9 @@ pub fn attributes(record: &Record, all: &mut impl Tags) {
     if let Some(error) = record.error {
         all.text("weft.error", error.as_str());
     }
+    for (key, value) in &record.notes {
+        all.text(key, value);
+    }
     if record.retries > 0 {
         all.number("http.request.resend_count", record.retries.into());
         all.number("weft.retries", record.retries.into());
@@ -268,6 +271,17 @@ mod tests {
         assert_eq!(value(&call, "rpc.response.status_code").as_deref(), Some("UNAVAILABLE"));
         assert_eq!(value(&call, "error.type").as_deref(), Some("UNAVAILABLE"));
         assert_eq!(call.status.unwrap().code, i32::from(StatusCode::Error));
+    }
+
+    #[test]
+    fn what_policies_decided_is_among_the_attributes() {
+        let notes = [("weft.authorization.policy", "default/readers".into())];
+        let denied = span(Direction::Inbound, |event| {
+            event.error = Some(ErrorCode::Denied);
+            event.target = Some(Requested { notes: Box::leak(Box::new(notes)), ..TARGET });
+        });
+        assert_eq!(value(&denied, "weft.authorization.policy").as_deref(), Some("default/readers"));
+        assert_eq!(value(&denied, "weft.error").as_deref(), Some("denied"));
     }
 
     #[test]

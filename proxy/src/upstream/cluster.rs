@@ -168,6 +168,14 @@ impl Cluster {
         self.protocol.get()
     }
 
+    /// The port that is called.
+    pub fn port(&self) -> u16 {
+        match &self.source {
+            Source::Service(_, port) | Source::Host(_, port, _) | Source::Workload(_, port) => *port,
+            Source::App(address, _) => address.port(),
+        }
+    }
+
     /// The routes of the service that this is of, and the port of it; none where it has no routes.
     pub fn routing(&self) -> Option<(Routing, u16)> {
         let Source::Service(_, port) = &self.source else { return None };

@@ -371,6 +371,39 @@ async fn grpc_of_all_four_kinds_passes() {
 }
 
 #[tokio::test]
+async fn a_span_ends_with_its_stream_and_says_how_the_call_ended() {
+    let (listener, address) = app().await;
+    // Says one thing at once, and how it went when the caller has said enough.
+    wire::serve(listener, |(request, mut respond): Asked| async move {
+        let mut response = Response::new(());
+        response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+        let mut stream = respond.send_response(response, false).unwrap();
+        stream.send_data(Bytes::from_static(b"begun"), false).unwrap();
+        drop(wire::read(&mut request.into_body()).await);
+        let trailers =
+            HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static("14"))]);
+        stream.send_trailers(trailers).unwrap();
+    });
+    let mut pair = Pair::new(address);
+    let mut sender = wire::client(pair.connect().await).await;
+    let (response, mut stream) = sender.send_request(wire::call(), false).unwrap();
+    let mut body = timeout(PATIENCE, response).await.unwrap().unwrap().into_body();
+    let begun = timeout(PATIENCE, body.data()).await.unwrap().unwrap().unwrap();
+    body.flow_control().release_capacity(begun.len()).unwrap();
+    assert_eq!((pair.caller.recorded().len(), pair.callee.recorded().len()), (0, 0), "it goes on");
+    let held = std::time::Instant::now();
+    stream.send_data(Bytes::from_static(b"enough"), true).unwrap();
+    let (_, trailers) = timeout(PATIENCE, wire::read(&mut body)).await.unwrap().unwrap();
+    assert_eq!(trailers.unwrap()["grpc-status"], "14");
+    for sidecar in [&mut pair.caller, &mut pair.callee] {
+        let record = timeout(PATIENCE, sidecar.record()).await.unwrap();
+        assert_eq!((record.status, record.grpc_status), (Some(200), Some(14)));
+        assert_eq!((record.bytes_in, record.bytes_out), (6, 5));
+        assert!(record.started + record.duration >= std::time::SystemTime::now() - held.elapsed());
+    }
+}
+
+#[tokio::test]
 async fn grpc_web_passes_untouched() {
     // Its trailers are the end of its body: a frame whose first bit is set.
     const MESSAGE: &[u8] = b"\0\0\0\0\x02hi\x80\0\0\0\x0fgrpc-status:0\r\n";

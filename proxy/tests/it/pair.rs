@@ -138,6 +138,11 @@ fn sidecar(authority: &Authority, account: &str, conduct: Conduct) -> Sidecar {
 }
 
 impl Sidecar {
+    /// What it has recorded so far, told once.
+    pub(crate) fn recorded(&mut self) -> Vec<Record> {
+        self.records.take()
+    }
+
     /// What it recorded of the one request that it carried.
     pub(crate) async fn record(&mut self) -> Record {
         loop {

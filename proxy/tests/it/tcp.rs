@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use weft_core::model::Protocol;
+use weft_runtime::metrics::Format;
 use weft_runtime::task::spawn;
 
 use crate::pair::{PATIENCE, Pair, app, endpoint};
@@ -120,6 +121,39 @@ async fn echo(listener: TcpListener) {
             // A client that goes away is no failure of the test.
             let _ = tokio::io::copy(&mut reader, &mut writer).await;
         });
+    }
+}
+
+#[tokio::test]
+async fn bytes_are_counted_as_they_pass() {
+    let (listener, address) = app().await;
+    let pair = Pair::of_protocol(address, Protocol::Tcp);
+    let asking = async {
+        let mut client = pair.connect().await;
+        let mut answer = [0; 1000];
+        for round in 1..=3 {
+            client.write_all(&[b'x'; 1000]).await.unwrap();
+            client.read_exact(&mut answer).await.unwrap();
+            for (sidecar, source) in [(&pair.caller, "outbound"), (&pair.callee, "inbound")] {
+                for way in ["in", "out"] {
+                    let counted = |text: String| {
+                        let of =
+                            |line: &&str| line.contains(source) && line.contains(&format!("way=\"{way}\""));
+                        let lines =
+                            text.lines().filter(|line| line.starts_with("weft_bytes_total{")).filter(of);
+                        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>()
+                    };
+                    // The connection stays open; what has passed is counted by the time that more can.
+                    while counted(sidecar.metrics.render(Format::Prometheus)) < round * 1000 {
+                        tokio::task::yield_now().await;
+                    }
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = echo(listener) => unreachable!(),
+        done = timeout(PATIENCE, asking) => done.unwrap(),
     }
 }
 

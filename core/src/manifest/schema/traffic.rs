@@ -50,6 +50,7 @@ pub(super) fn policy() -> Value {
             ("concurrency", object(&["mode"], [("mode", words(&["Off", "Adaptive"]))])),
             ("healthCheck", health_check()),
             ("mtls", object(&["mode"], [("mode", words(&["Strict", "Permissive"]))])),
+            ("tracing", object(&["sampling"], [("sampling", ratio())])),
         ],
     )
 }

@@ -24,6 +24,7 @@ fn a_fault_is_read_as_the_contract_spells_it() {
     );
     let world = with_services(&text);
     let expected = Fault {
+        policy: "default/a".into(),
         from: Vec::new(),
         headers: vec![("x-chaos".into(), "1".into())],
         delay: Some((Duration::from_secs(2), Ratio::percent(10))),

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use weft_core::compile::compile_one;
-use weft_core::model::{HedgeAfter, Hedging, Ratio, Resource, ResourceName};
+use weft_core::model::{HedgeAfter, Hedging, PolicyTarget, Ratio, Resource, ResourceName};
 use weft_core::plan::Plan;
 use weft_core::route::{Request, Routes, Table};
 use weft_core::world::World;
 
-use super::{policy, traffic, with_services};
+use super::{policy, refused, traffic, with_services};
 use crate::documents::read_text;
 use crate::world::{documents, name};
 
@@ -138,4 +138,27 @@ fn a_fault_may_be_for_one_route() {
     };
     assert_eq!(orders.traffic.faults, []);
     assert_eq!(orders.routes[0].traffic.as_ref().unwrap().faults.len(), 1);
+}
+
+#[test]
+fn of_how_many_requests_there_are_traces_a_route_says_before_its_service_and_that_before_its_namespace() {
+    let text = [
+        policy("a", "{kind: Namespace}", "tracing: {sampling: 1%}"),
+        policy("b", "{kind: Service, name: orders}", "tracing: {sampling: 0.5}"),
+        policy("c", "{kind: HTTPRoute, name: pay}", "tracing: {sampling: 100%}"),
+    ];
+    let world = with_services(&text.concat());
+    let sampling = |service: &str| traffic(&world, service).sampling;
+    assert_eq!(sampling("default/orders"), Some(Ratio::percent(50)));
+    assert_eq!((sampling("default/web"), sampling("shop/web")), (Some(Ratio::percent(1)), None));
+    let of_route = world.route_traffic(&PolicyTarget::HttpRoute(name("default/pay"))).unwrap();
+    assert_eq!(of_route.sampling, Some(Ratio::WHOLE));
+    assert_eq!(of_route.over(&traffic(&world, "default/orders")).sampling, Some(Ratio::WHOLE));
+
+    refused("tracing: {}", &["6:12: \"spec.tracing.sampling\" is missing; write sampling: 1%"]);
+    refused("tracing: {sampling: 101%}", &["6:23: "]);
+    let problems = read_text(&policy("a", "{kind: Mesh}", "tracing: {sampling: 1%}")).problems;
+    assert!(problems.len() == 1 && problems[0].to_string().contains("spec.tracing there"), "{problems:?}");
+    let problems = read_text(&policy("a", "{kind: Workload, name: web}", "tracing: {sampling: 1%}")).problems;
+    assert!(problems.len() == 1, "{problems:?}");
 }

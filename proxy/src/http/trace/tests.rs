@@ -19,7 +19,12 @@ fn map(fields: &[(&str, &str)]) -> HeaderMap {
 /// What is sent on: whether the trace is continued, and the tracestate's headers.
 fn sent(fields: &[(&str, &str)]) -> (bool, Option<Vec<String>>) {
     let mut headers = map(fields);
-    let span = trace(&mut headers, &mut fastrand::Rng::with_seed(7), Some(&Tracing::default()));
+    let span = trace(
+        &mut headers,
+        &mut fastrand::Rng::with_seed(7),
+        Some(&Tracing::default()),
+        &OwnTracing::default(),
+    );
     let values: Vec<_> = headers.get_all(&TRACEPARENT).iter().collect();
     let [written] = values[..] else { panic!("{values:?}") };
     assert_eq!(w3c::parse(written.as_bytes()), Some(span.own));
@@ -276,7 +281,7 @@ fn tracestate_value_illegal_characters() {
 fn the_random_flag_is_kept_and_no_other_unknown_one() {
     let flags = |flags: &str| {
         let mut headers = map(&[("traceparent", &PARENT.replace("-01", flags))]);
-        trace(&mut headers, &mut fastrand::Rng::with_seed(7), None);
+        trace(&mut headers, &mut fastrand::Rng::with_seed(7), None, &OwnTracing::default());
         headers[&TRACEPARENT].to_str().unwrap().rsplit_once('-').unwrap().1.to_owned()
     };
     assert_eq!((flags("-03").as_str(), flags("-02").as_str(), flags("-00").as_str()), ("03", "02", "00"));
@@ -287,7 +292,7 @@ fn the_random_flag_is_kept_and_no_other_unknown_one() {
 fn baggage_is_not_touched() {
     let baggage = ["k=v;p=1,%20=%20", "broken,,;=", ""];
     let mut headers = map(&baggage.map(|value| ("baggage", value)));
-    trace(&mut headers, &mut fastrand::Rng::with_seed(7), None);
+    trace(&mut headers, &mut fastrand::Rng::with_seed(7), None, &OwnTracing::default());
     assert!(headers.get_all("baggage").iter().eq(baggage));
 }
 
@@ -301,7 +306,7 @@ fn a_foreign_context_is_continued_in_its_own_format_and_in_w3cs() {
         ("uber-trace-id", "nonsense"),
         ("tracestate", "foo=1"),
     ]);
-    let span = trace(&mut headers, &mut fastrand::Rng::with_seed(7), None);
+    let span = trace(&mut headers, &mut fastrand::Rng::with_seed(7), None, &OwnTracing::default());
     assert_eq!(span.parent.unwrap().to_string(), "b7ad6b7169203331");
     assert!(span.own.sampled, "debug is more than sampled");
     let own = span.own.span;
@@ -322,7 +327,7 @@ fn w3cs_context_goes_before_others_and_b3_before_jaegers() {
     let jaeger = ("uber-trace-id", "1:2:0:1");
     let of = |fields: &[(&str, &str)]| {
         let mut headers = map(fields);
-        let span = trace(&mut headers, &mut fastrand::Rng::with_seed(7), None);
+        let span = trace(&mut headers, &mut fastrand::Rng::with_seed(7), None, &OwnTracing::default());
         let text = headers.get("b3").map(|value| value.to_str().unwrap().to_owned());
         (span.own.trace.to_string(), text.is_none_or(|text| text.contains(&span.own.span.to_string())))
     };
@@ -335,7 +340,14 @@ fn w3cs_context_goes_before_others_and_b3_before_jaegers() {
 fn a_decision_alone_is_heeded_and_a_missing_one_is_ours() {
     let sampled = |b3: &str, ours: u32| {
         let tracing = Tracing { sampling_per_million: ours, ..Tracing::default() };
-        trace(&mut map(&[("b3", b3)]), &mut fastrand::Rng::with_seed(7), Some(&tracing)).own.sampled
+        trace(
+            &mut map(&[("b3", b3)]),
+            &mut fastrand::Rng::with_seed(7),
+            Some(&tracing),
+            &OwnTracing::default(),
+        )
+        .own
+        .sampled
     };
     assert!(!sampled("0", 1_000_000) && sampled("d", 0) && sampled("1", 0));
     let deferred = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331";
@@ -348,7 +360,9 @@ fn configured_formats_are_written_where_nobody_wrote_them() {
         vec![Propagation::W3c, Propagation::B3, Propagation::Jaeger, Propagation::Datadog, Propagation::Xray];
     let tracing = Tracing { propagation, ..Tracing::default() };
     let mut headers = map(&[("traceparent", PARENT)]);
-    let span = trace(&mut headers, &mut fastrand::Rng::with_seed(7), Some(&tracing)).own.span;
+    let span = trace(&mut headers, &mut fastrand::Rng::with_seed(7), Some(&tracing), &OwnTracing::default())
+        .own
+        .span;
     for (name, value) in [
         ("b3", format!("{TRACE}-{span}-1")),
         ("x-b3-spanid", span.to_string()),
@@ -385,7 +399,7 @@ proptest! {
                 headers.append(*name, value);
             }
         }
-        let span = trace(&mut headers, &mut fastrand::Rng::with_seed(1), None);
+        let span = trace(&mut headers, &mut fastrand::Rng::with_seed(1), None, &OwnTracing::default());
         prop_assert_eq!(w3c::parse(headers[&TRACEPARENT].as_bytes()), Some(span.own));
         prop_assert!(w3c::state_is_valid(headers.get_all(&TRACESTATE).iter().map(HeaderValue::as_bytes)));
         for format in present(&headers).iter() {
@@ -400,7 +414,9 @@ fn a_second_try_has_a_span_of_its_own_in_every_format() {
     let propagation = vec![Propagation::B3, Propagation::Jaeger, Propagation::Datadog, Propagation::Xray];
     let tracing = Tracing { propagation, ..Tracing::default() };
     let mut headers = map(&[("traceparent", PARENT), ("x-other", "kept")]);
-    let first = trace(&mut headers, &mut fastrand::Rng::with_seed(7), Some(&tracing)).own.span;
+    let first = trace(&mut headers, &mut fastrand::Rng::with_seed(7), Some(&tracing), &OwnTracing::default())
+        .own
+        .span;
     let second = first.next();
     rename(&mut headers, first, second);
     for format in present(&headers).iter() {
@@ -409,4 +425,55 @@ fn a_second_try_has_a_span_of_its_own_in_every_format() {
     }
     assert_eq!(w3c::parse(headers[&TRACEPARENT].as_bytes()).map(|it| it.span), Some(second));
     assert!(headers[&TRACEPARENT].is_sensitive() && headers["x-other"] == "kept");
+}
+
+fn traced(headers: &mut HeaderMap, sampling_per_million: u32, own: OwnTracing) -> Span {
+    let tracing = Tracing { sampling_per_million, ..Tracing::default() };
+    trace(headers, &mut fastrand::Rng::with_seed(7), Some(&tracing), &own)
+}
+
+#[test]
+fn our_own_sampler_goes_before_the_meshs_and_parents_before_ours_where_it_says_so() {
+    let sampled = |parent: &str, own: Option<(u32, Parents)>| {
+        let sampler = own.map(|(per_million, parents)| Sampler { per_million, parents });
+        let mut headers = map(&[("traceparent", parent)]);
+        let span = traced(&mut headers, 1_000_000, OwnTracing { sampler, formats: None });
+        assert_eq!(w3c::parse(headers[&TRACEPARENT].as_bytes()), Some(span.own), "it is told as it is");
+        (span.own.sampled, span.decider)
+    };
+    let unsampled = PARENT.replace("-01", "-00");
+    assert_eq!(sampled("", None), (true, Decider::Sidecar));
+    assert_eq!(sampled("", Some((0, Parents::Heeded))), (false, Decider::Sidecar));
+    assert_eq!(sampled(PARENT, Some((0, Parents::Heeded))), (true, Decider::Sender));
+    assert_eq!(sampled(&unsampled, Some((1_000_000, Parents::Heeded))), (false, Decider::Sender));
+    assert_eq!(sampled(PARENT, Some((0, Parents::Overruled))), (false, Decider::Sidecar));
+    assert_eq!(sampled(&unsampled, Some((1_000_000, Parents::Overruled))), (true, Decider::Sidecar));
+}
+
+#[test]
+fn our_own_formats_are_written_in_place_of_the_meshs() {
+    let mut formats = Formats::default();
+    formats.insert(Format::Jaeger);
+    let own = OwnTracing { sampler: None, formats: Some(formats) };
+    let mut headers = map(&[]);
+    let tracing = Tracing { propagation: vec![Propagation::B3], ..Tracing::default() };
+    trace(&mut headers, &mut fastrand::Rng::with_seed(7), Some(&tracing), &own);
+    let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["traceparent", "uber-trace-id"]);
+}
+
+#[test]
+fn what_is_decided_later_is_told_in_every_format() {
+    let deferred = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331";
+    let mut headers = map(&[("b3", deferred)]);
+    let span = traced(&mut headers, 0, OwnTracing::default());
+    assert_eq!((span.own.sampled, span.decider), (false, Decider::Sidecar));
+    tell(&mut headers, &TraceContext { sampled: true, ..span.own });
+    let b3 = format!("0af7651916cd43dd8448eb211c80319c-{}-1", span.own.span);
+    assert_eq!(headers["b3"], b3);
+    assert_eq!(
+        w3c::parse(headers[&TRACEPARENT].as_bytes()),
+        Some(TraceContext { sampled: true, ..span.own })
+    );
 }

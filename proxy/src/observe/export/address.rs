@@ -1,6 +1,7 @@
 //! Where a collector is, by its URL, and connections to it.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::Uri;
@@ -31,6 +32,15 @@ pub(super) struct Address {
     mark: Option<u32>,
 }
 
+/// From where a collector is called.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Site {
+    /// The mark that interception lets through.
+    pub(super) mark: Option<u32>,
+    /// Who is trusted to say who a collector is, in DER; none: those that the public trusts.
+    pub(super) anchors: Vec<Vec<u8>>,
+}
+
 /// Why a URL leads nowhere.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AddressError {
@@ -43,6 +53,9 @@ pub(super) enum AddressError {
     /// No channel.
     #[error("cannot make a channel")]
     Channel(#[from] tonic::transport::Error),
+    /// No certificates.
+    #[error("cannot read {0}")]
+    Certificate(PathBuf, #[source] io::Error),
 }
 
 /// A connection, with TLS or without.
@@ -52,28 +65,41 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
 impl Address {
     /// Of OTLP: over HTTP where the URL has a path or HTTP's port, else over gRPC.
-    pub(super) fn otlp(url: &str, mark: Option<u32>) -> Result<Self, AddressError> {
+    pub(super) fn otlp(url: &str, site: &Site) -> Result<Self, AddressError> {
         let (uri, path) = parse(url)?;
         let port = uri.port_u16().unwrap_or(GRPC_PORT);
         let path = path.or_else(|| (port == HTTP_PORT).then(|| TRACES.to_owned()));
-        Self::new(&uri, port, path, mark)
+        Self::new(&uri, port, path, site)
+    }
+
+    /// Of OTLP over gRPC, whatever its URL looks like.
+    pub(super) fn grpc(url: &str, site: &Site) -> Result<Self, AddressError> {
+        let (uri, _) = parse(url)?;
+        Self::new(&uri, uri.port_u16().unwrap_or(GRPC_PORT), None, site)
+    }
+
+    /// Of what is posted to, at the port that its scheme has where it names none.
+    pub(super) fn http(url: &str, site: &Site) -> Result<Self, AddressError> {
+        let (uri, path) = parse(url)?;
+        let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+        Self::new(&uri, uri.port_u16().unwrap_or(usual), path.or_else(|| Some("/".to_owned())), site)
     }
 
     /// Of Zipkin.
-    pub(super) fn zipkin(url: &str, mark: Option<u32>) -> Result<Self, AddressError> {
+    pub(super) fn zipkin(url: &str, site: &Site) -> Result<Self, AddressError> {
         let (uri, path) = parse(url)?;
         let port = uri.port_u16().unwrap_or(ZIPKIN_PORT);
-        Self::new(&uri, port, path.or_else(|| Some(SPANS.to_owned())), mark)
+        Self::new(&uri, port, path.or_else(|| Some(SPANS.to_owned())), site)
     }
 
-    fn new(uri: &Uri, port: u16, path: Option<String>, mark: Option<u32>) -> Result<Self, AddressError> {
+    fn new(uri: &Uri, port: u16, path: Option<String>, site: &Site) -> Result<Self, AddressError> {
         let protocol: &[u8] = if path.is_some() { b"http/1.1" } else { b"h2" };
         let tls = match uri.scheme_str() {
-            Some("https") => Some(weft_certs::outside_client_config(&[], &[protocol])?),
+            Some("https") => Some(weft_certs::outside_client_config(&site.anchors, &[protocol])?),
             _ => None,
         };
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        Ok(Self { host, port, path, tls, mark })
+        Ok(Self { host, port, path, tls, mark: site.mark })
     }
 
     /// As `Host` and `:authority` name it.
@@ -115,15 +141,19 @@ mod tests {
             ("https://c.example:443/otlp/v1/traces?k=1", "c.example:443", Some("/otlp/v1/traces?k=1")),
             ("http://[fd00::1]:4317/", "[fd00::1]:4317", None),
         ] {
-            let address = Address::otlp(url, None).unwrap();
+            let address = Address::otlp(url, &Site::default()).unwrap();
             assert_eq!((address.authority().as_str(), address.path.as_deref()), (authority, path), "{url}");
             assert_eq!(address.tls.is_some(), url.starts_with("https"), "{url}");
         }
-        let zipkin = Address::zipkin("http://zipkin", None).unwrap();
+        let zipkin = Address::zipkin("http://zipkin", &Site::default()).unwrap();
         assert_eq!(
             (zipkin.authority().as_str(), zipkin.path.as_deref()),
             ("zipkin:9411", Some("/api/v2/spans"))
         );
-        assert!(Address::otlp("/v1/traces", None).is_err());
+        assert!(Address::otlp("/v1/traces", &Site::default()).is_err());
+        let told = Address::http("http://c/own", &Site::default()).unwrap();
+        assert_eq!((told.authority().as_str(), told.path.as_deref()), ("c:80", Some("/own")));
+        let told = Address::grpc("http://c:4318", &Site::default()).unwrap();
+        assert_eq!((told.authority().as_str(), told.path), ("c:4318", None));
     }
 }

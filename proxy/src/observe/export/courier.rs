@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Channel;
@@ -10,14 +11,16 @@ use weft_core::model::TraceExport;
 use weft_runtime::metrics::Counter;
 
 use super::Who;
-use super::address::{Address, AddressError};
-use super::otlp;
+use super::address::{Address, AddressError, Site};
+use super::otlp::{self, Calls};
 use super::post::{Post, Posted};
 use super::zipkin;
+use crate::config::otel::{Collector, Compression, Protocol};
 use crate::observe::record::BATCH;
 
-/// How long one try may take.
-const TRY_LIMIT: Duration = Duration::from_secs(10);
+/// What bodies are.
+const PROTOBUF: &str = "application/x-protobuf";
+const JSON: &str = "application/json";
 
 /// How long a batch is tried.
 const BATCH_LIMIT: Duration = Duration::from_secs(300);
@@ -38,13 +41,27 @@ pub(super) enum Form {
     Zipkin,
 }
 
+/// What a collector is told with each batch, and how batches are compressed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Terms {
+    pub(super) headers: HeaderMap,
+    /// None: as is usual, which is by gzip over HTTP, and not at all over gRPC.
+    pub(super) compression: Option<Compression>,
+}
+
+impl Terms {
+    fn of(collector: &Collector) -> Self {
+        Self { headers: collector.headers.clone(), compression: collector.compression }
+    }
+}
+
 /// Who gets spans.
 #[derive(Debug)]
 pub(super) enum Destination {
     /// The control plane, while it is there.
     ControlPlane(watch::Receiver<Option<Channel>>),
     /// OTLP over gRPC.
-    Grpc(Channel),
+    Grpc(Box<Calls>),
     /// OTLP over HTTP.
     Http(Post),
     /// Zipkin.
@@ -69,6 +86,8 @@ pub(super) struct Courier {
     /// Whether the sidecar ends, and every batch is tried once.
     pub(super) finish: watch::Receiver<bool>,
     pub(super) to: Destination,
+    /// How long one try may take.
+    pub(super) limit: Duration,
     pub(super) who: Who,
     pub(super) exported: Counter,
     pub(super) refused: Counter,
@@ -98,7 +117,7 @@ impl Courier {
     async fn deliver(&mut self, batch: &[Bytes]) -> Option<String> {
         let (begun, mut pause, spans) = (Instant::now(), FIRST_PAUSE, batch.len() as u64);
         loop {
-            let sent = timeout(TRY_LIMIT, self.to.send(batch, &self.who)).await;
+            let sent = timeout(self.limit, self.to.send(batch, &self.who)).await;
             let late = |_| Outcome::Later { after: None, why: "no answer in time".to_owned() };
             match sent.unwrap_or_else(late) {
                 Outcome::Taken { refused } => {
@@ -136,18 +155,43 @@ impl Courier {
 }
 
 impl Destination {
-    /// A collector that the settings name.
+    /// A collector that the mesh's settings name.
     pub(super) fn of(export: &TraceExport, mark: Option<u32>) -> Result<Self, AddressError> {
+        let site = Site { mark, ..Site::default() };
         Ok(match export {
             TraceExport::Otlp(url) => {
-                let address = Address::otlp(url, mark)?;
+                let address = Address::otlp(url, &site)?;
                 match address.path {
-                    None => Self::Grpc(otlp::channel(address)?),
-                    Some(_) => Self::Http(Post::new(address, "application/x-protobuf")),
+                    None => Self::Grpc(Box::new(Calls::new(address, Terms::default())?)),
+                    Some(_) => Self::Http(Post::new(address, PROTOBUF, Terms::default())),
                 }
             }
             TraceExport::Zipkin(url) => {
-                Self::Zipkin(Post::new(Address::zipkin(url, mark)?, "application/json"))
+                Self::Zipkin(Post::new(Address::zipkin(url, &site)?, JSON, Terms::default()))
+            }
+        })
+    }
+
+    /// The collector that our own environment names.
+    pub(super) fn own(collector: &Collector, mark: Option<u32>) -> Result<Self, AddressError> {
+        let anchors = match &collector.certificate {
+            None => Vec::new(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path);
+                let text = text.map_err(|error| AddressError::Certificate(path.clone(), error))?;
+                weft_certs::pem::certificates(&text)?
+            }
+        };
+        let (site, terms) = (Site { mark, anchors }, Terms::of(collector));
+        Ok(match (&collector.export, collector.protocol) {
+            (TraceExport::Zipkin(url), _) => {
+                Self::Zipkin(Post::new(Address::zipkin(url, &site)?, JSON, terms))
+            }
+            (TraceExport::Otlp(url), Some(Protocol::Http)) => {
+                Self::Http(Post::new(Address::http(url, &site)?, PROTOBUF, terms))
+            }
+            (TraceExport::Otlp(url), Some(Protocol::Grpc) | None) => {
+                Self::Grpc(Box::new(Calls::new(Address::grpc(url, &site)?, terms)?))
             }
         })
     }
@@ -167,7 +211,7 @@ impl Destination {
                 let Some(channel) = channel else {
                     return Outcome::Later { after: None, why: "there is no control plane".to_owned() };
                 };
-                match otlp::call(channel, otlp::request(batch, who)).await {
+                match otlp::call(channel, otlp::request(batch, who), &Terms::default()).await {
                     Ok(outcome) => outcome,
                     // Until the certificate is renewed, which the sidecar sees to.
                     Err(status) if status.code() == tonic::Code::Unauthenticated => {
@@ -176,7 +220,7 @@ impl Destination {
                     Err(status) => otlp::failed(&status),
                 }
             }
-            Self::Grpc(channel) => match otlp::call(channel.clone(), otlp::request(batch, who)).await {
+            Self::Grpc(calls) => match calls.send(otlp::request(batch, who)).await {
                 Ok(outcome) => outcome,
                 Err(status) => otlp::failed(&status),
             },

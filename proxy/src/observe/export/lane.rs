@@ -1,5 +1,7 @@
 //! One receiver of spans: a bounded queue that drops rather than waits, and a task that sends what is in it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -15,23 +17,36 @@ use crate::observe::record::QUEUE;
 /// A way to one receiver. Where it is dropped, what is under way is still sent, once.
 #[derive(Debug)]
 pub(super) struct Lane {
-    export: Option<TraceExport>,
+    whose: Whose,
     form: Form,
     spans: mpsc::Sender<Bytes>,
     overflow: Counter,
     task: JoinHandle<()>,
 }
 
+/// Whose a receiver is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// It is the control plane.
+    Mesh,
+    /// The mesh's settings name it.
+    Settings(TraceExport),
+    /// Our own environment names it.
+    Environment(TraceExport),
+}
+
+/// A receiver, and how long one try may take.
+pub(super) type Receiver = (Whose, Destination, Duration);
+
 impl Lane {
-    /// Starts to send to a collector that the settings name, or to the control plane.
+    /// Starts to send to a receiver.
     pub(super) fn start(
-        export: Option<TraceExport>,
-        to: Destination,
+        (whose, to, limit): Receiver,
         who: Who,
         shard: &Shard,
         finish: watch::Receiver<bool>,
     ) -> Self {
-        let name = label(export.as_ref());
+        let name = label(&whose);
         let dropped = |reason| shard.series(&SPANS_DROPPED, &[name, reason]);
         let (spans, queue) = mpsc::channel(QUEUE);
         let form = to.form();
@@ -39,6 +54,7 @@ impl Lane {
             queue,
             finish,
             to,
+            limit,
             who,
             exported: shard.series(&EXPORTED, &[name]),
             refused: dropped("refused"),
@@ -46,12 +62,16 @@ impl Lane {
             rng: fastrand::Rng::new(),
         };
         let overflow = dropped("queue-full");
-        Self { export, form, spans, overflow, task: task::spawn("export-lane", courier.run()) }
+        let task = task::spawn("export-lane", courier.run());
+        Self { whose, form, spans, overflow, task }
     }
 
-    /// Where it leads; none: to the control plane.
-    pub(super) fn export(&self) -> Option<&TraceExport> {
-        self.export.as_ref()
+    /// Where it leads, where the mesh's settings say that there is one.
+    pub(super) fn of_settings(&self) -> Option<&TraceExport> {
+        match &self.whose {
+            Whose::Settings(export) => Some(export),
+            Whose::Mesh | Whose::Environment(_) => None,
+        }
     }
 
     /// How its spans are written.
@@ -74,11 +94,12 @@ impl Lane {
     }
 }
 
-/// What metrics call a receiver: the host and port that the settings name.
-fn label(export: Option<&TraceExport>) -> &str {
-    match export {
-        None => "control-plane",
-        Some(TraceExport::Otlp(url) | TraceExport::Zipkin(url)) => {
+/// What metrics call a receiver: the host and port of its address.
+fn label(whose: &Whose) -> &str {
+    match whose {
+        Whose::Mesh => "control-plane",
+        Whose::Settings(TraceExport::Otlp(url) | TraceExport::Zipkin(url))
+        | Whose::Environment(TraceExport::Otlp(url) | TraceExport::Zipkin(url)) => {
             let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
             rest.split(['/', '?']).next().unwrap_or_default()
         }

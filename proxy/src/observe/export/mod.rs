@@ -8,6 +8,7 @@ mod otlp;
 mod post;
 mod zipkin;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -19,9 +20,10 @@ use weft_runtime::metrics::Shard;
 
 use super::access_log;
 use super::record::{BATCH, Record, RecordQueue};
+use crate::config::otel::Collector;
 use crate::state::Discovery;
 use courier::Destination;
-use lane::Lane;
+use lane::{Lane, Receiver, Whose};
 
 /// How long a span waits for company.
 const DELAY: Duration = Duration::from_secs(1);
@@ -29,7 +31,10 @@ const DELAY: Duration = Duration::from_secs(1);
 /// How long the last batches may take when the sidecar ends.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
-/// Collectors besides the control plane, at most.
+/// How long one try may take, where nothing else is said.
+const TRY_LIMIT: Duration = Duration::from_secs(10);
+
+/// Collectors that the mesh's settings name, at most.
 const LANES: usize = 8;
 
 /// Delivers what the workers record.
@@ -43,6 +48,8 @@ pub struct Exporter<W> {
     pub who: Who,
     /// Where spans are counted.
     pub shard: Shard,
+    /// A collector that our own environment names.
+    pub own: Option<Collector>,
     /// The mark that interception lets through.
     pub mark: Option<u32>,
     /// Where the access log goes.
@@ -56,6 +63,8 @@ pub struct Who {
     pub discovery: Discovery,
     /// This workload's name, where the configuration does not say better.
     pub workload: Name,
+    /// What our environment says of us besides, or before, what is known.
+    pub resource: Arc<[(String, String)]>,
 }
 
 /// Who gets spans.
@@ -85,31 +94,46 @@ impl<W: AsyncWrite + Unpin> Exporter<W> {
     fn lanes(&self) -> Lanes {
         let to = Destination::ControlPlane(self.collector.clone());
         let finish = watch::Sender::new(false);
-        let first = Lane::start(None, to, self.who.clone(), &self.shard, finish.subscribe());
-        Lanes { all: vec![first], finish, buffer: BytesMut::new() }
+        let first = self.lane((Whose::Mesh, to, TRY_LIMIT), &finish);
+        let own = self.own.as_ref().and_then(|own| match Destination::own(own, self.mark) {
+            Ok(to) => Some(self.lane((Whose::Environment(own.export.clone()), to, own.timeout), &finish)),
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "no spans go to the collector of the environment"
+                );
+                None
+            }
+        });
+        Lanes { all: [first].into_iter().chain(own).collect(), finish, buffer: BytesMut::new() }
     }
 
     /// Makes the lanes what the settings say.
     fn follow(&self, lanes: &mut Lanes) {
         let snapshot = self.who.discovery.snapshot();
         let wanted = snapshot.mesh.as_ref().map_or(&[][..], |mesh| &mesh.tracing.export);
-        lanes.all.retain(|lane| lane.export().is_none_or(|export| wanted.contains(export)));
+        lanes.all.retain(|lane| lane.of_settings().is_none_or(|export| wanted.contains(export)));
         for export in wanted {
-            let is_new = !lanes.all.iter().any(|lane| lane.export() == Some(export));
-            if is_new && lanes.all.len() <= LANES {
-                lanes.all.extend(self.lane(export, lanes.finish.subscribe()));
+            let mut known = lanes.all.iter().filter_map(Lane::of_settings);
+            let is_new = known.clone().count() < LANES && !known.any(|known| known == export);
+            if is_new {
+                lanes.all.extend(self.lane_to(export, &lanes.finish));
             }
         }
     }
 
-    fn lane(&self, export: &TraceExport, finish: watch::Receiver<bool>) -> Option<Lane> {
+    fn lane_to(&self, export: &TraceExport, finish: &watch::Sender<bool>) -> Option<Lane> {
         match Destination::of(export, self.mark) {
-            Ok(to) => Some(Lane::start(Some(export.clone()), to, self.who.clone(), &self.shard, finish)),
+            Ok(to) => Some(self.lane((Whose::Settings(export.clone()), to, TRY_LIMIT), finish)),
             Err(error) => {
                 tracing::debug!(?export, %error, "no spans go there");
                 None
             }
         }
+    }
+
+    fn lane(&self, to: Receiver, finish: &watch::Sender<bool>) -> Lane {
+        Lane::start(to, self.who.clone(), &self.shard, finish.subscribe())
     }
 
     async fn deliver(&mut self, lanes: &mut Lanes) {
@@ -171,14 +195,20 @@ impl Lanes {
 }
 
 impl Who {
-    /// The service that the workload is of, or the workload itself, and its namespace where it is known.
+    /// The service that the workload is of, or the workload itself, and its namespace where it is known; or what our
+    /// environment says.
     fn service(&self) -> (String, Option<String>) {
+        let said =
+            |key: &str| self.resource.iter().find(|(said, _)| said == key).map(|(_, value)| value.clone());
         let snapshot = self.discovery.snapshot();
         let workload = snapshot.workload.as_deref();
         let service = workload.and_then(|workload| workload.ports.first()).map(|port| &port.service);
         let name = service.map_or(&self.workload, |service| &service.name);
         let namespace = workload.map(|workload| service.map_or(&workload.name.namespace, |it| &it.namespace));
-        (name.as_str().to_owned(), namespace.map(|name| name.as_str().to_owned()))
+        (
+            said("service.name").unwrap_or_else(|| name.as_str().to_owned()),
+            said("service.namespace").or_else(|| namespace.map(|name| name.as_str().to_owned())),
+        )
     }
 }
 

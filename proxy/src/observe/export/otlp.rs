@@ -10,6 +10,8 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message as _;
+use tonic::codec::CompressionEncoding;
+use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
@@ -17,7 +19,8 @@ use tower::service_fn;
 
 use super::Who;
 use super::address::{Address, AddressError};
-use super::courier::Outcome;
+use super::courier::{Outcome, Terms};
+use crate::config::otel::Compression;
 use crate::observe::wire::{ExportRequest, ResourceSpans, ScopeSpans};
 
 /// OpenTelemetry's method that takes spans.
@@ -26,8 +29,26 @@ const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Expor
 /// How long a connection may take to be made.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-/// A channel that connects when it is first used.
-pub(super) fn channel(address: Address) -> Result<Channel, AddressError> {
+/// A collector that is called.
+#[derive(Debug)]
+pub(super) struct Calls {
+    channel: Channel,
+    terms: Terms,
+}
+
+impl Calls {
+    /// Connects when it is first used.
+    pub(super) fn new(address: Address, terms: Terms) -> Result<Self, AddressError> {
+        Ok(Self { channel: channel(address)?, terms })
+    }
+
+    /// Sends a batch.
+    pub(super) async fn send(&self, request: ExportRequest) -> Result<Outcome, Status> {
+        call(self.channel.clone(), request, &self.terms).await
+    }
+}
+
+fn channel(address: Address) -> Result<Channel, AddressError> {
     let endpoint = Endpoint::from_shared(format!("http://{}", address.authority()))?;
     let connector = service_fn(move |_| {
         let address = address.clone();
@@ -43,24 +64,39 @@ pub(super) fn request(batch: &[Bytes], who: &Who) -> ExportRequest {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..InstrumentationScope::default()
     };
-    let (service, namespace) = who.service();
-    let mut attributes =
-        vec![text("service.name", &service), text("service.instance.id", who.workload.as_str())];
-    attributes.extend(namespace.map(|namespace| text("service.namespace", &namespace)));
     ExportRequest {
         resource_spans: Some(ResourceSpans {
-            resource: Some(Resource { attributes, ..Resource::default() }),
+            resource: Some(Resource { attributes: resource(who), ..Resource::default() }),
             scope_spans: Some(ScopeSpans { scope: Some(scope), spans: batch.to_vec() }),
         }),
     }
 }
 
+/// What is known of us, and what our environment says besides or instead.
+fn resource(who: &Who) -> Vec<KeyValue> {
+    let (service, namespace) = who.service();
+    let known = [
+        ("service.name", Some(service.as_str())),
+        ("service.instance.id", Some(who.workload.as_str())),
+        ("service.namespace", namespace.as_deref()),
+    ];
+    let is_said = |key: &str| who.resource.iter().any(|(said, _)| said == key);
+    let known = known.into_iter().filter(|(key, _)| !is_said(key));
+    let known = known.filter_map(|(key, value)| Some(text(key, value?)));
+    known.chain(who.resource.iter().map(|(key, value)| text(key, value))).collect()
+}
+
 /// Sends a batch.
-pub(super) async fn call(channel: Channel, request: ExportRequest) -> Result<Outcome, Status> {
+pub(super) async fn call(channel: Channel, request: ExportRequest, terms: &Terms) -> Result<Outcome, Status> {
     let mut client = tonic::client::Grpc::new(channel);
+    if terms.compression == Some(Compression::Gzip) {
+        client = client.send_compressed(CompressionEncoding::Gzip);
+    }
     client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let codec = ProstCodec::<ExportRequest, ExportTraceServiceResponse>::default();
-    let answer = client.unary(Request::new(request), PathAndQuery::from_static(EXPORT), codec).await?;
+    let mut request = Request::new(request);
+    *request.metadata_mut() = MetadataMap::from_headers(terms.headers.clone());
+    let answer = client.unary(request, PathAndQuery::from_static(EXPORT), codec).await?;
     Ok(Outcome::Taken { refused: rejected(answer.into_inner()) })
 }
 

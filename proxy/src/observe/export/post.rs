@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
-use flate2::Compression;
+use flate2::Compression as Level;
 use flate2::write::GzEncoder;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, Request, StatusCode};
@@ -14,7 +14,8 @@ use hyper_util::rt::TokioIo;
 use weft_runtime::task;
 
 use super::address::Address;
-use super::courier::Outcome;
+use super::courier::{Outcome, Terms};
+use crate::config::otel::Compression;
 
 /// What is read of an answer.
 const ANSWER: usize = 64 << 10;
@@ -24,6 +25,7 @@ const ANSWER: usize = 64 << 10;
 pub(super) struct Post {
     address: Address,
     content_type: &'static str,
+    terms: Terms,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
@@ -38,8 +40,8 @@ pub(super) enum Posted {
 
 impl Post {
     /// Connects when it is first used.
-    pub(super) fn new(address: Address, content_type: &'static str) -> Self {
-        Self { address, content_type, connection: None }
+    pub(super) fn new(address: Address, content_type: &'static str, terms: Terms) -> Self {
+        Self { address, content_type, terms, connection: None }
     }
 
     /// Posts a batch.
@@ -58,9 +60,14 @@ impl Post {
         let request = Request::post(self.address.path.as_deref().unwrap_or("/"))
             .header(HOST, self.address.authority())
             .header(USER_AGENT, concat!("weft-proxy/", env!("CARGO_PKG_VERSION")))
-            .header(CONTENT_TYPE, self.content_type)
-            .header(CONTENT_ENCODING, "gzip")
-            .body(Full::new(compress(batch)?.into()))?;
+            .header(CONTENT_TYPE, self.content_type);
+        let mut request = match self.terms.compression {
+            None | Some(Compression::Gzip) => {
+                request.header(CONTENT_ENCODING, "gzip").body(Full::new(compress(batch)?.into()))?
+            }
+            Some(Compression::None) => request.body(Full::new(Bytes::copy_from_slice(batch)))?,
+        };
+        request.headers_mut().extend(self.terms.headers.clone());
         connection.ready().await?;
         let response = connection.send_request(request).await?;
         let (head, body) = response.into_parts();
@@ -83,7 +90,7 @@ impl Post {
 }
 
 fn compress(batch: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(batch.len() / 4), Compression::fast());
+    let mut encoder = GzEncoder::new(Vec::with_capacity(batch.len() / 4), Level::fast());
     encoder.write_all(batch)?;
     encoder.finish()
 }

@@ -25,8 +25,9 @@ fn harness() -> Harness {
     observe.set_access_log(AccessLog::Json, 1_000_000);
     let (discovery, publisher, _asked) = state::channel(Vec::new());
     let (keep, collector) = watch::channel(None);
-    let who = Who { discovery, workload: "web".parse().unwrap() };
-    let exporter = Exporter { queue, collector, who, shard: registry.shard(), mark: None, log: Vec::new() };
+    let who = Who { discovery, workload: "web".parse().unwrap(), resource: Arc::default() };
+    let (shard, log) = (registry.shard(), Vec::new());
+    let exporter = Exporter { queue, collector, who, shard, own: None, mark: None, log };
     Harness { observer: observe.observer(), registry, exporter, _keep: (observe, keep, publisher) }
 }
 
@@ -48,7 +49,7 @@ impl Harness {
     fn lanes(&self, url: &str) -> Lanes {
         let mut lanes = self.exporter.lanes();
         let export = TraceExport::Zipkin(url.to_owned());
-        lanes.all = vec![self.exporter.lane(&export, lanes.finish.subscribe()).unwrap()];
+        lanes.all = vec![self.exporter.lane_to(&export, &lanes.finish).unwrap()];
         lanes
     }
 }

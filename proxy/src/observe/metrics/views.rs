@@ -17,37 +17,18 @@ struct Ended<'a> {
     error: &'a str,
     tls: &'a str,
     method: &'a str,
+    port: &'a str,
+    rpc_method: &'a str,
 }
 
 /// Makes the families known.
 pub(super) fn declare(registry: &Registry) {
-    registry.view(&REQUESTS, &ENDED, |values| {
-        let it = Ended::of(values);
-        let all = [
-            it.direction,
-            it.source,
-            it.destination,
-            it.route,
-            it.protocol,
-            it.status,
-            it.grpc_status,
-            it.error,
-            it.tls,
-        ];
-        Some(all.map(str::to_owned))
-    });
+    registry.view(&REQUESTS, &ENDED, |values| Some(Ended::of(values).contracts().map(str::to_owned)));
     registry.view(&DURATION, &ENDED, |values| {
-        let it = Ended::of(values);
-        let all = [
-            it.direction,
-            it.source,
-            it.destination,
-            it.route,
-            it.protocol,
-            it.grpc_status,
-            it.error,
-            it.tls,
-        ];
+        // The same less the status.
+        let [direction, source, destination, route, protocol, _, grpc_status, error, tls] =
+            Ended::of(values).contracts();
+        let all = [direction, source, destination, route, protocol, grpc_status, error, tls];
         Some(all.map(str::to_owned))
     });
     registry.view(&HTTP_SERVER, &ENDED, |values| {
@@ -58,25 +39,65 @@ pub(super) fn declare(registry: &Registry) {
     registry.view(&HTTP_CLIENT, &ENDED, |values| {
         let it = Ended::of(values).of_http("outbound")?;
         let (address, version, error) = (it.address(), it.version(), it.error_type());
-        Some([it.method, &address, it.status, version, &error].map(str::to_owned))
+        Some([it.method, &address, it.port, it.status, version, &error].map(str::to_owned))
     });
     registry.view(&RPC_SERVER, &ENDED, |values| {
         let it = Ended::of(values).of_grpc("inbound")?;
         let (code, error) = (it.code(), it.error_type());
-        Some(["grpc", &code, &error].map(str::to_owned))
+        Some(["grpc", it.rpc_method, &code, &error].map(str::to_owned))
     });
     registry.view(&RPC_CLIENT, &ENDED, |values| {
         let it = Ended::of(values).of_grpc("outbound")?;
         let (address, code, error) = (it.address(), it.code(), it.error_type());
-        Some(["grpc", &address, &code, &error].map(str::to_owned))
+        Some(["grpc", it.rpc_method, &address, it.port, &code, &error].map(str::to_owned))
     });
 }
 
 impl<'a> Ended<'a> {
-    fn of(values: &[&'a str; 10]) -> Self {
-        let [direction, source, destination, route, protocol, status, grpc_status, error, tls, method] =
-            *values;
-        Self { direction, source, destination, route, protocol, status, grpc_status, error, tls, method }
+    fn of(values: &[&'a str; 12]) -> Self {
+        let [
+            direction,
+            source,
+            destination,
+            route,
+            protocol,
+            status,
+            grpc_status,
+            error,
+            tls,
+            method,
+            port,
+            rpc_method,
+        ] = *values;
+        Self {
+            direction,
+            source,
+            destination,
+            route,
+            protocol,
+            status,
+            grpc_status,
+            error,
+            tls,
+            method,
+            port,
+            rpc_method,
+        }
+    }
+
+    /// What [`REQUESTS`] tells apart, in its order.
+    fn contracts(self) -> [&'a str; 9] {
+        [
+            self.direction,
+            self.source,
+            self.destination,
+            self.route,
+            self.protocol,
+            self.status,
+            self.grpc_status,
+            self.error,
+            self.tls,
+        ]
     }
 
     /// Where there are too many to tell apart, it is not known which way they went.

@@ -10,7 +10,7 @@ use weft_core::balance;
 use weft_core::fault::{self, Injected};
 use weft_core::hedge::{self, Latencies};
 use weft_core::limits::Limits;
-use weft_core::model::{BalancingPolicy, Fault, HashKey, Hedging};
+use weft_core::model::{BalancingPolicy, Fault, HashKey, Hedging, Ratio};
 use weft_core::plan::Plan;
 use weft_core::retry::budget_of;
 use weft_core::route::Rule;
@@ -20,6 +20,7 @@ use super::Cluster;
 use crate::affinity::{self, Key};
 use crate::http::Planned;
 use crate::http::head::Fields;
+use crate::routing::Routing;
 use crate::worker::Worker;
 
 impl Cluster {
@@ -80,6 +81,17 @@ impl Cluster {
             },
         };
         Some(Key { hash, told: None })
+    }
+
+    /// Of how many traces that begin with its requests the policy for it says that they are recorded.
+    pub fn sampling(&self) -> Option<Ratio> {
+        self.state.borrow().traffic.sampling
+    }
+
+    /// Whether a policy for it, or for one of its routes, says so.
+    pub fn may_sample(&self) -> bool {
+        let state = self.state.borrow();
+        state.traffic.sampling.is_some() || state.routing.as_ref().is_some_and(Routing::may_sample)
     }
 
     /// What a request is to be tried with. Where a route led it here, `called` is whom it was for; what holds of both, such
