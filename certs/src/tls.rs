@@ -176,6 +176,11 @@ pub fn outside_client_config(anchors: &[Vec<u8>], alpn: &[&[u8]]) -> Result<Arc<
     Ok(Arc::new(config))
 }
 
+/// Whether a certificate (DER) is one that others can be believed by.
+pub fn is_anchor(certificate: &[u8]) -> bool {
+    RootCertStore::empty().add(CertificateDer::from(certificate)).is_ok()
+}
+
 type ClientBuilder = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
 
 fn client(

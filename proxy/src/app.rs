@@ -26,7 +26,7 @@ use crate::config::{Settings, own_addresses, reachable_addresses};
 use crate::control::Control;
 use crate::credentials::CredentialStore;
 use crate::dns::{Forwarder, Resolver};
-use crate::health::{HealthLoop, Thoughts};
+use crate::health::{HealthLoop, Reach, Thoughts};
 use crate::observe::export::{Exporter, Who};
 use crate::observe::{Observe, RecordQueue};
 use crate::presence;
@@ -91,7 +91,7 @@ impl Sidecar {
         let credentials = CredentialStore::default();
         declare_metrics(&registry, &discovery, &credentials);
         let site = site(&settings, &registry);
-        let health = watch_health(&settings, &discovery, &addresses);
+        let health = watch_health(&settings, &discovery, &addresses, &site);
         let (ready, readiness) = watch::channel(false);
         let (order, orders) = mpsc::channel(4);
 
@@ -271,9 +271,11 @@ fn watch_health(
     settings: &Settings,
     discovery: &Discovery,
     addresses: &[IpAddr],
+    site: &Site,
 ) -> watch::Receiver<Thoughts> {
-    let dialer = Dialer::new(settings.mark);
-    let (health, thoughts) = HealthLoop::new(discovery.clone(), addresses.to_vec(), dialer);
+    let (names, public) = (site.names.clone(), site.public.clone());
+    let reach = Reach { dialer: Dialer::new(settings.mark), names, public };
+    let (health, thoughts) = HealthLoop::new(discovery.clone(), addresses.to_vec(), reach);
     task::spawn("health", health.run());
     thoughts
 }
@@ -401,7 +403,8 @@ fn declare_metrics(registry: &Registry, discovery: &Discovery, credentials: &Cre
 /// From where we call, and the metrics of what keeps calls from an endpoint, and requests from the app.
 fn site(settings: &Settings, registry: &Registry) -> Site {
     let names = Names::new(forwarder(settings));
-    let site = Site { zone: settings.zone.as_str().into(), names, ..Site::default() };
+    let public = settings.public_roots.clone();
+    let site = Site { zone: settings.zone.as_str().into(), names, public, ..Site::default() };
     let breakers = site.breakers.clone();
     registry.gauge_from(
         "weft_circuit_state",

@@ -54,6 +54,8 @@ pub struct KnownService {
     pub service: Service,
     /// Who is behind it. An endpoint that did not change keeps its `Arc` from one snapshot to the next.
     pub endpoints: Arc<[Arc<Endpoint>]>,
+    /// Which of its addresses do not work, by our own checks, where it is outside the mesh.
+    pub failing: Arc<[QualifiedName]>,
     /// The routes that our app's calls to it take.
     pub routing: Routing,
     /// Differs from any earlier value of this service.
@@ -309,8 +311,13 @@ mod tests {
             external: None,
             tokens: None,
         };
-        let known =
-            KnownService { service, endpoints: Arc::from([]), routing: Routing::default(), generation: 1 };
+        let known = KnownService {
+            service,
+            endpoints: Arc::from([]),
+            failing: Arc::from([]),
+            routing: Routing::default(),
+            generation: 1,
+        };
         Snapshot {
             services: HashMap::from([(orders(), Arc::new(known))]),
             addresses: HashMap::from([(vip(), Known::Service(orders()))]),

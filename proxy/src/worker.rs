@@ -254,7 +254,7 @@ impl Worker {
             observer: shared.observe.observer(),
             ties: Ties::default(),
             strangers: Strangers::new(shared.probes),
-            tls_client: TlsClient::new(shared.credentials.clone()),
+            tls_client: TlsClient::new(shared.credentials.clone(), shared.site.public.clone()),
             tls_server: TlsServer::new(shared.credentials.clone()),
             credentials: shared.credentials,
             site: shared.site,

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -91,6 +92,11 @@ impl Outside {
 
     /// A server that says after each request in TLS who it is, and what it was asked.
     fn serve(&self, pod: &SidecarPod, port: u16, name: &'static str) -> App {
+        self.serve_while(pod, port, name, Arc::default())
+    }
+
+    /// The same, which says when it is asked that it is sick, as long as it is.
+    fn serve_while(&self, pod: &SidecarPod, port: u16, name: &'static str, sick: Arc<AtomicBool>) -> App {
         let config = Arc::clone(&self.server);
         App::serve(pod, port, move |stream| {
             let session = ServerConnection::new(Arc::clone(&config)).expect("a session");
@@ -104,8 +110,12 @@ impl Outside {
                         _ => return,
                     }
                 }
-                let start =
-                    format!("HTTP/1.1 200 OK\r\nserved-by: {name}\r\ncontent-length: {}\r\n\r\n", head.len());
+                let is_sick = sick.load(Ordering::Relaxed) && head.starts_with(b"GET /healthz ");
+                let status = if is_sick { "500 Sick" } else { "200 OK" };
+                let start = format!(
+                    "HTTP/1.1 {status}\r\nserved-by: {name}\r\ncontent-length: {}\r\n\r\n",
+                    head.len()
+                );
                 if tls.write_all(&[start.as_bytes(), &head].concat()).and_then(|()| tls.flush()).is_err() {
                     return;
                 }
@@ -152,6 +162,19 @@ impl Rig {
         let more = [("WEFT_RESOLV_CONF", resolv_conf.to_str().expect("a path"))];
         let app = mesh.pod_with_token("app", "", &token, &more);
         Self { mesh, app, world, zone }
+    }
+
+    /// Another app, whose machine believes an authority of its own.
+    fn believing(&self, ca: &str) -> SidecarPod {
+        let [roots, resolv_conf] = ["public.pem", "resolv.conf"].map(|name| self.mesh.scratch().join(name));
+        fs::write(&roots, ca).expect("a file");
+        let token = self.mesh.weft_ok(&["token", "create", "--service-account", "believer"]);
+        let more = [
+            ("WEFT_RESOLV_CONF", resolv_conf.to_str().expect("a path")),
+            ("SSL_CERT_FILE", roots.to_str().expect("a path")),
+            ("SSL_CERT_DIR", ""),
+        ];
+        self.mesh.pod_with_token("believer", "", &token, &more)
     }
 
     fn name(&self, host: &'static str, pods: &[usize]) {
@@ -246,6 +269,14 @@ fn a_host_is_called_in_tls_that_the_app_does_not_speak() {
         rig.apply(&external("api", &spec("")));
         let answer = rig.get(&address, 80, "api.example.com");
         assert_eq!((answer.status, answer.header("weft-error")), (502, Some("tls-failed")));
+        // Those that this sidecar's machine believes have; others still do not.
+        let believer = rig.believing(&outside.ca);
+        let answer = believer.run(|| {
+            let mut client = HttpClient::connect((address.as_str(), 80)).expect("a connection");
+            client.get("api.example.com", "/", "").expect("an answer")
+        });
+        assert_eq!(answer.status, 200, "{answer:?}\n{}", believer.sidecar_log());
+        assert_eq!(rig.get(&address, 80, "api.example.com").status, 502);
         let told = rig.mesh.weft_json(&["explain", "--from", "app", "--to", "api"]);
         assert_eq!((&told["decision"], &told["backend"]), (&"forward".into(), &"default/api:80".into()));
     });
@@ -435,6 +466,43 @@ fn an_address_of_a_host_outside_that_fails_is_left_alone() {
         assert!(statuses[20..].iter().all(|status| *status == 200), "{statuses:?}");
         eventually("one of its addresses is said to be left alone", Duration::from_secs(10), || {
             rig.app.metric("weft_circuit_state", &["service=\"default/api\"", "endpoint=\""]) == 2.0
+        });
+    });
+}
+
+#[test]
+fn addresses_of_a_host_outside_are_asked_how_they_are() {
+    in_pods!(addresses_of_a_host_outside_are_asked_how_they_are, || {
+        let rig = Rig::start();
+        let outside = Outside::of(&["api.example.com"]);
+        let sick = Arc::new(AtomicBool::new(false));
+        let _servers = [
+            outside.serve_while(&rig.world[0], 443, "a", Arc::clone(&sick)),
+            outside.serve(&rig.world[1], 443, "b"),
+        ];
+        rig.name("elsewhere.example.com", &[0, 1]);
+        let spec = format!(
+            "  hosts: [elsewhere.example.com]\n  ports: [{{port: 80, targetPort: 443, protocol: http}}]\n  tls:\n    originate: true\n    sni: api.example.com\n    ca: |\n{}",
+            indented(&outside.ca)
+        );
+        let policy = "---\napiVersion: weft.mesh/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: api}\nspec:\n  targetRef: {kind: Service, name: api}\n  loadBalancing: {policy: RoundRobin}\n  healthCheck: {path: /healthz, interval: 200ms, unhealthyAfter: 2, healthyAfter: 1}\n";
+        rig.apply(&[external("api", &spec), policy.to_owned()].concat());
+        let address = rig.address_of("api");
+        let seen = || -> Vec<_> {
+            let answers = (0..10).map(|_| rig.get(&address, 80, "elsewhere.example.com"));
+            answers.map(|answer| (answer.status, answer.header("served-by").map(str::to_owned))).collect()
+        };
+        let by = |name: &str| (200, Some(name.to_owned()));
+        assert!(seen().contains(&by("a")), "{:?}", seen());
+        // Its certificate is for the name that is asked for: the check goes the way that requests go.
+        sick.store(true, Ordering::Relaxed);
+        eventually("only b is called", Duration::from_secs(20), || seen() == vec![by("b"); 10]);
+        let (_, stats) = rig.app.admin("/stats").expect("an answer");
+        assert!(stats.contains("\"service\": \"default/api\""), "{stats}");
+        sick.store(false, Ordering::Relaxed);
+        eventually("both are called", Duration::from_secs(20), || {
+            let seen = seen();
+            seen.contains(&by("a")) && seen.contains(&by("b"))
         });
     });
 }

@@ -7,6 +7,10 @@ use super::{
 };
 use crate::model::{Balancing, BalancingPolicy};
 
+/// After so many of a group have failed a request, it goes to another group: a request is given few tries, and what has befallen
+/// them, a zone or a site, may have befallen all.
+const ENOUGH: usize = 2;
+
 /// Chooses among endpoints; made anew whenever one of them comes, goes, or is thought of otherwise.
 #[derive(Debug, Clone)]
 pub struct Balancer {
@@ -27,6 +31,8 @@ pub struct Load<'a> {
     pub id: &'a dyn Fn(usize) -> u64,
     /// Whether another one is to be preferred: this one has just failed.
     pub avoid: &'a dyn Fn(usize) -> bool,
+    /// How many there are of those.
+    pub failed: usize,
 }
 
 impl Balancer {
@@ -52,13 +58,13 @@ impl Balancer {
             _ => self.rotation.draw(rng),
         };
         let chosen = self.choose_among(number, key, load, rng);
-        if !chosen.is_some_and(load.avoid) {
+        if load.failed < ENOUGH && !chosen.is_some_and(load.avoid) {
             return chosen;
         }
         self.elsewhere(number, key, load, rng).or(chosen)
     }
 
-    /// The endpoint of another group, where all of this one have just failed.
+    /// The endpoint of another group, where all of this one have just failed, or so many that it may be all.
     fn elsewhere(
         &mut self,
         number: usize,
@@ -66,11 +72,14 @@ impl Balancer {
         load: Load<'_>,
         rng: &mut fastrand::Rng,
     ) -> Option<usize> {
-        let failed = |group: &Group| group.members().all(load.avoid);
-        if !self.rotation.group(number).is_some_and(failed) {
+        let is_given_up = |group: &Group| {
+            let failed = group.members().filter(|member| (load.avoid)(*member)).count();
+            failed >= ENOUGH || failed == group.shares().len()
+        };
+        if !self.rotation.group(number).is_some_and(is_given_up) {
             return None;
         }
-        let next = self.rotation.groups().position(|group| !failed(group))?;
+        let next = self.rotation.groups().position(|group| !is_given_up(group))?;
         self.choose_among(next, key, load, rng)
     }
 

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::World;
-use crate::manifest::{Kind, Problem, Resource, ResourceKey, Spec, TrafficLayer, TrafficPolicySpec};
+use crate::manifest::{
+    ExternalServiceSpec, Kind, Problem, Resource, ResourceKey, Spec, TrafficLayer, TrafficPolicySpec,
+};
 use crate::model::{
-    ConcurrencyMode, Fault, HealthCheck, MtlsMode, PolicyTarget, Priority, QualifiedName, ResourceName,
-    RouteTraffic, Traffic,
+    ConcurrencyMode, Fault, HealthCheck, MtlsMode, PolicyTarget, Priority, Probe, Protocol, QualifiedName,
+    ResourceName, RouteTraffic, Traffic,
 };
 
 /// The policies in force, by what they are for.
@@ -73,7 +75,22 @@ impl World {
         let layers = self.policies.of(service).filter_map(traffic_policy);
         let said = layers.fold(TrafficLayer::default(), |above, policy| above.over(&policy.layer));
         let faults = self.policies.of(service).filter_map(fault).collect();
-        Traffic { faults, ..said.resolve() }
+        let mut traffic = Traffic { faults, ..said.resolve() };
+        if self.external_service(service).is_some() {
+            traffic.health_check = self.health_check_outside(service);
+        }
+        traffic
+    }
+
+    /// How the addresses of a host outside the mesh are asked whether they work. What is said of all apps is not said of it.
+    fn health_check_outside(&self, service: &QualifiedName) -> Option<HealthCheck> {
+        let own = self.policies.within([Some(PolicyTarget::Service(service.clone()))]);
+        let said = own.filter_map(traffic_policy).filter_map(|policy| policy.layer.health_check.clone());
+        let layer = TrafficLayer {
+            health_check: said.reduce(|above, below| above.over(&below)),
+            ..TrafficLayer::default()
+        };
+        layer.resolve().health_check
     }
 
     /// Which endpoints of a service go first.
@@ -189,20 +206,14 @@ pub(super) fn check(resource: &Resource, all: &[&Resource]) -> Option<Problem> {
 /// Hosts outside the mesh have no sidecar that could do what is said of apps, and their addresses have neither labels nor zones.
 fn check_outside(resource: &Resource, policy: &TrafficPolicySpec, all: &[&Resource]) -> Option<Problem> {
     let PolicyTarget::Service(name) = &policy.target else { return None };
-    let breaker = "write circuitBreaker, which leaves addresses alone that fail";
-    let of_apps =
-        ["healthCheck", "concurrency", "mtls"].map(|part| (part, "no sidecar could do it", breaker));
-    let of_pods = ["loadBalancing.locality", "loadBalancing.priorities"]
-        .map(|part| (part, "addresses have no labels and no zones", "take it out"));
-    let said = policy.layer.fields();
-    let is_said = |part: &str| said.iter().any(|field| field.starts_with(part));
-    let (part, why, hint) = of_apps.into_iter().chain(of_pods).find(|(part, ..)| is_said(part))?;
-    let is_outside = |other: &&&Resource| {
-        other.kind == Kind::ExternalService && other.qualified_name().as_ref() == Some(name)
-    };
-    let outside = all.iter().find(is_outside)?;
+    let is_named = |other: &&&Resource| other.qualified_name().as_ref() == Some(name);
+    let (outside, spec) = all.iter().filter(is_named).find_map(|other| match &other.spec {
+        Spec::ExternalService(spec) => Some((other, spec)),
+        _ => None,
+    })?;
+    let (part, why, hint) = misplaced_outside(&policy.layer, spec)?;
     let message = format!(
-        "spec.{part}: {} at {}:{} is outside the mesh, where {why}",
+        "spec.{part}: {} at {}:{} is outside the mesh, {why}",
         outside.key(),
         outside.file,
         outside.line
@@ -210,6 +221,37 @@ fn check_outside(resource: &Resource, policy: &TrafficPolicySpec, all: &[&Resour
     // Places are known by section.
     let section = part.split('.').next().unwrap_or(part);
     Some(resource.problem(&format!("spec.{section}"), message, hint.to_owned()))
+}
+
+/// What cannot be said of a host outside: the field, why, and what to do.
+fn misplaced_outside(
+    layer: &TrafficLayer,
+    spec: &ExternalServiceSpec,
+) -> Option<(&'static str, &'static str, &'static str)> {
+    let breaker = "write circuitBreaker, which leaves addresses alone that fail";
+    let of_apps = ["concurrency", "mtls"].map(|part| (part, "where no sidecar could do it", breaker));
+    let of_pods = ["loadBalancing.locality", "loadBalancing.priorities"]
+        .map(|part| (part, "where addresses have no labels and no zones", "take it out"));
+    let said = layer.fields();
+    let is_said = |part: &str| said.iter().any(|field| field.starts_with(part));
+    let misplaced = of_apps.into_iter().chain(of_pods).find(|(part, ..)| is_said(part));
+    let check = layer.health_check.as_ref();
+    let unasked = check.and_then(|check| {
+        if spec.host().is_none() {
+            return Some((
+                "healthCheck",
+                "and none of its hosts has a name of its own that could be asked",
+                breaker,
+            ));
+        }
+        let asked = check.port.or_else(|| spec.ports.first().map(|port| port.port));
+        let asked = spec.ports.iter().find(|port| Some(port.port) == asked);
+        let speaks = check.probe.as_ref().is_some_and(|probe| *probe != Probe::Tcp);
+        let is_sealed = speaks && asked.is_some_and(|port| port.protocol == Protocol::Tls);
+        let why = "where only apps speak TLS on this port";
+        is_sealed.then_some(("healthCheck", why, "write tcp: {}, or tls: {originate: true} there"))
+    });
+    misplaced.or(unasked)
 }
 
 /// Of policies about tokens the most precise one holds, whole: of two that are equally precise nobody could say which.

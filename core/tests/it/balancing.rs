@@ -79,6 +79,7 @@ impl Simulation {
                 in_flight: &|index| endpoints[index].load.in_flight(),
                 id: &|index| hash(format!("orders-{index}").as_bytes()),
                 avoid: &|_| false,
+                failed: 0,
             };
             let number = if self.same_key { 0 } else { number };
             let key = Some(hash(&number.to_be_bytes()));
@@ -317,32 +318,47 @@ fn a_priority_keeps_its_traffic_until_too_few_are_left_in_it_and_gets_it_back() 
     }
 }
 
+/// Whom requests with keys are sent to that these have failed, of members of two priorities.
+fn chosen(settings: Balancing, members: &[Member], failed: &[usize]) -> Vec<usize> {
+    let priority = Priority { labels: [].into(), zone: None, failover_below: Ratio::percent(70) };
+    let settings = Balancing { priorities: vec![priority], ..settings };
+    let mut rng = fastrand::Rng::with_seed(4);
+    let mut balancer = Balancer::new(members, &settings, virtual_start(), &mut rng);
+    let load = Load {
+        cost: &|_| 1.0,
+        in_flight: &|_| 0,
+        id: &|index| index as u64,
+        avoid: &|index| failed.contains(&index),
+        failed: failed.len(),
+    };
+    (0..100).map(|key| balancer.choose(Some(key), load, &mut rng).expect("an endpoint")).collect()
+}
+
 #[test]
 fn when_all_of_a_group_have_failed_a_request_goes_to_the_next_one() {
-    let priority = Priority { labels: [].into(), zone: None, failover_below: Ratio::percent(70) };
     let locality = Some(Locality { failover_below: Ratio::percent(70) });
+    let members = [(0, true), (0, true), (0, false), (1, true)];
+    let members = members.map(|(rank, near)| Member { rank, near, ..AVAILABLE });
     for settings in policies() {
-        let settings = Balancing { priorities: vec![priority.clone()], locality, ..settings };
-        let members = [(0, true), (0, true), (0, false), (1, true)];
-        let members = members.map(|(rank, near)| Member { rank, near, ..AVAILABLE });
-        let mut rng = fastrand::Rng::with_seed(4);
-        let mut balancer = Balancer::new(&members, &settings, virtual_start(), &mut rng);
-        let mut choose = |failed: &[usize], key: u64| {
-            let load = Load {
-                cost: &|_| 1.0,
-                in_flight: &|_| 0,
-                id: &|index| index as u64,
-                avoid: &|index| failed.contains(&index),
-            };
-            balancer.choose(Some(key), load, &mut rng).expect("an endpoint")
+        let chosen = |failed: &[usize]| {
+            chosen(Balancing { locality, ..settings.clone() }, &members, failed).into_iter()
         };
-        for key in 0..100 {
-            assert!(choose(&[], key) < 2, "{:?}", settings.policy);
-            // Who is of the same priority comes before who is near, and each before who has failed.
-            assert_eq!(choose(&[0, 1], key), 2, "{:?}", settings.policy);
-            assert_eq!(choose(&[0, 1, 2], key), 3, "{:?}", settings.policy);
-            assert!(choose(&[0, 1, 2, 3], key) < 2, "{:?}", settings.policy);
-        }
+        assert!(chosen(&[]).all(|index| index < 2), "{:?}", settings.policy);
+        // Who is of the same priority comes before who is near, and each before who has failed.
+        assert!(chosen(&[0, 1]).all(|index| index == 2), "{:?}", settings.policy);
+        assert!(chosen(&[0, 1, 2]).all(|index| index == 3), "{:?}", settings.policy);
+        assert!(chosen(&[0, 1, 2, 3]).all(|index| index < 2), "{:?}", settings.policy);
+    }
+}
+
+#[test]
+fn a_request_that_two_of_a_group_have_failed_goes_to_the_next_one() {
+    let members = [0, 0, 0, 0, 0, 1].map(|rank| Member { rank, ..AVAILABLE });
+    for settings in policies() {
+        let chosen = |failed: &[usize]| chosen(settings.clone(), &members, failed).into_iter();
+        assert!(chosen(&[]).chain(chosen(&[2])).all(|index| index < 5), "{:?}", settings.policy);
+        assert!(chosen(&[2, 4]).all(|index| index == 5), "{:?}", settings.policy);
+        assert!(chosen(&[2, 4, 5]).all(|index| index < 5), "{:?}", settings.policy);
     }
 }
 
@@ -367,11 +383,12 @@ fn who_has_just_failed_is_avoided_under_every_policy() {
                 in_flight: &|_| 0,
                 id: &|index| index as u64,
                 avoid: &|index| index == 1,
+                failed: 1,
             };
             assert_ne!(balancer.choose(Some(key), load, &mut rng), Some(1), "{:?}", settings.policy);
         }
         let mut alone = Balancer::new(&[member], &settings, virtual_start(), &mut rng);
-        let load = Load { cost: &|_| 1.0, in_flight: &|_| 0, id: &|_| 0, avoid: &|_| true };
+        let load = Load { cost: &|_| 1.0, in_flight: &|_| 0, id: &|_| 0, avoid: &|_| true, failed: 1 };
         assert_eq!(alone.choose(Some(1), load, &mut rng), Some(0), "{:?}", settings.policy);
     }
 }

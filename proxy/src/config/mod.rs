@@ -24,6 +24,8 @@ use otel::Otel;
 
 pub use machine::{Machine, own_addresses, reachable_addresses};
 
+use crate::tls::PublicRoots;
+
 const EXAMPLES: &str = "\
 Examples:
   A sidecar beside an app that serves `orders` on port 8080:
@@ -164,6 +166,13 @@ pub struct RunArgs {
     /// The app's resolv.conf: who is asked about names that are not the mesh's [default: /etc/resolv.conf]
     #[arg(long, env = "WEFT_RESOLV_CONF", value_name = "FILE")]
     pub resolv_conf: Option<PathBuf>,
+    /// Who vouches for servers outside the mesh that the sidecar speaks TLS with, a PEM file [default: Mozilla's list, which is
+    /// in the binary]
+    #[arg(long, env = "SSL_CERT_FILE", value_name = "FILE")]
+    pub public_roots: Option<PathBuf>,
+    /// The same as files in folders: DIR:DIR
+    #[arg(long, env = "SSL_CERT_DIR", value_name = "DIRS")]
+    pub public_roots_dir: Option<String>,
     /// Listeners of their own for services, for use without interception: ADDR=NAME[.NAMESPACE]:PORT,...
     #[arg(long, env = "WEFT_UPSTREAMS", value_name = "UPSTREAMS")]
     pub upstreams: Option<String>,
@@ -230,6 +239,8 @@ pub struct Settings {
     pub dns: Vec<SocketAddr>,
     /// The app's `resolv.conf`.
     pub resolv_conf: PathBuf,
+    /// Who vouches for servers outside the mesh.
+    pub public_roots: PublicRoots,
     /// Listeners that each lead to one service.
     pub upstreams: Vec<Upstream>,
     /// Where the last good state is kept; none: nowhere.
@@ -298,6 +309,8 @@ impl RunArgs {
         let dns = mistakes.listeners("--dns-addr", self.dns_addr.as_deref(), machine.loopback(4153));
         let upstreams = mistakes.list("--upstreams", self.upstreams.as_deref(), grammar::upstream);
         mistakes.repeated("--upstreams", &upstreams, |upstream| upstream.listen.to_string());
+        let folders = self.public_roots_dir.iter().flat_map(|folders| folders.split(':'));
+        let folders = folders.filter(|folder| !folder.is_empty()).map(PathBuf::from).collect();
         let workers = self.workers.map(|text| mistakes.one("--workers", &text, grammar::workers));
         let drain_timeout = mistakes.duration("--drain-timeout", self.drain_timeout.as_deref(), 30);
         let app_grace = self.app_grace.as_deref();
@@ -322,6 +335,7 @@ impl RunArgs {
                 admin,
                 dns,
                 resolv_conf: self.resolv_conf.unwrap_or_else(|| "/etc/resolv.conf".into()),
+                public_roots: PublicRoots { file: self.public_roots, folders },
                 upstreams,
                 cache_dir: self.cache_dir.or_else(|| machine.cache_dir.clone()),
                 workers: workers.flatten().unwrap_or(machine.workers),

@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use weft_core::model::{Address, AppCheck, Endpoint, Name, QualifiedName, Resource, ResourceName};
+use weft_core::model::{Address, AppCheck, Endpoint, Name, QualifiedName, Resource, ResourceName, Service};
 use weft_proto::v1::sidecar_message::Message;
 use weft_proto::{convert, v1};
 
@@ -186,8 +186,8 @@ impl Table {
                                 Some(known) if known.service == *service && !moved => known.routing.clone(),
                                 _ => Routing::compile(service, namespace.as_ref()),
                             };
-                            let service = service.clone();
-                            Arc::new(KnownService { service, endpoints, routing, generation })
+                            let (service, failing) = (service.clone(), self.failing_outside(service));
+                            Arc::new(KnownService { service, endpoints, failing, routing, generation })
                         }
                     };
                     let addresses = service.addresses.iter();
@@ -300,6 +300,15 @@ impl Table {
         *hash = delta.hash;
         self.changed.insert(service);
         Ok(())
+    }
+
+    /// Which addresses of a service outside the mesh do not work.
+    fn failing_outside(&self, service: &Service) -> Arc<[QualifiedName]> {
+        if service.external.is_none() {
+            return Arc::from([]);
+        }
+        let of_it = self.failing.iter().filter(|(of, _)| *of == service.name);
+        of_it.map(|(_, place)| place.clone()).collect()
     }
 
     fn endpoints(&self, service: &QualifiedName, before: Option<&Arc<KnownService>>) -> Arc<[Arc<Endpoint>]> {

@@ -1,9 +1,10 @@
-//! Asks apps how they are, where a policy says so: our own app for every service that it is behind, and endpoints
-//! without a sidecar of services that we call.
+//! Asks apps how they are, where a policy says so: our own app for every service that it is behind, and, of services that we
+//! call, endpoints without a sidecar and the addresses of hosts outside the mesh.
 //!
 //! What is found of our own app the control plane is told, which tells the callers: an app is asked by one sidecar,
 //! however many call it. What is found of others holds for our own calls alone.
 
+mod outside;
 mod probe;
 #[cfg(test)]
 mod tests;
@@ -16,12 +17,14 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use weft_core::health::{self, Found, Health};
-use weft_core::model::{Endpoint, HealthCheck, QualifiedName};
+use weft_core::model::{Endpoint, HealthCheck, Protocol, QualifiedName, Service};
 use weft_runtime::task;
 
 use crate::state::{Discovery, KnownService, Snapshot};
-use crate::upstream::Dialer;
-use probe::Place;
+use crate::tls::PublicRoots;
+use crate::upstream::{Dialer, Names};
+use outside::Lookups;
+use probe::{Asker, Place};
 
 /// Outcomes that may wait to be taken note of.
 const BACKLOG: usize = 256;
@@ -34,7 +37,7 @@ const MOST: usize = 1024;
 pub enum Subject {
     /// Our own app, as one behind this service.
     Own(QualifiedName),
-    /// A workload without a sidecar, as one behind a service.
+    /// A workload without a sidecar, or an address outside the mesh, as one behind a service.
     Other {
         /// The service.
         service: QualifiedName,
@@ -53,13 +56,26 @@ struct Check {
     settings: HealthCheck,
 }
 
+/// How those that are asked are reached.
+#[derive(Debug, Clone, Default)]
+pub struct Reach {
+    /// Opens connections.
+    pub dialer: Dialer,
+    /// Says where hosts outside the mesh are.
+    pub names: Names,
+    /// Vouches for those whose documents name nobody.
+    pub public: PublicRoots,
+}
+
 /// Keeps asking.
 #[derive(Debug)]
 pub struct HealthLoop {
     discovery: Discovery,
     /// Where our own app is reached.
     addresses: Vec<IpAddr>,
-    dialer: Dialer,
+    reach: Reach,
+    /// Where hosts outside the mesh are.
+    lookups: Lookups,
     thoughts: watch::Sender<Thoughts>,
     running: HashMap<Subject, Running>,
     /// Whether we have been told of our workload before: what is to be asked from then on is called already.
@@ -84,7 +100,7 @@ struct Asking {
     subject: Subject,
     check: Check,
     health: Health,
-    dialer: Dialer,
+    asker: Asker,
     outcomes: mpsc::Sender<(Subject, Found)>,
     rng: fastrand::Rng,
 }
@@ -94,21 +110,24 @@ impl HealthLoop {
     pub fn new(
         discovery: Discovery,
         addresses: Vec<IpAddr>,
-        dialer: Dialer,
+        reach: Reach,
     ) -> (Self, watch::Receiver<Thoughts>) {
         let (thoughts, found) = watch::channel(Thoughts::new());
-        let running = HashMap::new();
+        let (running, lookups) = (HashMap::new(), Lookups::default());
         let rng = fastrand::Rng::new();
-        (Self { discovery, addresses, dialer, thoughts, running, is_known: false, rng }, found)
+        (Self { discovery, addresses, reach, lookups, thoughts, running, is_known: false, rng }, found)
     }
 
     /// Works for ever.
     pub async fn run(mut self) {
         let (outcomes, mut found) = mpsc::channel(BACKLOG);
+        let (answers, mut answered) = mpsc::channel(BACKLOG);
         loop {
+            self.lookups.reconcile(&self.discovery.snapshot(), &self.reach.names, &answers);
             self.reconcile(&outcomes);
             tokio::select! {
                 () = self.discovery.changed() => {}
+                Some(answer) = answered.recv() => self.lookups.heed(answer),
                 Some((subject, thought)) = found.recv() => {
                     // What is not asked any more is not thought of either.
                     if self.running.contains_key(&subject) {
@@ -147,7 +166,7 @@ impl HealthLoop {
                 subject: subject.clone(),
                 check: check.clone(),
                 health,
-                dialer: self.dialer,
+                asker: Asker::new(self.reach.clone()),
                 outcomes: outcomes.clone(),
                 rng: self.rng.fork(),
             };
@@ -162,13 +181,15 @@ impl HealthLoop {
         for check in snapshot.workload.iter().flat_map(|workload| &workload.checks) {
             let addresses = self.addresses.iter().map(|ip| SocketAddr::new(*ip, check.port)).collect();
             let (protocol, host) = (check.protocol, check.service.name.to_string());
-            let place = Place { addresses, protocol, host };
+            let place = Place { addresses, protocol, host, tls: None };
             let check_of = Check { place, settings: check.settings.clone() };
             intended.insert(Subject::Own(check.service.clone()), check_of);
         }
         let checked = |known: &&Arc<KnownService>| known.service.traffic.health_check.is_some();
         for known in snapshot.services.values().filter(checked) {
-            for endpoint in known.endpoints.iter().filter(|endpoint| endpoint.identity.is_none()) {
+            let plain = known.endpoints.iter().map(AsRef::as_ref);
+            let plain = plain.filter(|endpoint: &&Endpoint| endpoint.identity.is_none());
+            for endpoint in plain.chain(self.lookups.of(&known.service.name)) {
                 let Some(check) = of_other(known, endpoint) else { continue };
                 let (service, workload) = (known.service.name.clone(), endpoint.workload.clone());
                 intended.insert(Subject::Other { service, workload }, check);
@@ -180,17 +201,21 @@ impl HealthLoop {
 
 /// What an endpoint without a sidecar is asked.
 fn of_other(known: &KnownService, endpoint: &Endpoint) -> Option<Check> {
-    let settings = known.service.traffic.health_check.clone()?;
-    let first = known.service.ports.first().map(|port| port.port);
-    let port = settings.port.or(first)?;
-    let target = endpoint.target_port(port)?;
-    let declared = known.service.ports.iter().find(|declared| declared.port == port);
-    let place = Place {
-        addresses: endpoint.addresses.iter().map(|ip| SocketAddr::new(*ip, target)).collect(),
-        protocol: declared.map(|declared| declared.protocol).unwrap_or_default(),
-        host: known.service.name.name.to_string(),
+    let Service { name, ports, traffic, external, .. } = &known.service;
+    let settings = traffic.health_check.clone()?;
+    let port = settings.port.or_else(|| ports.first().map(|port| port.port))?;
+    let declared = ports.iter().find(|declared| declared.port == port);
+    let protocol = declared.map(|declared| declared.protocol).unwrap_or_default();
+    let (target, host, tls) = match external {
+        None => (endpoint.target_port(port)?, name.name.as_str(), None),
+        Some(external) => {
+            // Where the app itself speaks TLS there is nothing that we could speak.
+            let tls = external.tls.clone().filter(|_| protocol != Protocol::Tls);
+            (external.target_port(port)?, external.host.as_ref()?.as_str(), tls)
+        }
     };
-    Some(Check { place, settings })
+    let addresses = endpoint.addresses.iter().map(|ip| SocketAddr::new(*ip, target)).collect();
+    Some(Check { place: Place { addresses, protocol, host: host.to_owned(), tls }, settings })
 }
 
 impl Asking {
@@ -201,7 +226,7 @@ impl Asking {
             let _ = self.outcomes.send((self.subject.clone(), thought)).await;
         }
         loop {
-            let outcome = probe::ask(self.dialer, &self.check.place, &self.check.settings).await;
+            let outcome = self.asker.ask(&self.check.place, &self.check.settings).await;
             let found = probe::found(&outcome);
             if let Err(ailment) = outcome {
                 let reason = crate::control::with_causes(&ailment);

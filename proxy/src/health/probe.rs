@@ -1,6 +1,7 @@
 //! One check: asks an app how it is, in the way that was said.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,15 +9,20 @@ use h2::RecvStream;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request, Response, StatusCode};
 use prost::Message as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use weft_core::classify;
 use weft_core::health::Found;
-use weft_core::model::{HealthCheck, Probe, Protocol};
+use weft_core::model::{HealthCheck, Origination, Probe, Protocol};
 
+use super::Reach;
 use crate::http1::{ResponseHead, end_of_lines};
-use crate::upstream::Dialer;
+use crate::tls::{Carries, OutsideError, outside_config};
 
 /// How we call ourselves.
 const AGENT: &str = concat!("weft-health/", env!("CARGO_PKG_VERSION"));
@@ -31,6 +37,8 @@ pub(super) struct Place {
     pub(super) protocol: Protocol,
     /// Whom a request names as its host.
     pub(super) host: String,
+    /// TLS that it is asked in.
+    pub(super) tls: Option<Origination>,
 }
 
 /// Why a check failed.
@@ -38,6 +46,10 @@ pub(super) struct Place {
 pub(super) enum Ailment {
     #[error("no connection: {0}")]
     Unreachable(crate::failure::ErrorCode),
+    #[error("no TLS with it")]
+    NoTls(#[from] OutsideError),
+    #[error("its certificate is for nobody: {0:?}")]
+    NoName(String),
     #[error("the connection broke")]
     Broken(#[from] std::io::Error),
     #[error("the HTTP/2 connection broke")]
@@ -68,20 +80,76 @@ struct HealthResponse {
     status: i32,
 }
 
-/// Asks once.
-pub(super) async fn ask(dialer: Dialer, place: &Place, settings: &HealthCheck) -> Result<(), Ailment> {
-    let limit = settings.timeout;
-    let asking = async {
-        let dialled = dialer.dial_within(limit, &place.addresses).await;
-        let tcp = dialled.map_err(Ailment::Unreachable)?;
-        match (&settings.probe, place.protocol) {
-            (Probe::Tcp, _) => Ok(()),
-            (Probe::Http { path }, Protocol::Http2 | Protocol::Grpc) => http2(tcp, place, path).await,
-            (Probe::Http { path }, _) => http1(tcp, place, path).await,
-            (Probe::Grpc { service }, _) => grpc(tcp, place, service).await,
-        }
-    };
-    timeout(limit, asking).await.unwrap_or(Err(Ailment::Late(limit)))
+/// Asks one place, again and again.
+pub(super) struct Asker {
+    reach: Reach,
+    /// TLS with it, once that was spoken.
+    tls: Option<Arc<ClientConfig>>,
+}
+
+impl Asker {
+    /// Whoever asks so.
+    pub(super) fn new(reach: Reach) -> Self {
+        Self { reach, tls: None }
+    }
+
+    /// Asks once.
+    pub(super) async fn ask(&mut self, place: &Place, settings: &HealthCheck) -> Result<(), Ailment> {
+        let limit = settings.timeout;
+        let asking = async {
+            let dialled = self.reach.dialer.dial_within(limit, &place.addresses).await;
+            let tcp = dialled.map_err(Ailment::Unreachable)?;
+            match (&settings.probe, &place.tls) {
+                (Probe::Tcp, _) => Ok(()),
+                (probe, None) => speak(tcp, place, probe).await,
+                (probe, Some(origination)) => {
+                    let sealed = self.seal(tcp, origination, carries(probe, place.protocol)).await?;
+                    speak(sealed, place, probe).await
+                }
+            }
+        };
+        timeout(limit, asking).await.unwrap_or(Err(Ailment::Late(limit)))
+    }
+
+    /// Speaks TLS with a server outside the mesh.
+    async fn seal(
+        &mut self,
+        tcp: TcpStream,
+        origination: &Origination,
+        carries: Carries,
+    ) -> Result<TlsStream<TcpStream>, Ailment> {
+        let config = match &self.tls {
+            Some(config) => Arc::clone(config),
+            None => {
+                let made = outside_config(origination, carries, &self.reach.public)?;
+                Arc::clone(self.tls.insert(made))
+            }
+        };
+        let host = origination.server_name.as_str();
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| Ailment::NoName(host.to_owned()))?;
+        Ok(TlsConnector::from(config).connect(name, tcp).await?)
+    }
+}
+
+/// What a probe speaks with a place.
+fn carries(probe: &Probe, protocol: Protocol) -> Carries {
+    match (probe, protocol) {
+        (Probe::Tcp, _) => Carries::Tcp,
+        (Probe::Http { .. }, Protocol::Http2 | Protocol::Grpc) | (Probe::Grpc { .. }, _) => Carries::Http2,
+        (Probe::Http { .. }, _) => Carries::Http1,
+    }
+}
+
+async fn speak<S>(stream: S, place: &Place, probe: &Probe) -> Result<(), Ailment>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    match (probe, carries(probe, place.protocol)) {
+        (Probe::Tcp, _) => Ok(()),
+        (Probe::Http { path }, Carries::Http2) => http2(stream, place, path).await,
+        (Probe::Http { path }, _) => http1(stream, place, path).await,
+        (Probe::Grpc { service }, _) => grpc(stream, place, service).await,
+    }
 }
 
 /// What a check's outcome says.
@@ -89,15 +157,18 @@ pub(super) fn found(outcome: &Result<(), Ailment>) -> Found {
     if outcome.is_ok() { Found::Working } else { Found::Failing }
 }
 
-async fn http1(mut tcp: TcpStream, place: &Place, path: &str) -> Result<(), Ailment> {
+async fn http1<S>(mut stream: S, place: &Place, path: &str) -> Result<(), Ailment>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let request = format!(
         "GET {path} HTTP/1.1\r\nhost: {}\r\nuser-agent: {AGENT}\r\naccept: */*\r\nconnection: close\r\n\r\n",
         place.host
     );
-    tcp.write_all(request.as_bytes()).await?;
+    stream.write_all(request.as_bytes()).await?;
     let (mut answer, mut seen) = (Vec::new(), 0);
     loop {
-        if tcp.read_buf(&mut answer).await? == 0 || answer.len() > MAX_ANSWER {
+        if stream.read_buf(&mut answer).await? == 0 || answer.len() > MAX_ANSWER {
             return Err(Ailment::NoHttp);
         }
         while let Some(length) = end_of_lines(&answer, &mut seen).map_err(|_| Ailment::NoHttp)? {
@@ -113,14 +184,20 @@ async fn http1(mut tcp: TcpStream, place: &Place, path: &str) -> Result<(), Ailm
     }
 }
 
-async fn http2(tcp: TcpStream, place: &Place, path: &str) -> Result<(), Ailment> {
+async fn http2<S>(stream: S, place: &Place, path: &str) -> Result<(), Ailment>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let request = Request::get(uri(place, path)).header("user-agent", AGENT).body(());
-    let (head, _) = exchange(tcp, request.map_err(|_| Ailment::NoHttp)?, None).await?;
+    let (head, _) = exchange(stream, request.map_err(|_| Ailment::NoHttp)?, None).await?;
     judge(head.status().as_u16())
 }
 
 /// Asks as grpc/grpc, doc/health-checking.md says.
-async fn grpc(tcp: TcpStream, place: &Place, service: &str) -> Result<(), Ailment> {
+async fn grpc<S>(stream: S, place: &Place, service: &str) -> Result<(), Ailment>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let message = HealthRequest { service: service.to_owned() }.encode_to_vec();
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
     let body = [&[0], &length[..], &message].concat();
@@ -129,7 +206,8 @@ async fn grpc(tcp: TcpStream, place: &Place, service: &str) -> Result<(), Ailmen
         .header("te", "trailers")
         .header("user-agent", AGENT)
         .body(());
-    let (head, mut stream) = exchange(tcp, request.map_err(|_| Ailment::NoHttp)?, Some(body.into())).await?;
+    let request = request.map_err(|_| Ailment::NoHttp)?;
+    let (head, mut stream) = exchange(stream, request, Some(body.into())).await?;
     if head.status() != StatusCode::OK {
         return Err(Ailment::Status(head.status().as_u16()));
     }
@@ -159,7 +237,8 @@ fn judge(status: u16) -> Result<(), Ailment> {
 }
 
 fn uri(place: &Place, path: &str) -> String {
-    format!("http://{}{path}", place.host)
+    let scheme = if place.tls.is_some() { "https" } else { "http" };
+    format!("{scheme}://{}{path}", place.host)
 }
 
 /// A body that is read while its connection is driven beside it.
@@ -176,12 +255,15 @@ impl Drop for DropTask {
     }
 }
 
-async fn exchange(
-    tcp: TcpStream,
+async fn exchange<S>(
+    stream: S,
     request: Request<()>,
     body: Option<Bytes>,
-) -> Result<(Response<()>, Driven), Ailment> {
-    let (sender, connection): (SendRequest<Bytes>, _) = h2::client::handshake(tcp).await?;
+) -> Result<(Response<()>, Driven), Ailment>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection): (SendRequest<Bytes>, _) = h2::client::handshake(stream).await?;
     let driving = weft_runtime::task::spawn("health-http2", async move {
         // Why it ended, who waits for the answer hears.
         let _ = connection.await;

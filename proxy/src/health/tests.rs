@@ -12,7 +12,7 @@ use weft_core::model::{AppCheck, Probe, Protocol, Workload};
 
 use super::*;
 use crate::state::{self, Publisher};
-use probe::{Ailment, ask};
+use probe::Ailment;
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -26,7 +26,11 @@ fn path() -> Probe {
 }
 
 fn place(address: SocketAddr, protocol: Protocol) -> Place {
-    Place { addresses: vec![address], protocol, host: "orders".into() }
+    Place { addresses: vec![address], protocol, host: "orders".into(), tls: None }
+}
+
+async fn ask(place: &Place, settings: &HealthCheck) -> Result<(), Ailment> {
+    Asker::new(Reach::default()).ask(place, settings).await
 }
 
 async fn listener() -> (TcpListener, SocketAddr) {
@@ -52,13 +56,13 @@ async fn says(answer: &'static str) -> (SocketAddr, watch::Receiver<String>) {
 
 async fn ask_http(answer: &'static str) -> Result<(), Ailment> {
     let (address, _) = says(answer).await;
-    ask(Dialer::default(), &place(address, Protocol::Http), &settings(path())).await
+    ask(&place(address, Protocol::Http), &settings(path())).await
 }
 
 #[tokio::test]
 async fn an_app_is_asked_by_a_get_of_its_path_and_judged_by_the_status() {
     let (address, asked) = says("HTTP/1.1 204 No Content\r\n\r\n").await;
-    let outcome = ask(Dialer::default(), &place(address, Protocol::Detect), &settings(path())).await;
+    let outcome = ask(&place(address, Protocol::Detect), &settings(path())).await;
     assert!(outcome.is_ok(), "{outcome:?}");
     let asked = asked.borrow().clone();
     assert!(
@@ -76,12 +80,12 @@ async fn an_app_is_asked_by_a_get_of_its_path_and_judged_by_the_status() {
 async fn whoever_is_not_there_or_does_not_answer_fails() {
     let (listener, address) = listener().await;
     let hurried = HealthCheck { timeout: Duration::from_millis(50), ..settings(path()) };
-    let outcome = ask(Dialer::default(), &place(address, Protocol::Http), &hurried).await;
+    let outcome = ask(&place(address, Protocol::Http), &hurried).await;
     assert!(matches!(outcome, Err(Ailment::Late(_))), "accepts and says nothing: {outcome:?}");
-    let tcp = ask(Dialer::default(), &place(address, Protocol::Tcp), &settings(Probe::Tcp)).await;
+    let tcp = ask(&place(address, Protocol::Tcp), &settings(Probe::Tcp)).await;
     assert!(tcp.is_ok(), "{tcp:?}");
     drop(listener);
-    let tcp = ask(Dialer::default(), &place(address, Protocol::Tcp), &settings(Probe::Tcp)).await;
+    let tcp = ask(&place(address, Protocol::Tcp), &settings(Probe::Tcp)).await;
     assert!(matches!(tcp, Err(Ailment::Unreachable(_))), "{tcp:?}");
 }
 
@@ -102,7 +106,7 @@ async fn grpc_says(message: &'static [u8], status: &'static str) -> Result<(), A
         }
     });
     let probe = Probe::Grpc { service: "shop.Orders".into() };
-    ask(Dialer::default(), &place(address, Protocol::Grpc), &settings(probe)).await
+    ask(&place(address, Protocol::Grpc), &settings(probe)).await
 }
 
 #[tokio::test]
@@ -122,7 +126,7 @@ struct Harness {
 impl Harness {
     fn start() -> Self {
         let (discovery, publisher, _asked) = state::channel(Vec::new());
-        let (health, thoughts) = HealthLoop::new(discovery, vec![LOCALHOST], Dialer::default());
+        let (health, thoughts) = HealthLoop::new(discovery, vec![LOCALHOST], Reach::default());
         task::spawn("health", health.run());
         Self { publisher, thoughts }
     }

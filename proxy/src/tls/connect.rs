@@ -11,11 +11,12 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use weft_certs::{CertError, outside_client_config, peer_certificate, pem};
+use weft_certs::peer_certificate;
 use weft_core::model::{Origination, SpiffeId};
 
 use super::handshake::handshake;
-use super::{Carries, HANDSHAKE_LIMIT};
+use super::{Carries, HANDSHAKE_LIMIT, OutsideError, PublicRoots, outside_config};
+use crate::control::with_causes;
 use crate::credentials::CredentialStore;
 use crate::failure::ErrorCode;
 use crate::stream::{Peeked, Stream};
@@ -28,6 +29,7 @@ const MOST_OUTSIDE: usize = 256;
 #[derive(Debug)]
 pub struct TlsClient {
     credentials: CredentialStore,
+    public: PublicRoots,
     made: RefCell<Made>,
     /// The same towards servers outside the mesh.
     outside: RefCell<HashMap<(Origination, Carries), Arc<ClientConfig>>>,
@@ -40,9 +42,9 @@ struct Made {
 }
 
 impl TlsClient {
-    /// Settings made from what is in force.
-    pub fn new(credentials: CredentialStore) -> Self {
-        Self { credentials, made: RefCell::default(), outside: RefCell::default() }
+    /// Settings made from what is in force; `public` vouches for servers outside the mesh.
+    pub fn new(credentials: CredentialStore, public: PublicRoots) -> Self {
+        Self { credentials, public, made: RefCell::default(), outside: RefCell::default() }
     }
 
     /// Speaks TLS on `tcp` with a sidecar that must be `expected`; `server_name` says the app's port.
@@ -85,7 +87,8 @@ impl TlsClient {
             tracing::warn!(host, %error, "TLS to a server outside the mesh failed");
             ErrorCode::TlsFailed
         };
-        let config = self.outside_config(origination, carries).map_err(|error| failed(&error))?;
+        let config =
+            self.outside_config(origination, carries).map_err(|error| failed(&with_causes(&error)))?;
         let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(&error))?;
         let session = UnbufferedClientConnection::new(config, name).map_err(|error| failed(&error))?;
         let agreed = match timeout(HANDSHAKE_LIMIT, Box::pin(handshake(session, Peeked::from(tcp)))).await {
@@ -105,20 +108,12 @@ impl TlsClient {
         &self,
         origination: &Origination,
         carries: Carries,
-    ) -> Result<Arc<ClientConfig>, CertError> {
+    ) -> Result<Arc<ClientConfig>, OutsideError> {
         let key = (origination.clone(), carries);
         if let Some(config) = self.outside.borrow().get(&key) {
             return Ok(Arc::clone(config));
         }
-        let anchors = match origination.ca.as_str() {
-            "" => Vec::new(),
-            ca => pem::certificates(ca)?,
-        };
-        let alpn: &[&[u8]] = match carries {
-            Carries::Http1 | Carries::Http2 => &[carries.alpn()],
-            Carries::Tcp => &[],
-        };
-        let config = outside_client_config(&anchors, alpn)?;
+        let config = outside_config(origination, carries, &self.public)?;
         let mut outside = self.outside.borrow_mut();
         if outside.len() >= MOST_OUTSIDE {
             outside.clear();

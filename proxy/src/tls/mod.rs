@@ -4,6 +4,8 @@ mod accept;
 mod connect;
 mod handshake;
 pub mod message;
+mod outside;
+mod public_roots;
 pub mod record;
 mod stream;
 #[cfg(test)]
@@ -15,6 +17,8 @@ use weft_certs::alpn;
 
 pub use accept::{AcceptError, Secured, TlsServer};
 pub use connect::TlsClient;
+pub use outside::{OutsideError, outside_config};
+pub use public_roots::{PublicRoots, RootsError};
 pub use stream::TlsStream;
 
 /// How long a handshake may take, either way.

@@ -32,6 +32,7 @@ use crate::failure::ErrorCode;
 use crate::observe::Security;
 use crate::routing::Routing;
 use crate::state::{Known, Snapshot};
+use crate::tls::PublicRoots;
 
 /// How often is drawn again, for each endpoint that is not to be drawn.
 const DRAWS: usize = 4;
@@ -64,6 +65,8 @@ pub struct Site {
     pub extras: Extras,
     /// Who says where hosts outside the mesh are.
     pub names: Names,
+    /// Who vouches for those whose documents name nobody.
+    pub public: PublicRoots,
 }
 
 /// The endpoints behind one destination.
@@ -225,7 +228,9 @@ impl Cluster {
                 let places = known.endpoints.iter().filter_map(|e| Some((e, e.target_port(*port)?)));
                 state.adopt(&known.service, &self.site);
                 match &known.service.external {
-                    Some(external) => self.reach_out(&mut state, name, *port, external),
+                    Some(external) => {
+                        self.reach_out(&mut state, name, *port, external, &known.failing);
+                    }
                     None => {
                         state.outside = None;
                         state.rebuild(&self.source, &self.site, places);
@@ -323,6 +328,7 @@ impl Cluster {
             avoid: &|index| {
                 upstreams.get(index).is_some_and(|it| avoid.iter().any(|avoid| Rc::ptr_eq(avoid, it)))
             },
+            failed: avoid.len(),
         };
         let stays = stays_with.and_then(|id| upstreams.iter().position(|upstream| upstream.id == id));
         let stays = stays.filter(|index| !barred.contains(index) && !(load.avoid)(*index));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use weft_core::model::{Endpoint, Origination, QualifiedName};
+use weft_core::model::{Endpoint, Fits, Origination, QualifiedName};
 
 use crate::dns::Forwarder;
 use crate::worker::Worker;
@@ -50,6 +50,8 @@ pub(super) struct Outside {
     seen: u64,
     pub(super) port: u16,
     pub(super) origination: Option<Rc<Origination>>,
+    /// Which of them do not work, by our own checks.
+    pub(super) failing: Vec<QualifiedName>,
 }
 
 impl Outside {
@@ -63,7 +65,7 @@ impl Outside {
     ) -> Self {
         let egress = before.map(|before| before.egress).filter(|egress| egress.host() == host);
         let egress = egress.unwrap_or_else(|| Rc::new(Egress::new(host, names.clone())));
-        Self { egress, seen: 0, port, origination }
+        Self { egress, seen: 0, port, origination, failing: Vec::new() }
     }
 
     /// Whether its addresses are others than when they were last taken.
@@ -74,12 +76,23 @@ impl Outside {
     /// Its addresses, each an endpoint of `service`.
     pub(super) fn take_endpoints(&mut self, service: &QualifiedName) -> Vec<Arc<Endpoint>> {
         self.seen = self.egress.generation();
-        let places = self.egress.places().into_iter();
-        places.filter_map(|place| at(service, place)).map(Arc::new).collect()
+        let mut endpoints = endpoints_at(service, &self.egress.found.borrow().addresses);
+        for endpoint in &mut endpoints {
+            endpoint.healthy = !self.failing.contains(&endpoint.workload);
+        }
+        endpoints.into_iter().map(Arc::new).collect()
     }
 }
 
-/// An endpoint outside the mesh, named by its first address.
+/// A host's addresses, paired: each place has one of IPv4, one of IPv6 or both, in the order in which they are tried, and is an
+/// endpoint of `service`, named by its first address.
+pub fn endpoints_at(service: &QualifiedName, addresses: &[IpAddr]) -> Vec<Endpoint> {
+    let (v4, v6): (Vec<_>, Vec<_>) = addresses.iter().copied().partition(IpAddr::is_ipv4);
+    let of = |all: &[IpAddr], index: usize| all.get(index).copied();
+    let places = (0..v4.len().max(v6.len())).map(|index| [of(&v4, index), of(&v6, index)]);
+    places.filter_map(|both| at(service, both.into_iter().flatten().collect())).collect()
+}
+
 fn at(service: &QualifiedName, addresses: Vec<IpAddr>) -> Option<Endpoint> {
     let name = addresses.first()?.to_string().replace([':', '.'], "-");
     Some(Endpoint {
@@ -91,7 +104,7 @@ fn at(service: &QualifiedName, addresses: Vec<IpAddr>) -> Option<Endpoint> {
         weight: 1,
         ports: Vec::new(),
         healthy: true,
-        fits: weft_core::model::Fits::default(),
+        fits: Fits::default(),
     })
 }
 
@@ -99,6 +112,19 @@ impl Names {
     /// Those that this asks.
     pub fn new(forwarder: Forwarder) -> Self {
         Self(Some(Arc::new(forwarder)))
+    }
+
+    /// The addresses of a host, in order, and how long that holds; none: nobody says, and how long that does.
+    pub async fn addresses(&self, host: &str) -> (Option<Vec<IpAddr>>, Duration) {
+        let answer = match &self.0 {
+            Some(forwarder) => forwarder.addresses(host).await,
+            None => None,
+        };
+        let Some((mut addresses, holds)) = answer else { return (None, SHORTEST) };
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses.truncate(MOST);
+        (Some(addresses), holds.clamp(SHORTEST, LONGEST))
     }
 }
 
@@ -124,15 +150,6 @@ impl Egress {
         self.found.borrow().generation
     }
 
-    /// Its addresses, paired: each place has one of IPv4, one of IPv6 or both, in the order in which they are tried.
-    fn places(&self) -> Vec<Vec<IpAddr>> {
-        let found = self.found.borrow();
-        let (v4, v6): (Vec<_>, Vec<_>) = found.addresses.iter().copied().partition(IpAddr::is_ipv4);
-        let of = |all: &[IpAddr], index: usize| all.get(index).copied();
-        let places = (0..v4.len().max(v6.len())).map(|index| [of(&v4, index), of(&v6, index)]);
-        places.map(|both| both.into_iter().flatten().collect()).collect()
-    }
-
     /// Asks where that is due, and waits for the answer where nothing is known.
     pub(super) async fn look_up(self: &Rc<Self>, worker: &Worker) {
         let (is_due, is_known) = {
@@ -154,29 +171,18 @@ impl Egress {
     }
 
     async fn ask(&self) {
-        let answer = match &self.names.0 {
-            Some(forwarder) => forwarder.addresses(&self.host).await,
-            None => None,
-        };
+        let (answer, holds) = self.names.addresses(&self.host).await;
         let mut found = self.found.borrow_mut();
-        let holds = match answer {
-            Some((mut addresses, holds)) => {
-                addresses.sort_unstable();
-                addresses.dedup();
-                addresses.truncate(MOST);
-                if addresses != found.addresses {
-                    tracing::debug!(host = %self.host, ?addresses, "a host outside the mesh was looked up");
-                    found.addresses = addresses;
-                    found.generation += 1;
-                }
-                holds
+        match answer {
+            Some(addresses) if addresses != found.addresses => {
+                tracing::debug!(host = %self.host, ?addresses, "a host outside the mesh was looked up");
+                found.addresses = addresses;
+                found.generation += 1;
             }
-            None => {
-                tracing::info!(host = %self.host, "a host outside the mesh could not be looked up");
-                SHORTEST
-            }
-        };
-        found.until = Some(Instant::now() + holds.clamp(SHORTEST, LONGEST));
+            Some(_) => {}
+            None => tracing::info!(host = %self.host, "a host outside the mesh could not be looked up"),
+        }
+        found.until = Some(Instant::now() + holds);
         drop(found);
         self.asking.set(false);
         self.answered.notify_waiters();

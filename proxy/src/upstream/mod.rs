@@ -30,7 +30,7 @@ pub use attempt::{Attempts, Opened, open};
 pub use bulkhead::{Berth, Bulkheads, Slot};
 pub use cluster::{Cluster, Site, Source, inject};
 pub use dial::{Dialer, may_dial_as_others};
-pub use egress::Names;
+pub use egress::{Names, endpoints_at};
 pub use extra::Extras;
 pub use hedge::{Further, Hedge};
 pub use limiter::Limiters;

@@ -203,6 +203,7 @@ impl Pair {
         let endpoints = endpoints.into_iter().map(Arc::new).collect();
         let known = KnownService {
             service,
+            failing: Arc::from([]),
             endpoints,
             routing: weft_proxy::routing::Routing::default(),
             generation: self.generation,

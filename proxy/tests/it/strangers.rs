@@ -84,6 +84,7 @@ impl Alone {
         };
         let known = KnownService {
             service,
+            failing: Arc::from([]),
             endpoints: Arc::from([]),
             routing: weft_proxy::routing::Routing::default(),
             generation: 1,

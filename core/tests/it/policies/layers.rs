@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use weft_core::model::{BalancingPolicy, Bulkhead, CircuitBreaker, ResourceName, Traffic};
+use weft_core::model::{
+    BalancingPolicy, Bulkhead, CircuitBreaker, HealthCheck, Probe, ResourceName, Traffic,
+};
 
 use super::{policy, traffic, with_services};
 use crate::documents::good;
@@ -115,17 +117,63 @@ fn two_policies_for_the_same_must_not_speak_of_the_same() {
     assert_eq!(world().check("files", &good(&elsewhere.concat())), []);
 }
 
+fn outside(spec: &str) -> String {
+    format!(
+        "apiVersion: weft.mesh/v1alpha1\nkind: ExternalService\nmetadata: {{name: api}}\nspec: {spec}\n---\n"
+    )
+}
+
 #[test]
-fn what_is_said_of_apps_cannot_be_said_of_a_host_outside_the_mesh() {
-    let outside = "apiVersion: weft.mesh/v1alpha1\nkind: ExternalService\nmetadata: {name: api}\nspec: {hosts: [api.example.com], ports: [{port: 80}]}\n---\n";
-    let problems = |spec: &str| -> Vec<String> {
-        let text = [outside, &policy("a", "{kind: Service, name: api}", spec)].concat();
+fn what_no_sidecar_could_do_cannot_be_said_of_a_host_outside_the_mesh() {
+    let problems = |host: &str, spec: &str| -> Vec<String> {
+        let text = [outside(host), policy("a", "{kind: Service, name: api}", spec)].concat();
         world().check("files", &good(&text)).iter().map(ToString::to_string).collect()
     };
-    assert_eq!(problems("circuitBreaker: {}"), Vec::<String>::new());
-    for (spec, place) in [("healthCheck: {tcp: {}}", "11:16"), ("concurrency: {mode: Adaptive}", "11:16")] {
-        let found = problems(spec);
-        let says = "ExternalService default/api at f.yaml:1 is outside the mesh";
-        assert!(found.len() == 1 && found[0].contains(says) && found[0].contains(place), "{found:?}");
+    let plain = "{hosts: [api.example.com], ports: [{port: 80}]}";
+    let sealed = "{hosts: [api.example.com], ports: [{port: 80}, {port: 443, protocol: tls}]}";
+    let below = "{hosts: [\"*.example.com\"], ports: [{port: 443, protocol: tls}]}";
+    for (host, spec) in [
+        (plain, "circuitBreaker: {}"),
+        (plain, "healthCheck: {path: /healthz}"),
+        (sealed, "healthCheck: {tcp: {}, port: 443}"),
+    ] {
+        assert_eq!(problems(host, spec), Vec::<String>::new());
     }
+    for (host, spec, why) in [
+        (
+            plain,
+            "concurrency: {mode: Adaptive}",
+            "concurrency: ExternalService default/api at f.yaml:1 is outside the mesh, where no sidecar could do it",
+        ),
+        (
+            plain,
+            "mtls: {mode: Strict}",
+            "mtls: ExternalService default/api at f.yaml:1 is outside the mesh, where no sidecar could do it",
+        ),
+        (
+            sealed,
+            "healthCheck: {path: /, port: 443}",
+            "healthCheck: ExternalService default/api at f.yaml:1 is outside the mesh, where only apps speak TLS on this port",
+        ),
+        (
+            below,
+            "healthCheck: {tcp: {}}",
+            "healthCheck: ExternalService default/api at f.yaml:1 is outside the mesh, and none of its hosts has a name",
+        ),
+    ] {
+        let found = problems(host, spec);
+        assert!(found.len() == 1 && found[0].contains(why), "{found:?}");
+    }
+}
+
+#[test]
+fn only_its_own_policy_says_how_a_host_outside_is_asked() {
+    let everyone = policy("a", "{kind: Mesh}", "healthCheck: {path: /healthz, interval: 1s}");
+    let own = policy("b", "{kind: Service, name: api}", "healthCheck: {tcp: {}}");
+    let host = outside("{hosts: [api.example.com], ports: [{port: 80}]}");
+    let check = |text: &[&str]| traffic(&with_services(&text.concat()), "default/api").health_check;
+    assert_eq!(check(&[&host, &everyone]), None);
+    assert_eq!(check(&[&host, &everyone, &own]), Some(HealthCheck::new(Probe::Tcp)));
+    let orders = traffic(&with_services(&[host, everyone].concat()), "default/orders");
+    assert!(orders.health_check.is_some());
 }

@@ -285,6 +285,7 @@ fn service(
     Arc::new(KnownService {
         routing: crate::routing::Routing::default(),
         service,
+        failing: Arc::from([]),
         endpoints: endpoints.into_iter().map(Arc::new).collect(),
         generation: 1,
     })

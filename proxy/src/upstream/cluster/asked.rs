@@ -118,3 +118,45 @@ pub fn inject(faults: &[Fault], drawn: &[Fault], fields: &impl Fields, worker: &
     let is_ours = |fault: &&Fault| !drawn.contains(fault) && fault::is_for(fault, own.as_ref());
     fault::inject(faults.iter().filter(is_ours), has, now, &mut worker.rng.borrow_mut())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::HeaderMap;
+    use weft_core::model::{Balancing, Service, Traffic};
+
+    use super::super::{Site, Source};
+    use super::*;
+    use crate::routing::Routing;
+    use crate::state::{KnownService, Snapshot};
+
+    #[test]
+    fn callers_are_told_apart_by_their_address_where_that_is_said() {
+        let name: weft_core::model::QualifiedName = "default/orders".parse().unwrap();
+        let policy = BalancingPolicy::ConsistentHash(HashKey::SourceIp);
+        let balancing = Balancing { policy, ..Balancing::default() };
+        let service = Service {
+            name: name.clone(),
+            addresses: Vec::new(),
+            ports: Vec::new(),
+            traffic: Box::new(Traffic { balancing, ..Traffic::default() }),
+            routes: Vec::new(),
+            external: None,
+            tokens: None,
+        };
+        let (endpoints, failing) = (Arc::from([]), Arc::from([]));
+        let known = KnownService { service, endpoints, failing, routing: Routing::default(), generation: 1 };
+        let mut snapshot = Snapshot::default();
+        snapshot.services.insert(name.clone(), Arc::new(known));
+        let cluster = Cluster::new(Source::Service(name, 80), &Arc::new(snapshot), Site::default());
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut key = |client: &str| {
+            let key = cluster.key(&HeaderMap::new(), client.parse().unwrap(), &mut rng);
+            key.map(|key| key.hash).unwrap()
+        };
+        assert_eq!(key("10.0.0.1"), key("::ffff:10.0.0.1"));
+        assert_ne!(key("10.0.0.1"), key("10.0.0.2"));
+        assert_ne!(key("fd00::1"), key("fd00::2"));
+    }
+}

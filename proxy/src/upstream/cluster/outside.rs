@@ -9,7 +9,14 @@ use super::{Cluster, Site, Source, State};
 
 impl Cluster {
     /// Calls a host outside the mesh.
-    pub(super) fn reach_out(&self, state: &mut State, name: &QualifiedName, port: u16, external: &External) {
+    pub(super) fn reach_out(
+        &self,
+        state: &mut State,
+        name: &QualifiedName,
+        port: u16,
+        external: &External,
+        failing: &[QualifiedName],
+    ) {
         let host = match &self.source {
             Source::Host(_, _, host) => Some(&**host),
             Source::Service(..) | Source::Workload(..) | Source::App(..) => {
@@ -24,7 +31,9 @@ impl Cluster {
         // Where the app itself speaks TLS there is nothing left to be done.
         let speaks_tls = self.protocol.get() == Protocol::Tls || matches!(self.source, Source::Host(..));
         let origination = external.tls.clone().filter(|_| !speaks_tls).map(Rc::new);
-        state.outside = Some(Outside::new(host, port, origination, before, &self.site.names));
+        let mut outside = Outside::new(host, port, origination, before, &self.site.names);
+        outside.failing = failing.to_vec();
+        state.outside = Some(outside);
         state.spread(&self.source, &self.site, name);
     }
 
