@@ -1,8 +1,12 @@
 //! What is refused, and how it is said.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use weft_certs::{ClientAuth, alpn};
 use weft_core::model::{AuthorizationDefault, Endpoint, MtlsMode, Protocol};
 
 use crate::pair::{PATIENCE, Pair, app, endpoint, identity};
@@ -121,4 +125,53 @@ async fn an_endpoint_that_is_gone_is_passed_over() {
         () = serving => panic!("the pooled connection was closed"),
         () = asking => {}
     }
+}
+
+/// A sidecar on its way out: it proves who it is, and whatever comes then it leaves unread. It ends in order, but the kernel
+/// answers what was left with a reset. How often it was called.
+async fn leave(listener: &TcpListener, acceptor: &TlsAcceptor, called: &mut u32) {
+    let (tcp, _) = listener.accept().await.unwrap();
+    let Ok(mut stream) = acceptor.accept(tcp).await else { return };
+    *called += 1;
+    // Some of it may have come with the handshake.
+    let _ = timeout(Duration::from_millis(100), stream.get_ref().0.peek(&mut [0])).await;
+    let _ = stream.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_a_sidecar_that_leaves_has_not_read_goes_to_another_one_even_a_post() {
+    const POST: &str =
+        "POST / HTTP/1.1\r\nHost: orders\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbody";
+    let (app, address) = app().await;
+    let mut pair = Pair::new(address);
+    let there = endpoint(pair.callee.workers.inbound(), address.port());
+    let (leaving, gone) = crate::pair::app().await;
+    let gone = Endpoint { workload: "default/orders-2".parse().unwrap(), ..endpoint(gone, 80) };
+    pair.offer(vec![gone, there], Protocol::Http);
+    let config = pair.credentials("orders").server_config(&[alpn::HTTP1], ClientAuth::Required).unwrap();
+    let (acceptor, mut called) = (TlsAcceptor::from(config), 0);
+    let serving = async {
+        let (mut stream, _) = app.accept().await.unwrap();
+        let mut request = [0; 4096];
+        while stream.read(&mut request).await.unwrap() > 0 {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        }
+    };
+    let ending = async {
+        loop {
+            leave(&leaving, &acceptor, &mut called).await;
+        }
+    };
+    let asking = async {
+        for _ in 0..30 {
+            let response = pair.ask(POST).await;
+            assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+        }
+    };
+    tokio::select! {
+        () = serving => panic!("the pooled connection was closed"),
+        () = ending => {}
+        () = asking => {}
+    }
+    assert!(called > 0, "it was never asked");
 }
