@@ -5,8 +5,8 @@ use super::document::Places;
 use super::resource::AuthorizationPolicySpec;
 use super::target::{self, TargetKind};
 use crate::model::{
-    AccessAction, AccessMode, AccessRule, Attribute, Callers, Cidr, Condition, Name, Operations, PathPattern,
-    QualifiedName, Selection, TextPattern, is_token,
+    AccessAction, AccessMode, AccessRule, Attribute, Callers, Cidr, ClaimName, Condition, Name, Operations,
+    PathPattern, QualifiedName, Selection, TextPattern, is_token,
 };
 
 /// Rules of a policy, and members of a list within one.
@@ -209,6 +209,12 @@ fn host(field: &Field<'_>) -> Option<TextPattern> {
 
 fn header_name(field: &Field<'_>) -> Option<String> {
     let text = field.text()?;
+    if let Some(claim) = ClaimName::of_match(text) {
+        let hint =
+            claim.map_or_else(|_| "write claim: NAME".to_owned(), |claim| format!("write claim: {claim}"));
+        field.mistake(format!("{text:?} is how a route asks for a claim, and no request's header"), hint);
+        return None;
+    }
     if !is_token(text) {
         field.mistake(format!("{text:?} is no header's name"), "write letters, digits and '-'");
         return None;

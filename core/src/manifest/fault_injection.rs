@@ -6,7 +6,7 @@ use super::authorization_policy;
 use super::decode::{Field, Object};
 use super::document::Places;
 use super::target::{self, TargetKind};
-use crate::model::{Abort, Fault, Name, PolicyTarget, Ratio};
+use crate::model::{Abort, ClaimName, Fault, Name, PolicyTarget, Ratio};
 
 const TARGETS: [TargetKind; 5] = [
     TargetKind::Service,
@@ -63,6 +63,11 @@ fn header(field: &Field<'_>) -> Option<(String, String)> {
     let name = object.required("name", "write the header's name")?;
     let text = name.text()?;
     let value = object.required("value", "write the value that it must have")?.text()?;
+    if ClaimName::of_match(text).is_some() {
+        let hint = "name the route that asks for the claim as targetRef: its faults strike its requests";
+        name.mistake(format!("{text:?} is how a route asks for a claim, and no request's header"), hint);
+        return None;
+    }
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
         name.mistake(format!("{text:?} is no name of a header"), "write letters, digits, '-' and '_'");
         return None;

@@ -71,6 +71,33 @@ fn a_header_of_the_claims_names_is_a_claim_and_no_header() {
     assert_eq!(read_text(&route("HTTPRoute", "default", twice)).problems.len(), 1);
 }
 
+#[test]
+fn where_headers_are_meant_the_name_of_a_claim_is_refused_with_what_to_write() {
+    let target = "targetRef: {kind: Service, name: web}";
+    for (kind, spec, hint) in [
+        (
+            "AuthorizationPolicy",
+            "rules: [{when: [{header: weft-claim.tier, values: [gold]}]}]",
+            "write claim: tier",
+        ),
+        (
+            "FaultInjection",
+            "match: {headers: [{name: weft-claim.tier, value: gold}]}, delay: {fixed: 1s}",
+            "as targetRef",
+        ),
+    ] {
+        let text = format!(
+            "apiVersion: weft.mesh/v1alpha1\nkind: {kind}\nmetadata: {{name: p}}\nspec: {{{target}, {spec}}}\n"
+        );
+        let problems = read_text(&text).problems;
+        let [problem] = problems.as_slice() else { panic!("{kind}: {problems:?}") };
+        assert!(
+            problem.message.contains("how a route asks for a claim") && problem.hint.contains(hint),
+            "{problem}"
+        );
+    }
+}
+
 fn key(byte: u8) -> TokenKey {
     TokenKey { id: None, algorithm: None, material: KeyMaterial::Ed25519(vec![byte; 32]) }
 }
