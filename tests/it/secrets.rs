@@ -11,6 +11,16 @@ const USERS_TOKEN: &str = "a-users-own-bearer-token-0123456789";
 const COOKIE: &str = "a-users-own-session-0123456789";
 const ACCESS_LOG: &str = "apiVersion: weft.mesh/v1alpha1\nkind: MeshConfig\nmetadata: {name: default}\nspec: {accessLog: {format: json}}\n";
 
+const IN_QUERY: &str = "a-users-token-in-a-query-0123456789";
+const USERS: &str = "apiVersion: weft.mesh/v1alpha1
+kind: JwtAuthentication
+metadata: {name: users}
+spec:
+  targetRef: {kind: Service, name: server}
+  providers:
+  - {issuer: https://id, audiences: [a], jwks: {inline: '{\"keys\": [{\"kty\": \"OKP\", \"crv\": \"Ed25519\", \"x\": \"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo\"}]}'}, fromParams: [access_token]}
+";
+
 /// The second line of each private key in some bytes, which tells it from others.
 fn keys(bytes: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(bytes);
@@ -46,12 +56,14 @@ fn said_by(pod: &SidecarPod) -> Vec<(String, String)> {
 fn no_token_and_no_key_is_in_logs_listings_metrics_traces_or_on_pages() {
     in_pods!(no_token_and_no_key_is_in_logs_listings_metrics_traces_or_on_pages, || {
         let config = vec![("mesh.yaml", ACCESS_LOG.to_owned())];
-        let mesh = Mesh::start(weft(), Options { config, ..Options::default() });
+        let flags = vec!["--log-level".to_owned(), "debug".to_owned()];
+        let mesh = Mesh::start(weft(), Options { config, flags, ..Options::default() });
         let create = |more: &[&str]| mesh.weft_ok(&[&["token", "create"], more].concat()).trim().to_owned();
         let joins = ["server", "client"].map(|account| create(&["--service-account", account]));
         let administers = ["viewer", "operator"].map(|role| create(&["--admin", role]));
-        let server = mesh.pod_with_token("server", "server:8080", &joins[0], &[]);
-        let client = mesh.pod_with_token("client", "", &joins[1], &[]);
+        let talkative = [("WEFT_LOG_LEVEL", "debug")];
+        let server = mesh.pod_with_token("server", "server:8080", &joins[0], &talkative);
+        let client = mesh.pod_with_token("client", "", &joins[1], &talkative);
         let _app = App::echo(&server, 8080);
         let more = format!("authorization: Bearer {USERS_TOKEN}\r\ncookie: session={COOKIE}\r\n");
         let call = || {
@@ -65,6 +77,20 @@ fn no_token_and_no_key_is_in_logs_listings_metrics_traces_or_on_pages() {
             call() == Some(200)
                 && mesh.weft_json(&["traces"]).as_array().is_some_and(|traces| !traces.is_empty())
         });
+
+        // A token that is refused is told of by its flaw alone.
+        let file = mesh.scratch().join("users.yaml");
+        fs::write(&file, USERS).expect("a file");
+        mesh.weft_ok(&["apply", "-f", file.to_str().expect("a path")]);
+        eventually("a token is refused", std::time::Duration::from_secs(30), || {
+            let path = format!("/b?access_token={IN_QUERY}");
+            client.run(|| {
+                let mut connection = HttpClient::connect((server.address(), 8080)).expect("a connection");
+                connection.get("server", &path, "").expect("an answer").status == 401
+            })
+        });
+        let log = server.sidecar_log();
+        assert!(log.contains("a token is refused") && log.contains("not-compact"), "{log}");
 
         let viewer = mesh.scratch().join("viewer.token");
         fs::write(&viewer, &administers[0]).expect("a file");
@@ -83,7 +109,7 @@ fn no_token_and_no_key_is_in_logs_listings_metrics_traces_or_on_pages() {
             .chain(&administers)
             .map(|token| token.rsplit('.').next().expect("a part").to_owned());
         secrets.extend(signed);
-        secrets.extend([USERS_TOKEN.to_owned(), COOKIE.to_owned()]);
+        secrets.extend([USERS_TOKEN, COOKIE, IN_QUERY].map(str::to_owned));
 
         let mut said =
             vec![("the control plane's log".to_owned(), mesh.control_plane_log()), ("denied".into(), denied)];

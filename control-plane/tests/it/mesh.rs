@@ -181,6 +181,9 @@ calls! {
     identities: IdentitiesRequest -> IdentitiesResponse;
     traces: TracesRequest -> TracesResponse;
     trace: TraceRequest -> TraceResponse;
+    explain: ExplainRequest -> ExplainResponse;
+    why: WhyRequest -> WhyResponse;
+    test_policy: TestPolicyRequest -> TestPolicyResponse;
     list_tokens: ListTokensRequest -> ListTokensResponse;
     create_token: CreateTokenRequest -> CreateTokenResponse;
     revoke_token: RevokeTokenRequest -> RevokeTokenResponse;

@@ -1,8 +1,9 @@
 //! Who may look, and who may change.
 
-use tonic::Code;
+use tonic::{Code, Status};
 use weft_proto::v1;
 use weft_proto::v1::admin_client::AdminClient;
+use weft_proto::v1::ask::What;
 
 use crate::mesh::{Admin, Mesh};
 
@@ -18,6 +19,11 @@ fn service(dry_run: bool) -> v1::ApplyRequest {
     v1::ApplyRequest { files, dry_run, ..Default::default() }
 }
 
+fn asked(what: What) -> v1::AskSidecarRequest {
+    let ask = Some(v1::Ask { id: 0, what: Some(what) });
+    v1::AskSidecarRequest { namespace: "default".into(), workload: "web-1".into(), ask }
+}
+
 #[tokio::test]
 async fn a_viewer_looks_at_everything_and_changes_nothing() {
     let mesh = Mesh::start().await;
@@ -27,6 +33,9 @@ async fn a_viewer_looks_at_everything_and_changes_nothing() {
     viewer.services(v1::ServicesRequest {}).await.unwrap();
     viewer.identities(v1::IdentitiesRequest::default()).await.unwrap();
     viewer.traces(v1::TracesRequest::default()).await.unwrap();
+    viewer.stat(v1::StatRequest::default()).await.unwrap();
+    viewer.graph(v1::GraphRequest::default()).await.unwrap();
+    viewer.test_policy(v1::TestPolicyRequest::default()).await.unwrap();
     viewer.ca_status(v1::CaStatusRequest {}).await.unwrap();
     viewer.list_revocations(v1::ListRevocationsRequest {}).await.unwrap();
     let get = v1::GetRequest { kind: "service".into(), ..Default::default() };
@@ -45,12 +54,31 @@ async fn a_viewer_looks_at_everything_and_changes_nothing() {
         ("rotate_ca", viewer.rotate_ca(v1::RotateCaRequest::default()).await.err()),
         ("revoke_identity", viewer.revoke_identity(v1::RevokeIdentityRequest::default()).await.err()),
         ("restore_identity", viewer.restore_identity(v1::RestoreIdentityRequest::default()).await.err()),
+        ("ask_sidecar", viewer.ask_sidecar(asked(What::Drain(true))).await.err()),
+        ("ask_sidecar", viewer.ask_sidecar(asked(What::LogLevel("debug".into()))).await.err()),
     ];
     for (call, status) in denied {
         let status = status.unwrap_or_else(|| panic!("{call} passed"));
         assert_eq!(status.code(), Code::PermissionDenied, "{call}: {status}");
         let expected = format!("denied: {call} wants the role operator, this token has viewer");
         assert_eq!(status.message(), expected);
+    }
+    // Of what is not there: whoever may look is told so, and no one else even that.
+    let absent = |status: Option<Status>| status.map(|status| status.code());
+    let mut nobody = Admin { client: AdminClient::new(mesh.stranger().await), token: "x.y.z".into() };
+    for (admin, expected) in [(&mut viewer, Code::NotFound), (&mut nobody, Code::Unauthenticated)] {
+        let id = "0af7651916cd43dd8448eb211c80319c".to_owned();
+        let tapped = v1::TapRequest { service: "none".into(), ..Default::default() };
+        let question = v1::ExplainRequest { from: "web".into(), to: "none:80".into(), ..Default::default() };
+        for (call, status) in [
+            ("trace", admin.trace(v1::TraceRequest { trace_id: id.clone() }).await.err()),
+            ("why", admin.why(v1::WhyRequest { trace_id: id }).await.err()),
+            ("tap", admin.tap(tapped).await.map(drop).err()),
+            ("explain", admin.explain(question).await.err()),
+            ("ask_sidecar", admin.ask_sidecar(asked(What::Config(true))).await.err()),
+        ] {
+            assert_eq!(absent(status), Some(expected), "{call}");
+        }
     }
     let history = viewer.history(v1::HistoryRequest::default()).await.unwrap();
     assert!(history.revisions.is_empty(), "{history:?}");
