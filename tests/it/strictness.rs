@@ -74,6 +74,17 @@ fn one_service_turns_strict_and_its_plaintext_callers_alone_are_cut_off() {
         let wide = mesh.weft_ok(&["status", "-o", "wide"]);
         assert!(wide.contains("1 caller") && wide.contains("default/legacy on port 8080, "), "{wide}");
 
+        eventually("stat names it", SOON, || {
+            let mut stat = mesh.weft_json(&["stat", "orders", "--by", "service", "--window", "10m"]);
+            // There may be no row yet.
+            let Some(told) = stat.pointer_mut("/0/plaintext") else { return false };
+            let seen = told.get_mut(0).and_then(Value::as_object_mut).and_then(|it| it.remove("last_seen"));
+            seen.is_some() && *told == expected
+        });
+        let said = mesh.weft(&["stat", "orders", "--window", "10m"]);
+        let said = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(said.contains("plaintext: orders takes it from default/legacy on port 8080"), "{said}");
+
         let mode = || mesh.weft_json(&["explain", "--from", "web", "--to", "orders"]);
         let says = |text: &str, source: &str| {
             let steps = mode()["steps"].as_array().expect("steps").clone();

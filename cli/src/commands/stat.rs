@@ -1,5 +1,6 @@
 //! `weft stat`: how requests fared.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use weft_proto::v1;
 
+use super::status::Plaintext;
 use crate::args::{Common, duration};
 use crate::client::{self, answer};
 use crate::demo::percent;
@@ -25,7 +27,8 @@ use crate::time::milliseconds;
 A row is of one service, route and caller. Requests count as their caller sees them: after
 retries, and with those that reached nobody. A failure is a status of 500 and more, a gRPC
 status that blames the server, or an answer of the mesh's own. -o wide shows the state of
-circuit breakers and how much came by mutual TLS.")]
+circuit breakers and how much came by mutual TLS; below the table stands who was let in
+without it.")]
 pub(crate) struct Arguments {
     /// The service: NAME or NAME.NAMESPACE [default: all]
     service: Option<String>,
@@ -71,6 +74,9 @@ pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Re
         for row in rows.iter().filter(|row| row.circuit != "closed") {
             output::note(&row.about_circuit())?;
         }
+        for told in rows.iter().filter_map(Stat::about_plaintext).collect::<BTreeSet<_>>() {
+            output::note(&told)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -92,6 +98,7 @@ pub(super) struct Stat {
     mtls_rate: f64,
     circuit: String,
     circuits_open: u32,
+    plaintext: Vec<Plaintext>,
     /// The service as it is shown: with its namespace, where that is not the one asked about.
     #[serde(skip)]
     shown: String,
@@ -119,8 +126,16 @@ impl Stat {
             mtls_rate: row.mtls_rate,
             circuit: row.circuit,
             circuits_open: row.circuits_open,
+            plaintext: row.plaintext.into_iter().map(Plaintext::from).collect(),
             shown,
         }
+    }
+
+    /// Who still needs plaintext to be taken.
+    fn about_plaintext(&self) -> Option<String> {
+        let callers: Vec<_> = self.plaintext.iter().map(Plaintext::named).collect();
+        let callers = (!callers.is_empty()).then(|| callers.join(", "))?;
+        Some(format!("plaintext: {} takes it from {}", harmless(&self.shown), harmless(&callers)))
     }
 
     fn about_circuit(&self) -> String {
@@ -190,6 +205,12 @@ mod tests {
             circuit: "open".into(),
             circuits_open: 2,
             mtls_rate: 1.0,
+            plaintext: vec![v1::PlaintextHeard {
+                caller: "default/legacy".into(),
+                address: "10.0.0.9".into(),
+                port: 8080,
+                last_seen: "2026-01-03T03:04:05Z".into(),
+            }],
         };
         Stat::new(row, &line.common)
     }
@@ -198,7 +219,7 @@ mod tests {
     fn the_json_is_as_scripts_rely_on() {
         assert_eq!(
             serde_json::to_string(&stat("default")).unwrap(),
-            r#"{"service":"orders","route":"","caller":"web","rps":10.0,"success_rate":0.995,"p50_ms":1.25,"p95_ms":20.0,"p99_ms":40.5,"retries":3,"namespace":"default","requests":600,"mtls_rate":1.0,"circuit":"open","circuits_open":2}"#
+            r#"{"service":"orders","route":"","caller":"web","rps":10.0,"success_rate":0.995,"p50_ms":1.25,"p95_ms":20.0,"p99_ms":40.5,"retries":3,"namespace":"default","requests":600,"mtls_rate":1.0,"circuit":"open","circuits_open":2,"plaintext":[{"caller":"default/legacy","address":"10.0.0.9","port":8080,"last_seen":"2026-01-03T03:04:05Z"}]}"#
         );
     }
 
@@ -213,6 +234,10 @@ mod tests {
         assert_eq!(
             shop.about_circuit(),
             "circuit breaker: from web to orders.shop is open towards 2 endpoints"
+        );
+        assert_eq!(
+            shop.about_plaintext().as_deref(),
+            Some("plaintext: orders.shop takes it from default/legacy on port 8080")
         );
     }
 }

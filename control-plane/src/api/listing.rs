@@ -70,7 +70,7 @@ impl AdminService {
     }
 
     /// Who was let in without an identity, by name where it is known who has the address.
-    fn plaintext(&self, caller: &PlaintextCaller) -> v1::PlaintextHeard {
+    pub(super) fn plaintext(&self, caller: &PlaintextCaller) -> v1::PlaintextHeard {
         let known = self.world.read(|known| match known.holder(caller.address) {
             Some(Holder::Workload(name) | Holder::Service(name)) => name.to_string(),
             None => String::new(),

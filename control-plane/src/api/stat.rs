@@ -1,13 +1,16 @@
 //! stat, and the service graph.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use tonic::Status;
+use weft_core::compile;
 use weft_core::model::{Name, QualifiedName};
 use weft_proto::v1;
 
 use super::{AdminService, namespace, qualified};
+use crate::status::PlaintextCaller;
 use crate::telemetry::{By, Of, Query, Tally};
 
 /// The time that is looked at where none is given.
@@ -70,7 +73,7 @@ impl AdminService {
         Err(Status::not_found(format!("there is no Service {service}; {hint}")))
     }
 
-    fn sums(&self, window_ms: u64, by: By) -> (std::collections::BTreeMap<Of, Tally>, Duration) {
+    fn sums(&self, window_ms: u64, by: By) -> (BTreeMap<Of, Tally>, Duration) {
         let window = match window_ms {
             0 => WINDOW,
             ms => Duration::from_millis(ms).clamp(SHORTEST, LONGEST),
@@ -107,7 +110,29 @@ impl AdminService {
             circuit: circuit.to_owned(),
             circuits_open,
             mtls_rate: tally.mtls_rate(),
+            plaintext: match &*of.caller {
+                "" | "unknown" => self.plaintext_callers(&of.service, window),
+                _ => Vec::new(),
+            },
         }
+    }
+
+    /// Who was let in to a service without an identity, within a time until now.
+    fn plaintext_callers(&self, service: &str, window: Duration) -> Vec<v1::PlaintextHeard> {
+        let Ok(service) = service.parse() else { return Vec::new() };
+        let endpoints = self.world.read(|known| compile::endpoints(known, &service)).unwrap_or_default();
+        let begin = SystemTime::now().checked_sub(window).unwrap_or(SystemTime::UNIX_EPOCH);
+        let mut latest: BTreeMap<(IpAddr, u16), PlaintextCaller> = BTreeMap::new();
+        for endpoint in &endpoints {
+            let serves =
+                |port| endpoint.ports.is_empty() || endpoint.ports.iter().any(|map| map.target_port == port);
+            let heard = self.live.plaintext(&endpoint.workload).into_iter();
+            for caller in heard.filter(|caller| caller.last_seen >= begin && serves(caller.port)) {
+                let known = latest.entry((caller.address, caller.port)).or_insert_with(|| caller.clone());
+                known.last_seen = known.last_seen.max(caller.last_seen);
+            }
+        }
+        latest.values().map(|caller| self.plaintext(caller)).collect()
     }
 }
 
