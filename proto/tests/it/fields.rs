@@ -57,7 +57,9 @@ fn world(text: &str) -> World {
         }));
     }
     let named = "{apiVersion: v1, kind: Service, metadata: {name: orders}, spec: {ports: [{name: http, port: 80}, {name: more, port: 81}]}}\n---\n";
-    let text = format!("{named}{text}");
+    // Whose tokens are taken is told with what asks for claims.
+    let users = "{apiVersion: weft.mesh/v1alpha1, kind: JwtAuthentication, metadata: {name: users}, spec: {targetRef: {kind: Mesh}, providers: [{issuer: https://id, audiences: [a]}]}}\n---\n";
+    let text = format!("{named}{users}{text}");
     let reading = read(&[SourceFile { name: "f.yaml", text: &text }], &"default".parse().unwrap());
     let problems: Vec<_> = reading.problems.iter().map(ToString::to_string).collect();
     assert_eq!(problems, Vec::<String>::new(), "{text}");
