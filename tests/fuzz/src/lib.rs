@@ -26,6 +26,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "token", run: tokens::token, seeds: tokens::tokens },
     Target { name: "token-claims", run: tokens::said, seeds: tokens::sayings },
+    Target { name: "claim-match", run: tokens::claim_match, seeds: tokens::claim_matches },
     Target { name: "key-set", run: tokens::key_set, seeds: tokens::key_sets },
     Target { name: "detect", run: http::detect, seeds: http::first_words },
     Target { name: "path", run: http::path, seeds: http::paths },

@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use weft_core::jwt::{prove, read_key_set};
-use weft_core::model::{Forwarding, TokenProvider};
+use weft_core::model::{ClaimName, Forwarding, HeaderName, TokenProvider};
 
 use crate::texts;
 
@@ -29,15 +29,7 @@ pub fn said(bytes: &[u8]) {
 /// Whatever is proved is of our issuer and good still, and what is told of it in a header ends none; nothing is proved that is
 /// not signed.
 fn read(text: &str) {
-    let provider = TokenProvider {
-        issuer: "https://id.example".into(),
-        audiences: vec!["weft".into()],
-        keys: read_key_set(KEYS.as_bytes()).expect("keys"),
-        places: Vec::new(),
-        forwarding: Forwarding::Keep,
-        claim_headers: Vec::new(),
-        skew: Duration::from_secs(10),
-    };
+    let provider = provider();
     let one = || std::iter::once(&provider);
     assert!(prove(text, one(), NOW, &|_, _, _, _| false).is_err());
     assert!(prove(text, one(), NOW, &weft_certs::is_signed).is_err());
@@ -48,6 +40,18 @@ fn read(text: &str) {
         if let Some(header) = proved.claims.in_header(&name) {
             assert!(header.bytes().all(|byte| byte.is_ascii_graphic()), "{header:?}");
         }
+    }
+}
+
+fn provider() -> TokenProvider {
+    TokenProvider {
+        issuer: "https://id.example".into(),
+        audiences: vec!["weft".into()],
+        keys: read_key_set(KEYS.as_bytes()).expect("keys"),
+        places: Vec::new(),
+        forwarding: Forwarding::Keep,
+        claim_headers: Vec::new(),
+        skew: Duration::from_secs(10),
     }
 }
 
@@ -67,6 +71,32 @@ pub fn sayings() -> Vec<Vec<u8>> {
         "{\"alg\":\"EdDSA\",\"typ\":\"JWT\"}\n{\"iss\":\"https://id.example\",\"aud\":\"weft\",\"exp\":1.9e9,\"nbf\":1,\"iat\":1,\"sub\":\"system:serviceaccount:a:b\",\"kubernetes.io\":{\"namespace\":\"a\",\"pod\":{\"name\":\"p\"}},\"groups\":[1,true,null,[\"x\"]],\"realm\":{\"roles\":\"r\"}}",
         "{\"alg\":\"none\",\"crit\":[\"b64\"]}\n{\"iss\":1}",
     ])
+}
+
+/// The name of a header match in the first line, and claims after it that somebody proved: what names a claim is written as it was
+/// read, and the claim fits what is seen of it and nothing else.
+pub fn claim_match(bytes: &[u8]) {
+    let mut parts = bytes.splitn(2, |byte| *byte == b'\n');
+    let (name, said) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let Some(Ok(claim)) = str::from_utf8(name).ok().and_then(ClaimName::of_match) else { return };
+    let spelt = claim.as_match();
+    assert_eq!(ClaimName::of_match(&spelt), Some(Ok(claim.clone())), "{spelt}");
+    assert!(spelt.parse::<HeaderName>().is_ok() || spelt.len() > 256, "{spelt}");
+    let encode = |part: &[u8]| URL_SAFE_NO_PAD.encode(part);
+    let token = format!("{}.{}.c2lnbmVk", encode(b"{\"alg\":\"EdDSA\"}"), encode(said));
+    let provider = provider();
+    let Ok(proved) = prove(&token, std::iter::once(&provider), NOW, &|_, _, _, _| true) else { return };
+    let mut seen = Vec::new();
+    proved.claims.each_value(&claim, &mut |value| seen.push(value.as_bytes().to_vec()));
+    assert_eq!(proved.claims.any_value(&claim, &|_| true), !seen.is_empty());
+    assert!(seen.iter().all(|value| proved.claims.any_value(&claim, &|other| other == value)));
+    assert!(!proved.claims.any_value(&claim, &|other| seen.iter().all(|value| value != other)));
+}
+
+pub fn claim_matches() -> Vec<Vec<u8>> {
+    let said = "{\"iss\":\"https://id.example\",\"aud\":\"weft\",\"exp\":1.9e9,\"a\":{\"b\":[\"x\",1,true]},\"https://r\":\"\",\"scope\":\"a  b\"}";
+    let names = ["weft-claim.a.b", "Weft-Claim.https%3A%2F%2Fr", "weft-claim.scope", "weft-claim.%C3%A9%25", "weft-claim.%FF", "x"];
+    names.iter().map(|name| format!("{name}\n{said}").into_bytes()).collect()
 }
 
 /// A set of keys: whatever is read of one can be tried.
