@@ -95,7 +95,14 @@ pub fn claim_match(bytes: &[u8]) {
 
 pub fn claim_matches() -> Vec<Vec<u8>> {
     let said = "{\"iss\":\"https://id.example\",\"aud\":\"weft\",\"exp\":1.9e9,\"a\":{\"b\":[\"x\",1,true]},\"https://r\":\"\",\"scope\":\"a  b\"}";
-    let names = ["weft-claim.a.b", "Weft-Claim.https%3A%2F%2Fr", "weft-claim.scope", "weft-claim.%C3%A9%25", "weft-claim.%FF", "x"];
+    let names = [
+        "weft-claim.a.b",
+        "Weft-Claim.https%3A%2F%2Fr",
+        "weft-claim.scope",
+        "weft-claim.%C3%A9%25",
+        "weft-claim.%FF",
+        "x",
+    ];
     names.iter().map(|name| format!("{name}\n{said}").into_bytes()).collect()
 }
 
