@@ -362,7 +362,7 @@ impl Requests {
         head: &mut impl Head,
         exchange: &mut Exchange,
     ) -> Result<(Rc<Cluster>, Option<Tie>), Answer> {
-        let claims = tokens::authenticate(worker, self.app.port(), head)?;
+        let claims = tokens::authenticate(worker, self.app.port(), head, exchange)?;
         let request = Seen::new(&*head, claims);
         let (peer, address) = (&self.peer, self.client.ip().to_canonical());
         let call = Call { peer, address, port: self.app.port(), request: Some(&request) };

@@ -14,6 +14,7 @@ use weft_core::jwt::{Carried, Claims, Flaw, Proved, prove, strip_parameter};
 use weft_core::model::{Forwarding, Presence, TokenKey, TokenPlace, TokenPolicy, TokenProvider, Workload};
 
 use crate::failure::ErrorCode;
+use crate::http::Exchange;
 use crate::http::head::{Fields, Head, Value};
 use crate::session::{Answer, Explained};
 use crate::worker::Worker;
@@ -34,11 +35,20 @@ pub fn are_required(workload: &Workload, port: u16) -> bool {
 
 /// Says what a request's token proves; nothing, where it has none and need not have one. What the app is to see of it is put right
 /// in its head.
-pub fn authenticate(worker: &Worker, port: u16, head: &mut impl Head) -> Result<Option<Rc<Claims>>, Answer> {
+pub fn authenticate(
+    worker: &Worker,
+    port: u16,
+    head: &mut impl Head,
+    exchange: &mut Exchange,
+) -> Result<Option<Rc<Claims>>, Answer> {
     let snapshot = worker.discovery.peek();
     let Some(workload) = &snapshot.workload else { return Ok(None) };
     let Some(policy) = workload.token_policy(port) else { return Ok(None) };
-    judge(worker, policy, head)
+    judge(worker, policy, head, &mut |outcome| {
+        worker.observer.token_judged(&policy.name, outcome);
+        exchange.note("weft.token.policy", &policy.name);
+        exchange.note("weft.token.outcome", &outcome);
+    })
 }
 
 /// What a request's token says of the service that our app calls, for a route to be chosen by; nothing, where it has none or that
@@ -78,15 +88,16 @@ fn judge(
     worker: &Worker,
     policy: &Arc<TokenPolicy>,
     head: &mut impl Head,
+    told: &mut dyn FnMut(&'static str),
 ) -> Result<Option<Rc<Claims>>, Answer> {
-    let refuse = |flaw: Option<Flaw>| {
-        worker.observer.token_judged(&policy.name, flaw.map_or("missing", Flaw::as_str));
+    let refuse = |flaw: Option<Flaw>, told: &mut dyn FnMut(&'static str)| {
+        told(flaw.map_or("missing", Flaw::as_str));
         Err(answer(policy, flaw))
     };
     let carried = carried(policy, head);
     let found = match carried.only() {
         Ok(found) => found,
-        Err(flaw) => return refuse(Some(flaw)),
+        Err(flaw) => return refuse(Some(flaw), told),
     };
     // Nobody but us says these.
     for (_, name) in policy.providers.iter().flat_map(|provider| &provider.claim_headers) {
@@ -96,14 +107,14 @@ fn judge(
     }
     let Some((place, token)) = found else {
         return match policy.presence {
-            Presence::Required => refuse(None),
+            Presence::Required => refuse(None, told),
             Presence::Optional => Ok(None),
         };
     };
     let proved = worker.proved.recall(policy, place, token);
     match proved {
         Ok(proved) => {
-            worker.observer.token_judged(&policy.name, "proved");
+            told("proved");
             let provider = policy.providers.get(proved.provider);
             if let Some(provider) = provider {
                 show(provider, place, &proved.claims, head)?;
@@ -113,7 +124,7 @@ fn judge(
         Err(flaw) => {
             worker.ask_for_keys(policy, flaw);
             tracing::debug!(policy = %policy.name, reason = flaw.as_str(), "a token is refused");
-            refuse(Some(flaw))
+            refuse(Some(flaw), told)
         }
     }
 }

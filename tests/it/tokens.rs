@@ -116,6 +116,11 @@ fn a_token_lets_in_and_its_claims_decide_and_limit() {
         {
             let labels = ["policy=\"default/users\"", &*format!("outcome=\"{outcome}\"")];
             assert!(server.metric("weft_tokens_total", &labels) >= at_least, "{outcome}");
+            let attribute = format!("weft.token.outcome={outcome}");
+            eventually("a span says so", Duration::from_secs(30), || {
+                let found = mesh.weft_json(&["traces", "--attribute", &attribute]);
+                found.as_array().is_some_and(|found| !found.is_empty())
+            });
         }
 
         // Claims decide.

@@ -5,17 +5,15 @@ use weft_runtime::metrics::Registry;
 
 use super::{DURATION, ENDED, HTTP_CLIENT, HTTP_SERVER, REQUESTS, RPC_CLIENT, RPC_SERVER};
 
-/// The values of [`ENDED`]'s labels, in its order.
+/// What OpenTelemetry's families are made of.
 struct Ended<'a> {
     direction: &'a str,
-    source: &'a str,
     destination: &'a str,
     route: &'a str,
     protocol: &'a str,
     status: &'a str,
     grpc_status: &'a str,
     error: &'a str,
-    tls: &'a str,
     method: &'a str,
     port: &'a str,
     rpc_method: &'a str,
@@ -23,11 +21,12 @@ struct Ended<'a> {
 
 /// Makes the families known.
 pub(super) fn declare(registry: &Registry) {
-    registry.view(&REQUESTS, &ENDED, |values| Some(Ended::of(values).contracts().map(str::to_owned)));
+    // The contract's labels are the first ones.
+    registry.view(&REQUESTS, &ENDED, |values| Some(values.first_chunk::<9>()?.map(str::to_owned)));
     registry.view(&DURATION, &ENDED, |values| {
         // The same less the status.
         let [direction, source, destination, route, protocol, _, grpc_status, error, tls] =
-            Ended::of(values).contracts();
+            *values.first_chunk::<9>()?;
         let all = [direction, source, destination, route, protocol, grpc_status, error, tls];
         Some(all.map(str::to_owned))
     });
@@ -57,47 +56,19 @@ impl<'a> Ended<'a> {
     fn of(values: &[&'a str; 12]) -> Self {
         let [
             direction,
-            source,
+            _,
             destination,
             route,
             protocol,
             status,
             grpc_status,
             error,
-            tls,
+            _,
             method,
             port,
             rpc_method,
         ] = *values;
-        Self {
-            direction,
-            source,
-            destination,
-            route,
-            protocol,
-            status,
-            grpc_status,
-            error,
-            tls,
-            method,
-            port,
-            rpc_method,
-        }
-    }
-
-    /// What [`REQUESTS`] tells apart, in its order.
-    fn contracts(self) -> [&'a str; 9] {
-        [
-            self.direction,
-            self.source,
-            self.destination,
-            self.route,
-            self.protocol,
-            self.status,
-            self.grpc_status,
-            self.error,
-            self.tls,
-        ]
+        Self { direction, destination, route, protocol, status, grpc_status, error, method, port, rpc_method }
     }
 
     /// Where there are too many to tell apart, it is not known which way they went.
