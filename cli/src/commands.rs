@@ -14,6 +14,7 @@ pub(crate) mod history;
 pub(crate) mod identity;
 pub(crate) mod inject;
 pub(crate) mod install;
+mod live;
 pub(crate) mod policy;
 pub(crate) mod proxy;
 pub(crate) mod rollback;

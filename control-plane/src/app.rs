@@ -193,6 +193,7 @@ impl Parts {
             world: self.world.clone(),
             registry: self.registry.clone(),
             live: self.live.clone(),
+            hub: self.hub.clone(),
             telemetry: self.telemetry.clone(),
             store: self.store.clone(),
         }

@@ -2,13 +2,16 @@
 //!
 //! Every change is checked as a whole, written down as a revision, and only then put into force.
 
-use std::collections::BTreeMap;
+mod versions;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::slice;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::Mutex;
 use weft_core::manifest::{self, Problem, Resource, ResourceKey, SourceFile, to_yaml};
-use weft_core::model::Name;
+use weft_core::model::{Name, ResourceName};
 use weft_core::world::{Change, World as Known};
 
 use crate::report::chain;
@@ -51,6 +54,21 @@ pub enum ConfigurationError {
         /// What is wrong.
         problem: String,
     },
+    /// Somebody else was faster.
+    #[error(
+        "{what} at revision {revision}, by {author}: look at it with `weft diff {revision}`, then say --if-revision {revision}"
+    )]
+    Outdated {
+        /// What became of what.
+        what: String,
+        /// The revision that did it.
+        revision: u64,
+        /// Who.
+        author: String,
+    },
+    /// What has changed since is not known.
+    #[error("revision {0} is not remembered any more: look at the newest with `weft history`")]
+    Forgotten(u64),
 }
 
 /// What became of one document.
@@ -88,6 +106,8 @@ pub(crate) struct Outcome {
     pub problems: Vec<Problem>,
     /// What may surprise.
     pub notes: Vec<String>,
+    /// Of what is only tried: what would be told otherwise.
+    pub told_otherwise: Vec<ResourceName>,
 }
 
 /// What a change would bring.
@@ -149,7 +169,7 @@ impl Configuration {
         files: &[SourceFile<'_>],
         namespace: &Name,
         author: &str,
-        mode: Mode,
+        (mode, expected): (Mode, Option<u64>),
     ) -> Result<Outcome, ConfigurationError> {
         let reading = manifest::read(files, namespace);
         let notes = reading.notes.iter().map(ToString::to_string).collect();
@@ -161,6 +181,7 @@ impl Configuration {
         }
         let mut next = state.clone();
         let keys: Vec<_> = reading.resources.iter().map(Resource::key).collect();
+        self.expect_unchanged(expected, &state, Some(&keys)).await?;
         next.applied.extend(reading.resources.into_iter().map(|resource| (resource.key(), resource)));
         outcome.problems = self.check(APPLIED, &next.applied);
         if !outcome.problems.is_empty() {
@@ -171,8 +192,11 @@ impl Configuration {
         let unproved = self.world.read(|known| known.unproved(APPLIED, &resources, &keys));
         outcome.notes.extend(ties.iter().chain(&unproved).map(ToString::to_string));
         outcome.changes = keys.iter().map(|key| compare(key, &state.applied, &next.applied)).collect();
-        if mode == Mode::Commit {
-            self.commit(&mut state, next, &mut outcome, RevisionSource::Apply, author).await?;
+        match mode {
+            Mode::Commit => {
+                self.commit(&mut state, next, &mut outcome, RevisionSource::Apply, author).await?;
+            }
+            Mode::DryRun => outcome.told_otherwise = self.told_otherwise(&next),
         }
         Ok(outcome)
     }
@@ -213,8 +237,10 @@ impl Configuration {
         &self,
         key: &ResourceKey,
         author: &str,
+        expected: Option<u64>,
     ) -> Result<Outcome, ConfigurationError> {
         let mut state = self.state.lock().await;
+        self.expect_unchanged(expected, &state, Some(slice::from_ref(key))).await?;
         let mut next = state.clone();
         if next.applied.remove(key).is_none() {
             return Err(match state.config_dir.get(key) {
@@ -229,8 +255,14 @@ impl Configuration {
     }
 
     /// Makes a new revision of what an old one said.
-    pub(crate) async fn rollback(&self, revision: u64, author: &str) -> Result<Outcome, ConfigurationError> {
+    pub(crate) async fn rollback(
+        &self,
+        revision: u64,
+        author: &str,
+        expected: Option<u64>,
+    ) -> Result<Outcome, ConfigurationError> {
         let mut state = self.state.lock().await;
+        self.expect_unchanged(expected, &state, None).await?;
         let (applied, config_dir) = restore(&self.store, revision).await?;
         let next = State { applied, config_dir, ..state.clone() };
         let changes = differences(&state, &next);
@@ -277,17 +309,6 @@ impl Configuration {
         let mut revisions = self.store.revisions().await?;
         revisions.retain(|revision| touching.as_ref().is_none_or(|key| revision.touched.contains(key)));
         Ok(revisions)
-    }
-
-    /// What a revision changed of what the one before it said.
-    pub(crate) async fn changes(&self, revision: u64) -> Result<Vec<Changed>, ConfigurationError> {
-        let (applied, config_dir) = restore(&self.store, revision).await?;
-        let after = State { applied, config_dir, ..State::default() };
-        let mut before = State::default();
-        if revision > 1 {
-            (before.applied, before.config_dir) = restore(&self.store, revision - 1).await?;
-        }
-        Ok(differences(&before, &after))
     }
 
     fn check(&self, source: &'static str, documents: &Documents) -> Vec<Problem> {
@@ -400,7 +421,7 @@ fn differences(before: &State, after: &State) -> Vec<Changed> {
     let sides = [(&before.applied, &after.applied), (&before.config_dir, &after.config_dir)];
     let mut changes: Vec<Changed> = Vec::new();
     for (before, after) in sides {
-        let keys: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
+        let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
         changes.extend(keys.into_iter().map(|key| compare(key, before, after)));
     }
     changes.retain(|change| change.action != Action::Unchanged);

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use weft_core::model::QualifiedName;
 
 use crate::asks::Asks;
-use crate::push::{Mailbox, SyncState};
+use crate::push::{Mailbox, Subscribers, SyncState};
 
 /// The connected sidecars, by workload.
 #[derive(Default)]
@@ -80,6 +80,15 @@ impl Live {
             live.iter().filter(|(_, connected)| !held(connected)).map(|(name, _)| name.clone()).collect();
         unaware.sort();
         unaware
+    }
+
+    /// The connected sidecars that are among these, by name.
+    pub(crate) fn among(&self, subscribers: &Subscribers) -> Vec<QualifiedName> {
+        let live = self.lock();
+        let among = live.iter().filter(|(_, connected)| subscribers.contains(&connected.mailbox));
+        let mut among: Vec<_> = among.map(|(name, _)| name.clone()).collect();
+        among.sort();
+        among
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<QualifiedName, Connected>> {

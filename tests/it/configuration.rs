@@ -89,7 +89,17 @@ fn every_apply_is_a_revision_and_one_command_goes_back() {
         }
         let port = || mesh.weft_json(&["get", "service", "orders"])[0]["spec"]["ports"][0]["port"].as_u64();
         assert_eq!(port(), Some(81));
-        mesh.weft_ok(&["rollback", &first.to_string()]);
+        let second = (first + 1).to_string();
+        let diff = mesh.weft(&["diff", &second]);
+        let shown = String::from_utf8_lossy(&diff.stdout).into_owned();
+        assert_eq!(diff.status.code(), Some(1), "something differs: {shown}");
+        assert!(shown.contains(&format!("+++ revision {second}: default/service/orders")), "{shown}");
+        assert!(shown.lines().any(|line| line.starts_with('+') && line.contains("port: 81")), "{shown}");
+        let late = mesh.weft(&["rollback", &first.to_string(), "--if-revision", &first.to_string()]);
+        let said = String::from_utf8_lossy(&late.stderr).into_owned();
+        assert_eq!(late.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("weft diff {second}")), "{said}");
+        mesh.weft_ok(&["rollback", &first.to_string(), "--if-revision", &second, "--wait"]);
         assert_eq!(port(), Some(80));
         assert_eq!(mesh.weft_json(&["history"])[0]["revision"], first + 2);
         mesh.weft_ok(&["delete", "service", "orders"]);
@@ -160,5 +170,18 @@ fn a_change_of_the_watched_folder_is_in_force_at_once_and_a_swap_is_one() {
             fs::remove_dir_all(folder.join(format!("..{}", number - 1))).expect("the old one");
         }
         assert_eq!(revisions(), before + 3, "{}", mesh.weft_json(&["history"]));
+
+        // What was waited for holds for the very next request, and a dry run has said for whom.
+        let file = mesh.scratch().join("waited.yaml");
+        fs::write(&file, fault("waited", "x-waited", 450)).expect("a file");
+        let file = file.to_str().expect("a path");
+        let tried = mesh.weft_ok(&["apply", "-f", file, "--dry-run"]);
+        assert!(tried.contains("1 sidecar would be told of it: default/"), "{tried}");
+        mesh.weft_ok(&["apply", "-f", file, "--wait"]);
+        let answer = client.run(|| {
+            let mut connection = HttpClient::connect(orders).expect("a connection");
+            connection.get("orders:8080", "/", "x-waited: 1\r\n").expect("an answer").status
+        });
+        assert_eq!(answer, 450);
     });
 }

@@ -11,41 +11,58 @@ use serde::Serialize;
 use weft_core::model::Name;
 use weft_proto::v1;
 
+use super::live::Live;
 use crate::args::Common;
 use crate::client::{self, answer};
 use crate::output::{self, Format};
 use crate::target::Target;
+
+/// Sidecars that are named one by one.
+const NAMED: usize = 8;
 
 /// Make resources what the files say; all of them or, where one is wrong, none
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   weft apply -f orders.yaml
   weft apply -f mesh/ --dry-run
+  weft apply -f mesh/ --wait && ./smoke-tests
+  weft apply -f orders.yaml --if-revision 12
   cat orders.yaml | weft apply -f -")]
 pub(crate) struct Arguments {
     /// A YAML file, a folder of them, or - for standard input
     #[arg(short, long = "file", required = true, value_name = "FILE|DIR|-")]
     pub(super) file: Vec<PathBuf>,
     /// Check everything and say what would happen, but change nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with = "wait")]
     dry_run: bool,
+    /// Refuse it where one of these resources was changed after this revision
+    #[arg(long, value_name = "REVISION")]
+    if_revision: Option<u64>,
+    #[command(flatten)]
+    live: Live,
 }
 
 pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let applied = send(common, &arguments.file, arguments.dry_run).await?;
-    report(common.output, &applied, arguments.dry_run)
+    let Arguments { file, dry_run, if_revision, live } = arguments;
+    let mode = if dry_run { Mode::DryRun } else { Mode::Apply { if_revision } };
+    let target = Target::find(&common.target)?;
+    let applied = send_files(&target, &common.namespace, read_all(&file)?, mode).await?;
+    live.after(&target, &applied, report(common.output, &applied, mode)?).await
 }
 
-/// Sends files to the control plane.
-pub(super) async fn send(common: &Common, files: &[PathBuf], dry_run: bool) -> anyhow::Result<Applied> {
-    let mode = if dry_run { Mode::DryRun } else { Mode::Apply };
-    send_files(&Target::find(&common.target)?, &common.namespace, read_all(files)?, mode).await
+/// Asks the control plane what files would change.
+pub(super) async fn try_out(common: &Common, files: &[PathBuf]) -> anyhow::Result<Applied> {
+    let target = Target::find(&common.target)?;
+    send_files(&target, &common.namespace, read_all(files)?, Mode::DryRun).await
 }
 
 /// Whether files are put into force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
-    Apply,
+    /// They are, unless one of their resources was changed after this revision.
+    Apply {
+        if_revision: Option<u64>,
+    },
     DryRun,
 }
 
@@ -57,14 +74,18 @@ pub(crate) async fn send_files(
     mode: Mode,
 ) -> anyhow::Result<Applied> {
     let mut admin = client::connect(target).await?;
-    let dry_run = mode == Mode::DryRun;
-    let request = v1::ApplyRequest { files, dry_run, author: author(), namespace: namespace.to_string() };
+    let (dry_run, if_revision) = match mode {
+        Mode::Apply { if_revision } => (false, if_revision),
+        Mode::DryRun => (true, None),
+    };
+    let namespace = namespace.to_string();
+    let request = v1::ApplyRequest { files, dry_run, author: author(), namespace, if_revision };
     answer(admin.apply(request).await).map(Applied::from)
 }
 
 /// Tells what was done, or the problems for which nothing was.
-pub(super) fn report(format: Format, applied: &Applied, dry_run: bool) -> anyhow::Result<ExitCode> {
-    output::object(format, applied, &summary(applied, dry_run))?;
+pub(super) fn report(format: Format, applied: &Applied, mode: Mode) -> anyhow::Result<ExitCode> {
+    output::object(format, applied, &summary(applied, mode))?;
     for note in &applied.notes {
         output::note(note)?;
     }
@@ -74,7 +95,8 @@ pub(super) fn report(format: Format, applied: &Applied, dry_run: bool) -> anyhow
     Ok(if applied.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn summary(applied: &Applied, dry_run: bool) -> String {
+fn summary(applied: &Applied, mode: Mode) -> String {
+    let dry_run = mode == Mode::DryRun;
     let suffix = if dry_run { " (dry run)" } else { "" };
     let mut text = String::new();
     for change in &applied.changes {
@@ -84,7 +106,23 @@ fn summary(applied: &Applied, dry_run: bool) -> String {
     if changed && !dry_run {
         text.push_str(&format!("revision {}\n", applied.revision));
     }
+    if changed && dry_run {
+        text.push_str(&format!("{}\n", concerned(&applied.sidecars)));
+    }
     text
+}
+
+/// Which sidecars would be told something else.
+fn concerned(sidecars: &[String]) -> String {
+    let named = sidecars.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match sidecars.len() {
+        0 => "no connected sidecar would be told anything else (dry run)".to_owned(),
+        1 => format!("1 sidecar would be told of it: {named} (dry run)"),
+        number @ ..=NAMED => format!("{number} sidecars would be told of it: {named} (dry run)"),
+        number => {
+            format!("{number} sidecars would be told of it: {named} and {} more (dry run)", number - NAMED)
+        }
+    }
 }
 
 /// Who changes the mesh, for its history.
@@ -100,6 +138,8 @@ pub(crate) struct Applied {
     pub(super) changes: Vec<Change>,
     pub(super) problems: Vec<Problem>,
     notes: Vec<String>,
+    /// Of a dry run: who would be told something else.
+    sidecars: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -121,12 +161,12 @@ pub(super) struct Problem {
 
 impl Change {
     /// Its difference with a heading, as patch(1) likes it; empty where there is none.
-    pub(super) fn diff(&self) -> String {
+    pub(super) fn diff(&self, before: &str, after: &str) -> String {
         if self.diff.is_empty() {
             return String::new();
         }
         let name = format!("{}/{}/{}", self.namespace, self.kind.to_ascii_lowercase(), self.name);
-        format!("--- in force: {name}\n+++ to apply: {name}\n{}", self.diff)
+        format!("--- {before}: {name}\n+++ {after}: {name}\n{}", self.diff)
     }
 
     /// As kubectl names a resource.
@@ -136,6 +176,11 @@ impl Change {
 }
 
 impl Applied {
+    /// Whether something was changed.
+    pub(super) fn is_change(&self) -> bool {
+        self.problems.is_empty() && self.changes.iter().any(|change| change.action != "unchanged")
+    }
+
     /// Tells what was changed and what is wrong, on standard error; whether all is well.
     pub(crate) fn told(&self) -> anyhow::Result<bool> {
         let changed = self.changes.iter().filter(|change| change.action != "unchanged");
@@ -177,6 +222,7 @@ impl From<v1::ApplyResponse> for Applied {
             changes: response.changes.into_iter().map(change).collect(),
             problems: response.problems.into_iter().map(Problem::from).collect(),
             notes: response.notes,
+            sidecars: response.sidecars,
         }
     }
 }
@@ -245,25 +291,38 @@ mod tests {
             changes: vec![change("a", "created"), change("b", "unchanged")],
             problems: vec![problem],
             notes: vec!["1 Deployment was skipped".into()],
+            sidecars: vec!["default/web-1".into()],
         })
     }
 
     #[test]
     fn changes_are_told_as_kubectl_tells_them() {
-        assert_eq!(summary(&applied(), false), "httproute/a created\nhttproute/b unchanged\nrevision 5\n");
         assert_eq!(
-            summary(&applied(), true),
-            "httproute/a created (dry run)\nhttproute/b unchanged (dry run)\n"
+            summary(&applied(), Mode::Apply { if_revision: None }),
+            "httproute/a created\nhttproute/b unchanged\nrevision 5\n"
         );
+        assert_eq!(
+            summary(&applied(), Mode::DryRun),
+            "httproute/a created (dry run)\nhttproute/b unchanged (dry run)\n1 sidecar would be told of it: default/web-1 (dry run)\n"
+        );
+    }
+
+    #[test]
+    fn of_many_sidecars_some_are_named() {
+        let many: Vec<_> = (1..=10).map(|number| format!("a/{number}")).collect();
+        let said =
+            "10 sidecars would be told of it: a/1, a/2, a/3, a/4, a/5, a/6, a/7, a/8 and 2 more (dry run)";
+        assert_eq!(concerned(&many), said);
+        assert_eq!(concerned(&[]), "no connected sidecar would be told anything else (dry run)");
     }
 
     #[test]
     fn differences_name_the_resource() {
         let mut applied = applied();
-        assert_eq!(applied.changes[0].diff(), "");
+        assert_eq!(applied.changes[0].diff("in force", "to apply"), "");
         applied.changes[0].diff = "@@ -1 +1 @@\n-a\n+b\n".into();
         assert_eq!(
-            applied.changes[0].diff(),
+            applied.changes[0].diff("in force", "to apply"),
             "--- in force: default/httproute/a\n+++ to apply: default/httproute/a\n@@ -1 +1 @@\n-a\n+b\n"
         );
     }

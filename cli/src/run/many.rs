@@ -91,8 +91,13 @@ async fn start(
     folder: &Path,
 ) -> anyhow::Result<Option<Vec<Member>>> {
     if !plan.mesh.is_empty() {
-        let applied =
-            apply::send_files(target, &plan.namespace, plan.mesh.clone(), apply::Mode::Apply).await?;
+        let applied = apply::send_files(
+            target,
+            &plan.namespace,
+            plan.mesh.clone(),
+            apply::Mode::Apply { if_revision: None },
+        )
+        .await?;
         if !applied.told()? {
             return Ok(None);
         }

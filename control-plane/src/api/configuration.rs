@@ -23,19 +23,30 @@ impl AdminService {
         let files: Vec<_> =
             request.files.iter().map(|file| SourceFile { name: &file.name, text: &file.text }).collect();
         let mode = if request.dry_run { Mode::DryRun } else { Mode::Commit };
+        let mode = (mode, request.if_revision);
         let outcome = self.configuration.apply(&files, &namespace, &request.author, mode).await;
-        outcome.map(response).map_err(|error| status(&error))
+        let outcome = outcome.map_err(|error| status(&error))?;
+        let concerned = self.hub.subscribers(&outcome.told_otherwise);
+        let sidecars = self.live.among(&concerned).iter().map(ToString::to_string).collect();
+        Ok(v1::ApplyResponse { sidecars, ..response(outcome) })
     }
 
     pub(super) async fn delete(&self, request: v1::DeleteRequest) -> Result<v1::ApplyResponse, Status> {
         let key = key(&request.kind, &request.namespace, &request.name)?;
-        let outcome = self.configuration.delete(&key, &request.author).await;
+        let outcome = self.configuration.delete(&key, &request.author, request.if_revision).await;
         outcome.map(response).map_err(|error| status(&error))
     }
 
     pub(super) async fn rollback(&self, request: v1::RollbackRequest) -> Result<v1::ApplyResponse, Status> {
-        let outcome = self.configuration.rollback(request.revision, &request.author).await;
+        let v1::RollbackRequest { revision, author, if_revision } = request;
+        let outcome = self.configuration.rollback(revision, &author, if_revision).await;
         outcome.map(response).map_err(|error| status(&error))
+    }
+
+    pub(super) async fn changes(&self, request: v1::ChangesRequest) -> Result<v1::ApplyResponse, Status> {
+        let v1::ChangesRequest { from, to } = request;
+        let changes = self.configuration.changes(from, to).await.map_err(|error| status(&error))?;
+        Ok(response(Outcome { revision: to, changes, ..Outcome::default() }))
     }
 
     pub(super) async fn history(&self, request: v1::HistoryRequest) -> Result<v1::HistoryResponse, Status> {
@@ -196,6 +207,7 @@ fn response(outcome: Outcome) -> v1::ApplyResponse {
         changes: outcome.changes.into_iter().map(change).collect(),
         problems: outcome.problems.into_iter().map(problem).collect(),
         notes: outcome.notes,
+        sidecars: Vec::new(),
     }
 }
 
@@ -206,6 +218,7 @@ fn status(error: &ConfigurationError) -> Status {
         ConfigurationError::InConfigDir { .. } | ConfigurationError::Unreadable { .. } => {
             Status::failed_precondition(reason)
         }
+        ConfigurationError::Outdated { .. } | ConfigurationError::Forgotten(_) => Status::aborted(reason),
         ConfigurationError::Store(_) => Status::unavailable(reason),
     }
 }

@@ -26,6 +26,7 @@ use weft_proto::v1;
 use crate::ca::{Ca, Keeper};
 use crate::configuration::Configuration;
 use crate::peer::Connection;
+use crate::push::Hub;
 use crate::report::chain;
 use crate::source::registry::Registry;
 use crate::status::Live;
@@ -49,6 +50,7 @@ pub(crate) struct AdminService {
     pub(crate) world: Arc<World>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) live: Arc<Live>,
+    pub(crate) hub: Arc<Hub>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) store: Embedded,
 }
@@ -198,6 +200,7 @@ calls! {
     get(GetRequest) -> GetResponse: viewer;
     history(HistoryRequest) -> HistoryResponse: viewer;
     rollback(RollbackRequest) -> ApplyResponse: operator;
+    changes(ChangesRequest) -> ApplyResponse: viewer;
     status(StatusRequest) -> StatusResponse: viewer;
     services(ServicesRequest) -> ServicesResponse: viewer;
     identities(IdentitiesRequest) -> IdentitiesResponse: viewer;

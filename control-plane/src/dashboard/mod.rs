@@ -223,7 +223,7 @@ impl Dashboard {
     }
 
     async fn changes(&self, revision: u64) -> Answer {
-        match self.admin.configuration.changes(revision).await {
+        match self.admin.configuration.changes(revision.saturating_sub(1), revision).await {
             Ok(changes) => html(StatusCode::OK, configuration::changes(revision, &changes, self.revision())),
             Err(error) => text(StatusCode::NOT_FOUND, format!("{error}\n")),
         }

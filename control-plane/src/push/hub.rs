@@ -23,6 +23,17 @@ pub(crate) struct SyncState {
     pub trust: Option<u64>,
 }
 
+/// Sessions.
+#[derive(Debug, Default)]
+pub(crate) struct Subscribers(BTreeSet<u64>);
+
+impl Subscribers {
+    /// Whether this is the mailbox of one of them.
+    pub(crate) fn contains(&self, mailbox: &Mailbox) -> bool {
+        self.0.contains(&mailbox.id)
+    }
+}
+
 /// One session's dirty names, and how far it has come.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
@@ -105,6 +116,13 @@ impl Hub {
                 }
             }
         }
+    }
+
+    /// The sessions that are told of one of these.
+    pub(crate) fn subscribers(&self, names: &[ResourceName]) -> Subscribers {
+        let interest = lock(&self.interest);
+        let ids = names.iter().filter_map(|name| interest.by_name.get(name));
+        Subscribers(ids.flatten().copied().collect())
     }
 
     /// The session is over.

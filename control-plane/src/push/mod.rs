@@ -10,7 +10,7 @@ mod snapshot;
 
 use weft_core::model::ResourceName;
 
-pub(crate) use hub::{Hub, Mailbox, SyncState};
+pub(crate) use hub::{Hub, Mailbox, Subscribers, SyncState};
 pub(crate) use session::{ProtocolError, Session};
 pub(crate) use snapshot::{Encoded, Snapshot};
 

@@ -43,7 +43,10 @@ async fn each_apply_is_a_revision_and_rollback_is_one_more() {
         .await
         .unwrap();
     assert_eq!((deleted.revision, actions(&deleted)), (3, vec![("deleted", "b")]));
-    let back = admin.rollback(v1::RollbackRequest { revision: 1, author: "tester".into() }).await.unwrap();
+    let back = admin
+        .rollback(v1::RollbackRequest { revision: 1, author: "tester".into(), if_revision: None })
+        .await
+        .unwrap();
     assert_eq!((back.revision, actions(&back)), (4, vec![("configured", "a"), ("created", "b")]));
     assert_eq!(ports(&mut admin, "a").await, ["80/detect"]);
     assert_eq!(ports(&mut admin, "b").await, ["80/detect"]);

@@ -26,6 +26,8 @@ mod telemetry;
 #[cfg(test)]
 mod trust;
 #[cfg(test)]
+mod versions;
+#[cfg(test)]
 mod webhook;
 #[cfg(test)]
 mod wire;

@@ -176,6 +176,7 @@ calls! {
     get: GetRequest -> GetResponse;
     history: HistoryRequest -> HistoryResponse;
     rollback: RollbackRequest -> ApplyResponse;
+    changes: ChangesRequest -> ApplyResponse;
     status: StatusRequest -> StatusResponse;
     services: ServicesRequest -> ServicesResponse;
     identities: IdentitiesRequest -> IdentitiesResponse;

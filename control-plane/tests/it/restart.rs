@@ -89,7 +89,7 @@ async fn what_was_rolled_back_stays_so_over_a_restart_until_the_folder_changes()
     until(&mesh, "80/detect").await;
     std::fs::write(folder.join("a.yaml"), service(81)).unwrap();
     until(&mesh, "81/detect").await;
-    let back = v1::RollbackRequest { revision: 1, author: String::new() };
+    let back = v1::RollbackRequest { revision: 1, ..Default::default() };
     assert_eq!(mesh.admin().await.rollback(back).await.unwrap().revision, 3);
     mesh.handle.shutdown().await;
     let mesh = Mesh::start_in(dir.clone(), &flags).await;

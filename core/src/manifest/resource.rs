@@ -12,8 +12,9 @@ use super::rate_limit::RateLimitSpec;
 use super::traffic_policy::TrafficPolicySpec;
 use super::{Kind, Problem};
 use crate::model::{
-    AccessAction, AccessLog, AccessMode, AccessRule, AuthorizationDefault, MtlsMode, Name, OutboundMode,
-    PolicyTarget, Propagation, Protocol, QualifiedName, Ratio, RouteRules, TraceExport, TrustDomain,
+    AccessAction, AccessLog, AccessMode, AccessRule, AuthorizationDefault, DnsQuestion, MtlsMode, Name,
+    OutboundMode, PolicyTarget, Propagation, Protocol, QualifiedName, Ratio, RouteRules, TraceExport,
+    TrustDomain,
 };
 
 /// A document, read and found right.
@@ -63,6 +64,8 @@ pub enum Spec {
     MeshConfig(MeshConfigSpec),
     /// An endpoint that does not register itself.
     Workload(WorkloadSpec),
+    /// Endpoints that DNS knows; the source that asks it makes a `Workload` of each.
+    NamedWorkload(DnsQuestion),
     /// A service outside the mesh.
     ExternalService(ExternalServiceSpec),
     /// How services are to be called.
