@@ -29,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::push::Hub;
 use crate::report::chain;
 use crate::serve;
+use crate::source::dns::Dns;
 use crate::source::files::Folder;
 use crate::source::kubernetes::{Cluster, Keep};
 use crate::source::registry::Registry;
@@ -400,6 +401,13 @@ fn start_loops(
         let drain = watch.clone();
         task::supervise("kubernetes-keep", move || until_drained(drain.clone(), keep.clone().run()));
     }
+    // It reads resolv.conf, which may be wrong for now and is of no use where nothing is known by a name.
+    let (world, metrics, servers) = (parts.world.clone(), parts.metrics.clone(), config.dns_server.clone());
+    let drain = watch.clone();
+    task::supervise("dns-source", move || {
+        let dns = Dns::open(world.clone(), metrics.clone(), servers.clone());
+        until_drained(drain.clone(), async move { dns.await.run().await })
+    });
     // A label like any other; it parses.
     if let (Some(path), Ok(namespace)) = (&config.config_dir, "default".parse::<Name>()) {
         let (configuration, metrics) = (parts.configuration.clone(), parts.metrics.clone());

@@ -99,6 +99,10 @@ pub struct Config {
     #[arg(long, value_name = "SOURCE", value_parser = discovery)]
     pub discovery: Vec<Discovery>,
 
+    /// Whom to ask where workloads are that are known by a DNS name, as in 127.0.0.1:8600; repeatable [default: resolv.conf]
+    #[arg(long, value_name = "ADDR")]
+    pub dns_server: Vec<SocketAddr>,
+
     /// The way to the Kubernetes API server, where not in a pod.
     #[arg(long, value_name = "FILE", env = "KUBECONFIG", hide_env_values = true)]
     pub kubeconfig: Option<PathBuf>,

@@ -38,6 +38,11 @@ const HANDSHAKES_FAILED: Family<Counter, 1> = Family::counter(
 );
 const KEYS_FETCHED: Family<Counter, 1> =
     Family::counter("weft_key_sets_fetched_total", "Keys of token issuers fetched, or not.", ["outcome"]);
+const DNS: Family<Counter, 1> = Family::counter(
+    "weft_dns_answers_total",
+    "Questions of where workloads are, answered or not.",
+    ["outcome"],
+);
 const INJECTIONS: Family<Counter, 1> =
     Family::counter("weft_injections_total", "Admission reviews of pods, by what was answered.", ["outcome"]);
 const CONFIG_PROBLEMS: Family<Gauge, 0> =
@@ -63,6 +68,8 @@ pub(crate) struct Metrics {
     pub(crate) key_sets_fetched: Counter,
     pub(crate) key_sets_failed: Counter,
     pub(crate) config_problems: Gauge,
+    pub(crate) dns_answered: Counter,
+    pub(crate) dns_failed: Counter,
     shard: weft_runtime::metrics::Shard,
 }
 
@@ -89,6 +96,8 @@ impl Metrics {
             handshakes_late: shard.series(&HANDSHAKES_FAILED, &["timeout"]),
             key_sets_fetched: shard.series(&KEYS_FETCHED, &["ok"]),
             key_sets_failed: shard.series(&KEYS_FETCHED, &["failed"]),
+            dns_answered: shard.series(&DNS, &["ok"]),
+            dns_failed: shard.series(&DNS, &["failed"]),
             config_problems: shard.series(&CONFIG_PROBLEMS, &[]),
             registry,
             shard,

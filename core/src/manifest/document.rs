@@ -99,7 +99,7 @@ fn resource(kind: Kind, node: &Node, default_namespace: &Name, sink: &Sink<'_>) 
         Kind::ExternalService => {
             spec(&root).and_then(|spec| external_service::read(&spec, &mut places)).map(Spec::ExternalService)
         }
-        Kind::Workload => spec(&root).and_then(|spec| workload::read(&spec, &mut places)).map(Spec::Workload),
+        Kind::Workload => spec(&root).and_then(|spec| workload::read(&spec, &mut places)),
         Kind::FaultInjection => {
             let own = namespace.as_ref().and_then(Option::as_ref);
             spec(&root)

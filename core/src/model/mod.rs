@@ -2,6 +2,7 @@
 
 mod access;
 mod cidr;
+mod dns;
 mod external;
 mod identity;
 mod layered;
@@ -26,6 +27,7 @@ pub use access::{
     PathPattern, PathSegment, PatternError, Selection, TextPattern,
 };
 pub use cidr::{Cidr, CidrError};
+pub use dns::{DnsName, DnsNameError, DnsQuestion};
 pub use external::{External, ExternalHosts, ExternalPort, Origination, external_service};
 pub use identity::{IdentityError, SpiffeId, TrustDomain};
 pub(crate) use layered::layers;

@@ -211,7 +211,15 @@ impl World {
     fn put_in_force(&mut self, key: &ResourceKey, resource: Option<&Arc<Resource>>) {
         let index = match key.kind {
             Kind::Service | Kind::ExternalService => &mut self.services,
-            Kind::Workload => &mut self.workloads,
+            Kind::Workload => {
+                // Those that DNS knows are workloads only as its source finds them.
+                let named = resource.filter(|resource| matches!(resource.spec, Spec::NamedWorkload(_)));
+                match named {
+                    Some(resource) => drop(self.named.insert(key.clone(), Arc::clone(resource))),
+                    None => drop(self.named.remove(key)),
+                }
+                &mut self.workloads
+            }
             Kind::TrafficPolicy | Kind::FaultInjection => return self.policies.put(key, resource),
             Kind::AuthorizationPolicy | Kind::RateLimit | Kind::JwtAuthentication => {
                 match resource {

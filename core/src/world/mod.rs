@@ -163,6 +163,8 @@ pub struct World {
     resources: BTreeMap<ResourceKey, Arc<Resource>>,
     services: ByNamespace<Arc<Resource>>,
     workloads: ByNamespace<Arc<Resource>>,
+    /// Workloads that DNS knows where they are.
+    named: BTreeMap<ResourceKey, Arc<Resource>>,
     policies: Policies,
     /// What is carried out where calls arrive.
     inbound_policies: BTreeMap<ResourceKey, Arc<Resource>>,
@@ -224,6 +226,7 @@ impl World {
             resources: BTreeMap::new(),
             services: ByNamespace::default(),
             workloads: ByNamespace::default(),
+            named: BTreeMap::new(),
             policies: Policies::default(),
             inbound_policies: BTreeMap::new(),
             keys: BTreeMap::new(),
@@ -338,39 +341,9 @@ impl World {
         names.filter_map(|name| self.registrations.get(name))
     }
 
-    /// The workloads that belong to a service, by name, ready or not: those that offer it and those that its
-    /// document selects.
-    pub fn members(&self, service: &QualifiedName) -> BTreeMap<QualifiedName, Member<'_>> {
-        let offering = self.offering(service).map(|r| (r.name.clone(), Member::Registered(r)));
-        let mut members: BTreeMap<_, _> = offering.chain(self.backing(service)).collect();
-        let Some(spec) = self.documented_service(service).filter(|spec| !spec.selector.is_empty()) else {
-            return members;
-        };
-        for (name, member) in self.workloads_within(&service.namespace) {
-            if selects(spec, member.labels()) {
-                members.insert(name, member);
-            }
-        }
-        members
-    }
-
-    /// The documented services that select a workload, or that an orchestrator says it is behind, by name.
-    pub fn selecting(&self, workload: &QualifiedName) -> BTreeSet<QualifiedName> {
-        let Some(member) = self.member(workload) else { return BTreeSet::new() };
-        let services = self.services.within(&workload.namespace);
-        let selecting = services.filter(|(_, resource)| {
-            service_spec(resource).is_some_and(|spec| selects(spec, member.labels()))
-        });
-        let selecting =
-            selecting.map(|(name, _)| QualifiedName::new(workload.namespace.clone(), name.clone()));
-        selecting.chain(self.backed(workload)).collect()
-    }
-
-    /// A workload. What an orchestrator says of it goes before what it says of itself, and that before a document.
-    pub fn member(&self, name: &QualifiedName) -> Option<Member<'_>> {
-        let pod = self.pods.get(name).map(Member::Pod);
-        let known = pod.or_else(|| self.registrations.get(name).map(Member::Registered));
-        known.or_else(|| self.workloads.get(name).and_then(|resource| documented(resource)))
+    /// The documents of workloads that DNS knows where they are.
+    pub fn named_workloads(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.named.values()
     }
 
     /// The policies that are carried out where calls arrive: by kind, each by name.

@@ -392,8 +392,16 @@ fn mistakes_in_a_mesh_config_are_refused() {
 fn mistakes_in_a_workload_are_refused() {
     workload("  ports: []", &["5:3: \"spec.address\" is missing"]);
     workload(
-        "  address: db.example.com",
-        &["5:12: spec.address: invalid IP address syntax; write an IP address"],
+        "  address: 10.0.0.300",
+        &["5:12: spec.address: \"10.0.0.300\" is no DNS name; write an IP address, or a name that DNS knows"],
+    );
+    workload(
+        "  address: 10.0.0.9\n  srv: _pg._tcp.example.com",
+        &["5:12: spec.address: spec.srv says where it is as well; keep one of them"],
+    );
+    workload(
+        "  srv: _pg._tcp.example.com\n  ports: [{port: 5432}]",
+        &["6:18: spec.ports[0].port: the SRV record says which port it is; leave port out"],
     );
     workload("  address: 0.0.0.0", &["5:12: spec.address: 0.0.0.0 is nobody's address"]);
     workload(
@@ -441,7 +449,7 @@ kind: Srvice
 apiVersion: weft.mesh/v1alpha1
 kind: Workload
 metadata: {name: w}
-spec: {address: here, weight: -1}
+spec: {address: a..b, weight: -1}
 ";
     check(
         text,

@@ -38,11 +38,12 @@ pub(super) fn mesh_config() -> Value {
 }
 
 pub(super) fn workload() -> Value {
-    let port = object(&["port"], [("port", port()), ("name", name()), ("protocol", words(&PROTOCOLS))]);
+    let port = object(&[], [("port", port()), ("name", name()), ("protocol", words(&PROTOCOLS))]);
     let workload = object(
-        &["address"],
+        &[],
         [
             ("address", text()),
+            ("srv", text()),
             ("ports", list(port, 0, 64)),
             ("serviceAccount", name()),
             ("zone", text()),
@@ -50,8 +51,15 @@ pub(super) fn workload() -> Value {
             ("mtls", flag()),
         ],
     );
-    let rule = "!has(self.mtls) || !self.mtls || has(self.serviceAccount)";
-    with_rules(workload, &[(rule, "mtls needs the service account that it proves")])
+    let place = "has(self.address) != has(self.srv)";
+    let numbers = "!has(self.ports) || self.ports.all(p, has(p.port) != has(self.srv))";
+    let proof = "!has(self.mtls) || !self.mtls || has(self.serviceAccount)";
+    let rules = [
+        (place, "one of address and srv says where it is"),
+        (numbers, "every port says its number, but for that of an SRV record, which says it itself"),
+        (proof, "mtls needs the service account that it proves"),
+    ];
+    with_rules(workload, &rules)
 }
 
 pub(super) fn external_service() -> Value {
