@@ -85,6 +85,7 @@ pub(crate) enum Command {
     History(commands::history::Arguments),
     Rollback(commands::rollback::Arguments),
     Status(commands::status::Arguments),
+    Endpoints(commands::endpoints::Arguments),
     Stat(commands::stat::Arguments),
     Top(commands::top::Arguments),
     Tap(commands::tap::Arguments),

@@ -7,6 +7,7 @@ pub(crate) mod completions;
 pub(crate) mod dashboard;
 pub(crate) mod delete;
 pub(crate) mod diff;
+pub(crate) mod endpoints;
 pub(crate) mod explain;
 pub(crate) mod fetch;
 pub(crate) mod get;

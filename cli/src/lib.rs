@@ -58,6 +58,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::History(arguments) => asking(commands::history::execute(&common, arguments)),
         Command::Rollback(arguments) => asking(commands::rollback::execute(&common, arguments)),
         Command::Status(arguments) => asking(commands::status::execute(&common, arguments)),
+        Command::Endpoints(arguments) => asking(commands::endpoints::execute(&common, arguments)),
         Command::Explain(arguments) => asking(commands::explain::execute(&common, arguments)),
         Command::Traces(arguments) => asking(commands::traces::execute(&common, arguments)),
         Command::Trace(arguments) => asking(commands::trace::execute(&common, arguments)),

@@ -4,6 +4,7 @@
 //! after [`World::apply`] compile the affected names again, and the sum is what [`compile`] would give.
 
 mod cluster;
+mod sources;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -20,6 +21,8 @@ use crate::model::{
     ResourceName, Service, ServicePort, SpiffeId, TokenPolicy, TokenProvider, Workload,
 };
 use crate::world::{Holder, Member, Registration, World};
+
+pub use sources::endpoints as sourced_endpoints;
 
 /// The port at which a sidecar takes mesh traffic where nothing else is said.
 const INBOUND_PORT: u16 = 4143;
@@ -132,42 +135,8 @@ fn tokens_of_callers(world: &World, service: &QualifiedName) -> Option<TokenPoli
 /// The endpoints of a service: its members that are ready and have an app's port behind one of its ports. Where a service
 /// has no ports, neither have its endpoints: it is called on the apps' own.
 pub fn endpoints(world: &World, service: &QualifiedName) -> Option<Vec<Endpoint>> {
-    if !world.has_service(service) {
-        return None;
-    }
-    let document = world.documented_service(service);
-    let takes_unready = document.is_some_and(|spec| spec.publish_not_ready);
-    let ports = service_ports(world, service);
-    if let Some(backends) = world.backends(service) {
-        return Some(cluster::endpoints(world, service, &ports, backends));
-    }
-    let ports: Vec<u16> = ports.into_iter().map(|port| port.port).collect();
-    let portless = ports.is_empty();
-    let priorities = world.priorities(service);
-    let mut endpoints = Vec::new();
-    for (name, member) in world.members(service) {
-        let takes_traffic = match member {
-            Member::Registered(registration) => registration.ready || takes_unready,
-            Member::Documented(_, spec) => spec.weight > 0,
-            // Without a word on who is behind the service nobody is.
-            Member::Pod(_) => takes_unready,
-        };
-        let target = |port: &u16| {
-            let target_port = target_port(service, document, member, *port)?;
-            Some(PortMap { port: *port, target_port })
-        };
-        let ports: Vec<_> = ports.iter().filter_map(target).collect();
-        if takes_traffic && (!ports.is_empty() || portless) {
-            let healthy = match member {
-                Member::Registered(registration) => !registration.unhealthy.contains(service),
-                Member::Documented(..) | Member::Pod(_) => true,
-            };
-            let endpoint = endpoint(world, &name, member);
-            let fits = Fits::of(priorities, member.labels(), &endpoint.zone);
-            endpoints.push(Endpoint { ports, healthy, fits, ..endpoint });
-        }
-    }
-    Some(endpoints)
+    let sourced = sources::endpoints(world, service)?;
+    Some(sourced.into_iter().map(|(_, endpoint)| endpoint).collect())
 }
 
 /// Who answers at an address.

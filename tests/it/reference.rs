@@ -24,6 +24,7 @@ const COMMANDS: &[&str] = &[
     "history",
     "rollback",
     "status",
+    "endpoints",
     "stat",
     "top",
     "tap",

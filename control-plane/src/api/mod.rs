@@ -3,6 +3,7 @@
 
 mod authority;
 mod configuration;
+mod endpoints;
 mod explain;
 mod listing;
 mod rehearsal;
@@ -203,6 +204,7 @@ calls! {
     changes(ChangesRequest) -> ApplyResponse: viewer;
     status(StatusRequest) -> StatusResponse: viewer;
     services(ServicesRequest) -> ServicesResponse: viewer;
+    endpoints(EndpointsRequest) -> EndpointsResponse: viewer;
     identities(IdentitiesRequest) -> IdentitiesResponse: viewer;
     traces(TracesRequest) -> TracesResponse: viewer;
     trace(TraceRequest) -> TraceResponse: viewer;

@@ -179,6 +179,7 @@ calls! {
     changes: ChangesRequest -> ApplyResponse;
     status: StatusRequest -> StatusResponse;
     services: ServicesRequest -> ServicesResponse;
+    endpoints: EndpointsRequest -> EndpointsResponse;
     identities: IdentitiesRequest -> IdentitiesResponse;
     traces: TracesRequest -> TracesResponse;
     trace: TraceRequest -> TraceResponse;

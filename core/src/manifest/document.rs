@@ -10,7 +10,7 @@ use super::route::{self, RouteKind};
 use super::value::{is_label_key, is_label_value};
 use super::{
     Kind, authorization_policy, external_service, fault_injection, jwt_authentication, mesh_config,
-    rate_limit, service, traffic_policy, workload,
+    rate_limit, service, sources, traffic_policy, workload,
 };
 use crate::model::Name;
 
@@ -92,7 +92,7 @@ fn resource(kind: Kind, node: &Node, default_namespace: &Name, sink: &Sink<'_>) 
             root.field("spec").and_then(|spec| spec.object(&["finalizers"]));
             Some(Spec::Namespace)
         }
-        Kind::Service => spec(&root).and_then(|spec| service::read(&spec, &mut places)).map(Spec::Service),
+        Kind::Service => read_service(&root, metadata.as_ref(), &mut places),
         Kind::MeshConfig => {
             spec(&root).and_then(|spec| mesh_config::read(&spec, &mut places)).map(Spec::MeshConfig)
         }
@@ -221,6 +221,10 @@ fn is_dns_label(name: &Name) -> bool {
 
 fn labels(metadata: &Object<'_>) -> BTreeMap<String, String> {
     metadata.field("labels").and_then(|field| selector(&field)).unwrap_or_default()
+}
+
+fn read_service(root: &Object<'_>, metadata: Option<&Object<'_>>, places: &mut Places) -> Option<Spec> {
+    service::read(&spec(root)?, sources::read(metadata), places).map(Spec::Service)
 }
 
 /// Labels, or what labels must be.

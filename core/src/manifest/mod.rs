@@ -23,6 +23,7 @@ mod retries;
 mod route;
 pub mod schema;
 mod service;
+mod sources;
 mod suggest;
 mod target;
 mod traffic_layer;
@@ -48,6 +49,7 @@ pub use resource::{
     ResourceKey, RouteSpec, ServiceAddresses, ServiceSpec, Spec, Target, TargetPort, WorkloadPort,
     WorkloadSpec,
 };
+pub use sources::{SourceKind, Sources};
 pub use suggest::nearest;
 pub use traffic_layer::{BalancingLayer, TimeoutsLayer, TrafficLayer};
 pub use traffic_policy::TrafficPolicySpec;

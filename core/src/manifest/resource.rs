@@ -9,6 +9,7 @@ use super::fault_injection::FaultInjectionSpec;
 use super::jwt_authentication::JwtAuthenticationSpec;
 use super::node::Place;
 use super::rate_limit::RateLimitSpec;
+use super::sources::Sources;
 use super::traffic_policy::TrafficPolicySpec;
 use super::{Kind, Problem};
 use crate::model::{
@@ -95,6 +96,8 @@ pub struct ServiceSpec {
     pub addresses: ServiceAddresses,
     /// Whether workloads that are not ready take part.
     pub publish_not_ready: bool,
+    /// What becomes of those whom several sources know.
+    pub sources: Sources,
 }
 
 /// A service's addresses.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::decode::{Field, Object};
 use super::document::{Places, selector};
 use super::resource::{DocumentedPort, ServiceAddresses, ServiceSpec, TargetPort};
+use super::sources::Sources;
 use super::value::is_port_name;
 use crate::model::Protocol;
 
@@ -39,7 +40,7 @@ enum Transport {
     Other,
 }
 
-pub(super) fn read(spec: &Field<'_>, places: &mut Places) -> Option<ServiceSpec> {
+pub(super) fn read(spec: &Field<'_>, sources: Sources, places: &mut Places) -> Option<ServiceSpec> {
     let spec = spec.object(&FIELDS)?;
     check_type(&spec);
     let selector = spec.field("selector").and_then(|field| selector(&field)).unwrap_or_default();
@@ -60,7 +61,7 @@ pub(super) fn read(spec: &Field<'_>, places: &mut Places) -> Option<ServiceSpec>
     let ports = read_ports(&fields, places);
     let publish_not_ready =
         spec.field("publishNotReadyAddresses").and_then(|field| field.bool()).unwrap_or(false);
-    Some(ServiceSpec { ports, selector, addresses, publish_not_ready })
+    Some(ServiceSpec { ports, selector, addresses, publish_not_ready, sources })
 }
 
 fn check_type(spec: &Object<'_>) {

@@ -44,6 +44,8 @@ mod routes;
 #[cfg(test)]
 mod schemas;
 #[cfg(test)]
+mod sources;
+#[cfg(test)]
 mod world;
 #[cfg(test)]
 mod yaml;

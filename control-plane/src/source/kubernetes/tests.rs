@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tokio::time::{interval, timeout};
 use weft_core::compile;
 use weft_core::model::{Endpoint, Protocol, Service};
-use weft_core::world::{Defaults, World as Known};
+use weft_core::world::{Defaults, Offer, OfferedPort, Registration, World as Known};
 
 use super::*;
 use crate::ca::Ca;
@@ -195,6 +195,54 @@ async fn services_are_those_of_the_cluster_and_their_endpoints_are_proved_where_
     fixture
         .until("it is gone", |known| (!known.has_service(&"shop/orders".parse().unwrap())).then_some(()))
         .await;
+}
+
+/// A machine outside the cluster, which offers `orders` by its token.
+fn machine() -> Change {
+    let offer = Offer {
+        service: "shop/orders".parse().unwrap(),
+        port: Some(OfferedPort { port: 80, target_port: 9090, protocol: Protocol::Http }),
+    };
+    Change::Registered(Registration {
+        name: "shop/vm".parse().unwrap(),
+        service_account: "orders".parse().unwrap(),
+        identity: "spiffe://mesh.local/ns/shop/sa/orders".parse().unwrap(),
+        addresses: vec!["192.0.2.9".parse().unwrap()],
+        inbound_port: 4143,
+        offers: vec![offer],
+        labels: BTreeMap::new(),
+        zone: String::new(),
+        ready: true,
+        unhealthy: BTreeSet::new(),
+    })
+}
+
+#[tokio::test]
+async fn machines_and_pods_are_behind_one_service_together_or_one_in_place_of_the_other() {
+    let fixture = Fixture::start().await;
+    let double = &fixture.double;
+    let ready = |is_ready| slice("orders-x", "orders", &[("orders-1", "10.1.0.1", is_ready)]);
+    double.put(SERVICES, orders());
+    double.put(PODS, pod("orders-1", "10.1.0.1", true));
+    double.put(SLICES, ready(true));
+    fixture.follow();
+    fixture.world.apply(machine());
+    let called = async |wanted: &[&str]| {
+        let is_so = |all: &[Endpoint]| {
+            all.iter().map(|endpoint| endpoint.workload.to_string()).collect::<Vec<_>>() == wanted
+        };
+        fixture.endpoints("shop/orders", is_so).await
+    };
+    let both = called(&["shop/orders-1", "shop/vm"]).await;
+    assert_eq!((both[0].target_port(80), both[1].target_port(80)), (Some(8080), Some(9090)));
+    let mut in_order = orders();
+    in_order["metadata"]["annotations"] = json!({"weft.mesh/sources": "kubernetes, registry"});
+    double.put(SERVICES, in_order);
+    called(&["shop/orders-1"]).await;
+    double.put(SLICES, ready(false));
+    called(&["shop/vm"]).await;
+    double.put(SLICES, ready(true));
+    called(&["shop/orders-1"]).await;
 }
 
 #[tokio::test]
