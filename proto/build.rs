@@ -6,6 +6,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=weft");
     let files = ["weft/v1/discovery.proto", "weft/v1/identity.proto", "weft/v1/admin.proto"];
     let descriptors = protox::compile(files, ["."])?;
-    tonic_prost_build::configure().bytes(".weft.v1.Resource.body").compile_fds(descriptors)?;
+    let build = tonic_prost_build::configure().codec_path("crate::codec::SmallCodec");
+    build.bytes(".weft.v1.Resource.body").compile_fds(descriptors)?;
     Ok(())
 }

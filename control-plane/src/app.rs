@@ -200,7 +200,7 @@ impl Parts {
         }
     }
 
-    fn shared(&self, drain: &DrainWatch) -> Shared {
+    fn shared(&self, drain: &DrainWatch, ack: Duration) -> Shared {
         Shared {
             ca: self.ca.clone(),
             hub: self.hub.clone(),
@@ -212,6 +212,7 @@ impl Parts {
             metrics: self.metrics.clone(),
             trust_domain: self.ca.trust_domain(),
             drain: drain.clone(),
+            ack,
             synced: self.kubernetes.as_ref().map(|kubernetes| kubernetes.cluster.synced()),
         }
     }
@@ -257,7 +258,7 @@ impl App {
         let handler = move |request| dashboard.clone().answer(request);
         task::spawn("http", weft_runtime::http::serve(http, Limits::default(), watch.clone(), handler));
         let admin = (admin, gate);
-        serve::mesh(grpc, settings, parts.shared(&watch), admin, parts.telemetry.clone());
+        serve::mesh(grpc, settings, parts.shared(&watch, config.ack_timeout), admin, parts.telemetry.clone());
         serve::otlp(otlp, parts.telemetry.clone(), parts.metrics.clone(), &watch);
         drop(watch);
 

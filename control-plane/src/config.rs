@@ -87,6 +87,10 @@ pub struct Config {
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = ttl)]
     pub certificate_ttl: Duration,
 
+    /// How long a sidecar may take to answer what it is told, before its stream is ended; it comes back.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = patience)]
+    pub ack_timeout: Duration,
+
     /// How log lines look: text or json.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
@@ -140,6 +144,11 @@ impl Config {
 pub enum Store {
     /// In one file in the data directory.
     Embedded,
+}
+
+fn patience(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text).map_err(|error| error.to_string())?;
+    if time.is_zero() { Err("a sidecar needs some time".to_owned()) } else { Ok(time) }
 }
 
 fn any(port: u16) -> SocketAddr {

@@ -2,6 +2,7 @@
 //!
 //! Only this crate knows both sides; `convert` is the only place where one becomes the other.
 
+pub mod codec;
 pub mod convert;
 
 /// Messages and services of `weft/v1`, generated at build time.

@@ -2,6 +2,7 @@
 //!
 //! The stream's identity is the connection's certificate; what it offers must be granted to that certificate.
 
+mod allowance;
 mod hello;
 mod stream;
 
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) trust_domain: TrustDomain,
     pub(crate) drain: DrainWatch,
+    /// For a push to be answered.
+    pub(crate) ack: Duration,
     /// Whether all that the mesh is was read, where it is read from a cluster.
     pub(crate) synced: Option<watch::Receiver<bool>>,
 }

@@ -10,6 +10,7 @@ use weft_core::model::QualifiedName;
 use weft_proto::convert::address_from_wire;
 use weft_proto::v1::{self, control_message::Message as Told, sidecar_message::Message};
 
+use super::allowance::{Allowance, Exhausted, NEWS};
 use super::hello::{Announced, violation};
 use super::{SEND, Sender, Shared};
 use crate::asks::Line;
@@ -17,9 +18,6 @@ use crate::peer::Peer;
 use crate::push::{Mailbox, Session, kind, title};
 use crate::source::registry::Lease;
 use crate::status::{Listed, PlaintextCaller};
-
-/// For a push to be answered.
-const ACK: Duration = Duration::from_secs(30);
 
 /// Services that one workload may be behind, as far as its health is told.
 const MOST_SERVICES: usize = 1024;
@@ -63,6 +61,7 @@ struct Stream<'a> {
     wanted: Vec<v1::TapFilter>,
     /// What the sidecar said of itself; until then it is ready with its first ack.
     readiness: Option<bool>,
+    allowance: Allowance,
 }
 
 /// Serves a stream to its end, and takes the workload out as that end says.
@@ -81,8 +80,21 @@ pub(super) async fn run(
     shared.hub.watch(&mailbox, session.subscriptions());
     let line = shared.live.asks().line(&workload);
     let (wanted, readiness) = (Vec::new(), None);
-    let mut stream =
-        Stream { shared, workload, peer, session, mailbox, listed, lease, sender, line, wanted, readiness };
+    let allowance = Allowance::new(Instant::now());
+    let mut stream = Stream {
+        shared,
+        workload,
+        peer,
+        session,
+        mailbox,
+        listed,
+        lease,
+        sender,
+        line,
+        wanted,
+        readiness,
+        allowance,
+    };
     let ended = stream.serve(&mut inbound).await;
     shared.telemetry.golden().gone(&stream.workload);
     shared.hub.leave(&stream.mailbox, &stream.session);
@@ -104,7 +116,7 @@ impl Stream<'_> {
             if let Err(ended) = self.flush().await {
                 return ended;
             }
-            let overdue = self.session.waiting_since().map(|since| (since + ACK).into());
+            let overdue = self.session.waiting_since().map(|since| (since + self.shared.ack).into());
             let message = tokio::select! {
                 message = inbound.message() => message,
                 () = self.mailbox.woken() => continue,
@@ -127,7 +139,7 @@ impl Stream<'_> {
                     None => continue,
                 },
                 () = until(overdue) => {
-                    let message = format!("no ack for {} s", ACK.as_secs());
+                    let message = format!("no ack for {} s", self.shared.ack.as_secs_f64());
                     return Ended::Refused(Status::deadline_exceeded(message));
                 }
             };
@@ -215,6 +227,9 @@ impl Stream<'_> {
     }
 
     fn take(&mut self, message: v1::SidecarMessage) -> Result<(), Status> {
+        self.allowance
+            .spend(cost(&message), Instant::now())
+            .map_err(|error: Exhausted| Status::resource_exhausted(error.to_string()))?;
         match message.message {
             Some(Message::Subscribe(change)) => {
                 let (added, ended) = self.session.subscribe(&change).map_err(violation)?;
@@ -255,6 +270,15 @@ impl Stream<'_> {
             None => {}
         }
         Ok(())
+    }
+}
+
+/// What a message costs of the allowance.
+fn cost(message: &v1::SidecarMessage) -> usize {
+    match &message.message {
+        Some(Message::Subscribe(change)) => 1 + change.add.len() + change.remove.len(),
+        Some(Message::Readiness(_) | Message::Health(_)) => NEWS,
+        _ => 0,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Everything that can be told, at one moment: encoded once, shared by all streams.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::digest;
@@ -42,7 +43,39 @@ struct Past {
 pub(crate) struct Snapshot {
     /// The configuration revision that it stands for.
     pub revision: u64,
-    resources: HashMap<ResourceName, Arc<Encoded>>,
+    resources: Shards,
+}
+
+/// Of so many parts a snapshot is made, so that the next one copies those alone in which something differs.
+const SHARDS: usize = 256;
+
+#[derive(Debug, Clone)]
+struct Shards {
+    by: RandomState,
+    parts: Vec<Arc<HashMap<ResourceName, Arc<Encoded>>>>,
+}
+
+impl Default for Shards {
+    fn default() -> Self {
+        Self { by: RandomState::new(), parts: vec![Arc::default(); SHARDS] }
+    }
+}
+
+impl Shards {
+    fn get(&self, name: &ResourceName) -> Option<&Arc<Encoded>> {
+        self.parts.get(self.place(name))?.get(name)
+    }
+
+    fn part(&mut self, name: &ResourceName) -> Option<&mut HashMap<ResourceName, Arc<Encoded>>> {
+        let place = self.place(name);
+        self.parts.get_mut(place).map(Arc::make_mut)
+    }
+
+    fn place(&self, name: &ResourceName) -> usize {
+        // What is cut off here says as much as what is left.
+        let hash = self.by.hash_one(name).to_le_bytes();
+        usize::from(hash.first().copied().unwrap_or_default()) % SHARDS
+    }
 }
 
 impl Snapshot {
@@ -57,7 +90,8 @@ impl Snapshot {
         for (name, resource) in changes {
             let before = resources.get(&name);
             let Some(resource) = resource else {
-                if resources.remove(&name).is_some() {
+                if before.is_some() {
+                    resources.part(&name).and_then(|part| part.remove(&name));
                     changed.push(name);
                 }
                 continue;
@@ -65,7 +99,8 @@ impl Snapshot {
             let body = Bytes::from(encode(&resource));
             if before.is_none_or(|before| before.body != body) {
                 let encoded = Encoded::new(name.clone(), &resource, body, before);
-                resources.insert(name.clone(), Arc::new(encoded));
+                let encoded = Arc::new(encoded);
+                resources.part(&name).and_then(|part| part.insert(name.clone(), encoded));
                 changed.push(name);
             }
         }

@@ -1,7 +1,8 @@
 //! The workloads that announced themselves: registered while their stream lives.
 //!
 //! A stream that ends cleanly takes its workload out at once; one that breaks leaves it for a second, in which a
-//! sidecar that only lost its connection is back. After a restart of the control plane everyone has a little longer.
+//! sidecar that only lost its connection is back. After a restart of the control plane everyone has a little longer, and so
+//! they have where many streams break at once: then it is rather our network that is gone than all of them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -22,6 +23,8 @@ use crate::world::World;
 pub(crate) const LOST_GRACE: Duration = Duration::from_secs(1);
 /// How long a workload stays that was registered before we were restarted.
 pub(crate) const RESTART_GRACE: Duration = Duration::from_secs(10);
+/// Of so many workloads, one in four lost at once is taken for a failure of ours.
+const MANY: usize = 32;
 /// Workloads that may be registered at once.
 const MOST: usize = 50_000;
 /// Former instances of a workload that are remembered, so that one that comes back is turned away.
@@ -71,6 +74,10 @@ struct State {
     /// Names whose records in the store are out of date.
     unsaved: BTreeSet<QualifiedName>,
     next_stream: u64,
+    /// Workloads whose streams broke, and who may still come back.
+    lost: usize,
+    /// They are so many that they are waited for longer.
+    is_patient: bool,
     /// We are going down: streams that end now say nothing about their workloads.
     frozen: bool,
 }
@@ -80,6 +87,13 @@ struct Entry {
     stream: Option<Stream>,
     until: Option<Instant>,
     former: VecDeque<String>,
+}
+
+impl Entry {
+    /// Its stream broke, and it is waited for.
+    fn is_lost(&self) -> bool {
+        self.stream.is_none() && self.until.is_some()
+    }
 }
 
 struct Stream {
@@ -116,6 +130,7 @@ impl Registry {
             let entry = Entry { registration, stream: None, until, former: VecDeque::new() };
             state.entries.insert(name, entry);
         }
+        state.lost = state.entries.len();
         Ok(Arc::new(Self { world, store, state: Mutex::new(state), changed: Notify::new() }))
     }
 
@@ -156,7 +171,8 @@ impl Registry {
         let (hold, held) = oneshot::channel();
         let stream = Some(Stream { number, _hold: hold });
         let entry = Entry { registration: registration.clone(), stream, until: None, former };
-        state.entries.insert(workload.clone(), entry);
+        let before = state.entries.insert(workload.clone(), entry);
+        state.lost -= usize::from(before.is_some_and(|before| before.is_lost()));
         if let Some(known) = known(&registration) {
             self.note(&mut state, &workload, Change::Registered(known));
         }
@@ -246,7 +262,8 @@ impl Registry {
     }
 
     fn remove(&self, state: &mut State, name: &QualifiedName) {
-        if state.entries.remove(name).is_some() {
+        if let Some(entry) = state.entries.remove(name) {
+            state.lost -= usize::from(entry.is_lost());
             self.note(state, name, Change::Unregistered(name.clone()));
         }
     }
@@ -312,11 +329,36 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let mut state = self.registry.lock();
-        let frozen = state.frozen;
+        let (frozen, now) = (state.frozen, Instant::now());
         if let Some(entry) = self.entry(&mut state) {
             entry.stream = None;
-            entry.until = (!frozen).then(|| Instant::now() + LOST_GRACE);
+            if !frozen {
+                entry.until = Some(now + LOST_GRACE);
+                state.lost += 1;
+                state.be_patient(&self.workload, now + RESTART_GRACE);
+            }
             self.registry.changed.notify_one();
+        }
+    }
+}
+
+impl State {
+    /// Gives who was lost more time, and all those before, where they are too many to be gone all of them.
+    fn be_patient(&mut self, newly_lost: &QualifiedName, until: Instant) {
+        let was_patient = self.is_patient;
+        self.is_patient = self.entries.len() >= MANY && 4 * self.lost >= self.entries.len();
+        if !self.is_patient {
+            return;
+        }
+        if was_patient {
+            if let Some(entry) = self.entries.get_mut(newly_lost) {
+                entry.until = Some(until);
+            }
+            return;
+        }
+        tracing::warn!(lost = self.lost, "many streams broke at once: their workloads are waited for");
+        for entry in self.entries.values_mut().filter(|entry| entry.is_lost()) {
+            entry.until = Some(until);
         }
     }
 }
@@ -409,6 +451,31 @@ mod tests {
         drop(lease);
         assert_eq!(registry.reap(now + 2 * LOST_GRACE), None);
         assert_eq!(known(&registry), 0);
+    }
+
+    #[tokio::test]
+    async fn where_many_are_lost_at_once_all_of_them_are_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = open(&Embedded::open(dir.path()).unwrap()).await;
+        let announce = |number: usize| {
+            let name: QualifiedName = format!("default/w{number}").parse().unwrap();
+            let workload = format!("w{number}");
+            registry.announce(name, Registration { workload, ..registration("1") }).unwrap()
+        };
+        let all = 2 * MANY;
+        let mut leases: Vec<_> = (0..all).map(announce).collect();
+        let now = Instant::now();
+        leases.truncate(all - all / 4 + 1);
+        registry.reap(now + LOST_GRACE + LOST_GRACE);
+        assert_eq!(known(&registry), leases.len(), "fewer than a quarter are gone after a second");
+        leases.truncate(leases.len() / 2);
+        registry.reap(now + LOST_GRACE + LOST_GRACE);
+        assert_eq!(known(&registry), all - all / 4 + 1, "half of them are waited for");
+        // One of them is back, the others are not.
+        let _back = announce(leases.len());
+        registry.reap(now + RESTART_GRACE + LOST_GRACE);
+        assert_eq!(known(&registry), leases.len() + 1);
+        assert_eq!(registry.lock().lost, 0);
     }
 
     #[tokio::test]

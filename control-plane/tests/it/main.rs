@@ -10,6 +10,8 @@ mod configuration;
 #[cfg(test)]
 mod custody;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod join;
 #[cfg(test)]
 mod mesh;
@@ -17,6 +19,8 @@ mod mesh;
 mod restart;
 #[cfg(test)]
 mod roles;
+#[cfg(test)]
+mod scale;
 #[cfg(test)]
 mod sidecar;
 #[cfg(test)]

@@ -23,6 +23,10 @@ impl<T> ByNamespace<T> {
         self.get(name).is_some()
     }
 
+    pub(super) fn contains_within(&self, namespace: &Name, name: &Name) -> bool {
+        self.0.get(namespace).is_some_and(|names| names.contains_key(name))
+    }
+
     pub(super) fn get_mut(&mut self, name: &QualifiedName) -> Option<&mut T> {
         self.0.get_mut(&name.namespace)?.get_mut(&name.name)
     }

@@ -8,6 +8,7 @@ mod check;
 mod claims;
 mod cluster;
 mod fold;
+mod members;
 mod policies;
 mod routes;
 mod ties;
@@ -408,54 +409,11 @@ impl World {
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.holders.keys().copied()
     }
-
-    fn workloads_within(&self, namespace: &Name) -> BTreeMap<QualifiedName, Member<'_>> {
-        let qualified = |name: &Name| QualifiedName::new(namespace.clone(), name.clone());
-        let documents = self.workloads.within(namespace);
-        let documents =
-            documents.filter_map(|(name, resource)| Some((qualified(name), documented(resource)?)));
-        let registered = self.registrations.within(namespace);
-        let pods = self.pods.within(namespace).map(|(name, pod)| (qualified(name), Member::Pod(pod)));
-        let registered = registered.map(|(name, r)| (qualified(name), Member::Registered(r)));
-        documents.chain(registered).chain(pods).collect()
-    }
-}
-
-impl Member<'_> {
-    /// What selectors see.
-    pub fn labels(&self) -> &BTreeMap<String, String> {
-        match self {
-            Self::Registered(registration) => &registration.labels,
-            Self::Pod(pod) => &pod.labels,
-            Self::Documented(resource, _) => &resource.labels,
-        }
-    }
-
-    /// Where it is reached.
-    pub fn addresses(&self) -> &[IpAddr] {
-        match self {
-            Self::Registered(registration) => &registration.addresses,
-            Self::Pod(pod) => &pod.addresses,
-            Self::Documented(_, spec) => std::slice::from_ref(&spec.address),
-        }
-    }
-}
-
-fn selects(service: &ServiceSpec, labels: &BTreeMap<String, String>) -> bool {
-    let selector = &service.selector;
-    !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
 fn service_spec(resource: &Resource) -> Option<&ServiceSpec> {
     match &resource.spec {
         Spec::Service(spec) => Some(spec),
-        _ => None,
-    }
-}
-
-fn documented(resource: &Resource) -> Option<Member<'_>> {
-    match &resource.spec {
-        Spec::Workload(spec) => Some(Member::Documented(resource, spec)),
         _ => None,
     }
 }
