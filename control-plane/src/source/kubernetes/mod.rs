@@ -5,6 +5,8 @@
 
 mod keep;
 mod read;
+#[cfg(test)]
+mod rights;
 mod slices;
 #[cfg(test)]
 mod tests;
