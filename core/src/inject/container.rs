@@ -116,6 +116,8 @@ fn environment(settings: &Settings, wishes: &Wishes<'_>, spec: &Value) -> Vec<Va
         plain("WEFT_CACHE_DIR", CACHE_PATH),
         of_pod("WEFT_WORKLOAD", "metadata.name"),
         of_pod("WEFT_POD_IP", "status.podIPs"),
+        // Since Kubernetes 1.35 pods have their nodes' zones as a label; before that nothing is there, and no zone is preferred.
+        of_pod("WEFT_ZONE", "metadata.labels['topology.kubernetes.io/zone']"),
     ];
     let probes = probes::of(spec);
     if !probes.is_empty() {

@@ -96,6 +96,8 @@ pub struct ServiceSpec {
     pub addresses: ServiceAddresses,
     /// Whether workloads that are not ready take part.
     pub publish_not_ready: bool,
+    /// Whether endpoints in the caller's zone go first (`trafficDistribution`).
+    pub prefers_near: bool,
     /// What becomes of those whom several sources know.
     pub sources: Sources,
 }

@@ -40,6 +40,9 @@ enum Transport {
     Other,
 }
 
+/// What `trafficDistribution` may say; all of them prefer the caller's zone, and none looks at nodes.
+const DISTRIBUTIONS: [&str; 3] = ["PreferClose", "PreferSameZone", "PreferSameNode"];
+
 pub(super) fn read(spec: &Field<'_>, sources: Sources, places: &mut Places) -> Option<ServiceSpec> {
     let spec = spec.object(&FIELDS)?;
     check_type(&spec);
@@ -61,7 +64,17 @@ pub(super) fn read(spec: &Field<'_>, sources: Sources, places: &mut Places) -> O
     let ports = read_ports(&fields, places);
     let publish_not_ready =
         spec.field("publishNotReadyAddresses").and_then(|field| field.bool()).unwrap_or(false);
-    Some(ServiceSpec { ports, selector, addresses, publish_not_ready, sources })
+    let prefers_near = spec.field("trafficDistribution").is_some_and(|field| prefers_near(&field));
+    Some(ServiceSpec { ports, selector, addresses, publish_not_ready, prefers_near, sources })
+}
+
+/// Kubernetes takes more words with each version of its own: they are no reason to refuse a service.
+fn prefers_near(field: &Field<'_>) -> bool {
+    let is_known = field.text().is_some_and(|text| DISTRIBUTIONS.contains(&text));
+    if !is_known {
+        field.note("is not known to this version: no endpoints are preferred");
+    }
+    is_known
 }
 
 fn check_type(spec: &Object<'_>) {

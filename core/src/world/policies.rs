@@ -8,8 +8,8 @@ use crate::manifest::{
     ExternalServiceSpec, Kind, Problem, Resource, ResourceKey, Spec, TrafficLayer, TrafficPolicySpec,
 };
 use crate::model::{
-    ConcurrencyMode, Fault, HealthCheck, MtlsMode, PolicyTarget, Priority, Probe, Protocol, QualifiedName,
-    ResourceName, RouteTraffic, Traffic,
+    ConcurrencyMode, Fault, HealthCheck, Locality, MtlsMode, PolicyTarget, Priority, Probe, Protocol,
+    QualifiedName, Ratio, ResourceName, RouteTraffic, Traffic,
 };
 
 /// The policies in force, by what they are for.
@@ -76,6 +76,11 @@ impl World {
         let said = layers.fold(TrafficLayer::default(), |above, policy| above.over(&policy.layer));
         let faults = self.policies.of(service).filter_map(fault).collect();
         let mut traffic = Traffic { faults, ..said.resolve() };
+        let prefers_near = self.documented_service(service).is_some_and(|spec| spec.prefers_near);
+        if prefers_near && traffic.balancing.locality.is_none() {
+            // As long as anybody is there, as kube-proxy has it.
+            traffic.balancing.locality = Some(Locality { failover_below: Ratio::NONE });
+        }
         if self.external_service(service).is_some() {
             traffic.health_check = self.health_check_outside(service);
         }

@@ -17,6 +17,7 @@ fn pod(pod_name: &str, address: &str) -> Change {
         ports: BTreeMap::new(),
         opaque: Vec::new(),
         has_sidecar: true,
+        is_leaving: false,
     };
     Change::Pod { name: name(pod_name), pod: Some(pod) }
 }
@@ -89,4 +90,23 @@ fn the_first_source_that_has_somebody_who_works_is_called_and_the_next_when_it_h
     assert_eq!(called(&world), Vec::<String>::new());
     world.apply(behind(&[("default/pod", "10.0.1.1", Readiness::Ready)]));
     assert_eq!(called(&world), ["kubernetes pod"]);
+}
+
+#[test]
+fn traffic_distribution_prefers_the_callers_zone_unless_a_policy_says_otherwise() {
+    let locality = |distribution: &str, policy: &str| {
+        let mut world = world();
+        let text = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: orders}}\nspec: {{ports: [{{port: 80}}]{distribution}}}\n{policy}"
+        );
+        world.apply(Change::Documents { source: "config-dir".into(), resources: good(&text) });
+        let service = weft_core::compile::service(&world, &name("default/orders")).unwrap();
+        service.traffic.balancing.locality.map(|locality| locality.failover_below.per_million())
+    };
+    assert_eq!(locality("", ""), None);
+    for distribution in ["PreferClose", "PreferSameZone", "PreferSameNode"] {
+        assert_eq!(locality(&format!(", trafficDistribution: {distribution}"), ""), Some(0));
+    }
+    let policy = "---\napiVersion: weft.mesh/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: orders}\nspec: {targetRef: {kind: Service, name: orders}, loadBalancing: {locality: {prefer: Zone, failoverBelow: 70%}}}\n";
+    assert_eq!(locality(", trafficDistribution: PreferClose", policy), Some(700_000));
 }
