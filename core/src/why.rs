@@ -75,6 +75,52 @@ pub fn find(hops: &[Hop]) -> Option<Finding> {
     Some(Finding { verdict: Verdict::Worked, decisive, own_us })
 }
 
+/// A stretch of time in which everybody waited for a hop itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    /// The hop, by its place among the hops.
+    pub hop: usize,
+    /// When it began and ended, in microseconds of Unix time.
+    pub start_us: u64,
+    /// The same.
+    pub end_us: u64,
+}
+
+/// What the longest of the hops at the top waited for, from its beginning to its end: each stretch is of the hop that, had it been
+/// quicker then, would have let the whole be quicker. In the order of time.
+pub fn critical_path(hops: &[Hop]) -> Vec<Stretch> {
+    let tree = Tree::of(hops);
+    let length = |place: usize| hops.get(place).map(|hop| hop.end_us.saturating_sub(hop.start_us));
+    let is_top = |place: &usize| tree.parents.get(*place).is_some_and(Option::is_none);
+    // Of several as long, the first.
+    let top = (0..hops.len()).rev().filter(is_top).max_by_key(|place| length(*place));
+    let mut open = Vec::new();
+    open.extend(top.and_then(|place| hops.get(place).map(|hop| (place, hop.start_us, hop.end_us))));
+    let mut path = Vec::new();
+    while let Some((hop, from, until)) = open.pop() {
+        let clipped = |below: &usize| {
+            let of = hops.get(*below)?;
+            let (start, end) = (of.start_us.max(from), of.end_us.min(until));
+            (start < end).then_some((end, start, *below))
+        };
+        let mut below: Vec<_> = tree.below(hop).iter().filter_map(clipped).collect();
+        below.sort_unstable();
+        let mut until = until;
+        // The last to end is what the hop waited for last; what ran beside it was not waited for.
+        for (end, start, place) in below.into_iter().rev() {
+            if end <= until {
+                path.push(Stretch { hop, start_us: end, end_us: until });
+                open.push((place, start, end));
+                until = start;
+            }
+        }
+        path.push(Stretch { hop, start_us: from, end_us: until });
+    }
+    path.retain(|stretch| stretch.start_us < stretch.end_us);
+    path.sort_unstable_by_key(|stretch| stretch.start_us);
+    path
+}
+
 /// Which hop is below which. Whose parent is missing, or in a ring, is at the top.
 struct Tree {
     parents: Vec<Option<usize>>,
@@ -275,6 +321,33 @@ mod tests {
         let found = find(hops).unwrap();
         let id = hops.get(found.decisive).map(|hop| hop.id);
         assert_eq!((found.verdict, id), (verdict, Some(decisive)), "{hops:?}");
+    }
+
+    #[test]
+    fn the_critical_path_is_what_was_waited_for() {
+        let path = |hops: &[Hop]| -> Vec<(u64, u64, u64)> {
+            let stretches = critical_path(hops).into_iter();
+            stretches.map(|it| (hops[it.hop].id, it.start_us, it.end_us)).collect()
+        };
+        // 3 and 4 run beside each other, and 4 ends last; 5 comes after both.
+        let hops = [
+            hop(1, 0, 0, 100, ""),
+            hop(3, 1, 10, 40, ""),
+            hop(4, 1, 12, 60, ""),
+            hop(5, 1, 70, 90, ""),
+            hop(6, 4, 20, 50, ""),
+        ];
+        let expected =
+            [(1, 0, 12), (4, 12, 20), (6, 20, 50), (4, 50, 60), (1, 60, 70), (5, 70, 90), (1, 90, 100)];
+        assert_eq!(path(&hops), expected);
+        assert_eq!(path(&[]), []);
+        // Clocks that go wrong take no time that there is not, and rings end.
+        assert_eq!(path(&[hop(1, 0, 50, 60, ""), hop(2, 1, 0, 55, "")]), [(2, 50, 55), (1, 55, 60)]);
+        assert_eq!(path(&[hop(1, 2, 0, 9, ""), hop(2, 1, 0, 9, "")]).len(), 1);
+        assert_eq!(path(&[hop(1, 0, 9, 0, "")]), []);
+        let deep: Vec<_> = (1..=10_000).map(|id| hop(id, id - 1, id, 30_000 - id, "")).collect();
+        let total: u64 = critical_path(&deep).iter().map(|it| it.end_us - it.start_us).sum();
+        assert_eq!(total, 29_998);
     }
 
     #[test]
