@@ -1,6 +1,7 @@
 //! A small HTTP/1 server for what is not traffic: admin ports, probes, metrics, the dashboard's pages.
 //!
-//! Every request is read whole within limits before its handler sees it, so that a handler is a plain function of it.
+//! Every request is read whole within limits before its handler sees it, so that a handler is a plain function of it. Its answer
+//! is whole too, but where it must come bit by bit: then it has a body of its own, which ends when the drain begins.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -60,10 +61,11 @@ impl Default for Limits {
 }
 
 /// Serves until the drain begins and what is going on then has ended.
-pub async fn serve<H, F>(listener: TcpListener, limits: Limits, mut drain: DrainWatch, handler: H)
+pub async fn serve<H, F, B>(listener: TcpListener, limits: Limits, mut drain: DrainWatch, handler: H)
 where
     H: Fn(Request<Bytes>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes, Error = Infallible> + From<Full<Bytes>> + Send + 'static,
 {
     let slots = Arc::new(Semaphore::new(limits.connections));
     loop {
@@ -106,7 +108,7 @@ pub fn typed(status: StatusCode, media_type: &'static str, body: impl Into<Bytes
 }
 
 /// Serves one connection, whatever secures it, until it ends, its time is over or the drain begins.
-pub async fn serve_connection<S, H, F>(
+pub async fn serve_connection<S, H, F, B>(
     stream: S,
     peer: Peer,
     limits: Limits,
@@ -115,12 +117,13 @@ pub async fn serve_connection<S, H, F>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
     H: Fn(Request<Bytes>) -> F,
-    F: Future<Output = Response<Full<Bytes>>>,
+    F: Future<Output = Response<B>>,
+    B: Body<Data = Bytes, Error = Infallible> + From<Full<Bytes>> + 'static,
 {
     let service = service_fn(|request| async {
         let response = match read(request, peer, limits).await {
             Ok(request) => handler(request).await,
-            Err(refusal) => refusal,
+            Err(refusal) => refusal.map(B::from),
         };
         Ok::<_, Infallible>(response)
     });
