@@ -254,7 +254,7 @@ impl App {
 
         let admin = parts.admin_service();
         let gate = AdminGate::new(admin_token.reveal(), parts.ca.clone());
-        let dashboard = Dashboard::new(admin.clone(), gate.clone(), parts.metrics.clone());
+        let dashboard = Dashboard::new(admin.clone(), gate.clone(), parts.metrics.clone(), watch.clone());
         let handler = move |request| dashboard.clone().answer(request);
         task::spawn("http", weft_runtime::http::serve(http, Limits::default(), watch.clone(), handler));
         let admin = (admin, gate);

@@ -110,6 +110,12 @@ impl Metrics {
         self.registry.gauge_from("weft_spans_held", "Spans in memory.", [], held);
     }
 
+    /// Shows how many look at requests.
+    pub(crate) fn show_taps(&self, looking: impl Fn() -> usize + Send + Sync + 'static) {
+        let held = move || vec![([], f64::from(u32::try_from(looking()).unwrap_or(u32::MAX)))];
+        self.registry.gauge_from("weft_tap_readers", "Who looks at requests as they pass, now.", [], held);
+    }
+
     /// Shows how long the roots and the certificate that signs are still valid.
     pub(crate) fn show_authority(&self, roots: impl Fn() -> Arc<Roots> + Send + Sync + 'static) {
         let left = |end: SystemTime| match end.duration_since(SystemTime::now()) {

@@ -119,6 +119,11 @@ impl Taps {
         }
     }
 
+    /// How many look now.
+    pub(crate) fn looking(&self) -> usize {
+        self.lock().open.len()
+    }
+
     fn close(&self, id: u64) {
         if self.lock().open.remove(&id).is_some() {
             self.changed.send_modify(|changes| *changes += 1);

@@ -1,10 +1,14 @@
-//! The dashboard: what runs for whoever reaches it, how it is configured for administrators; nothing in it is run by a browser.
+//! The dashboard: what runs for whoever reaches it, how it is configured for administrators; whole without scripts, and as a real
+//! browser shows it.
 
 use std::fs;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use weft_tests::{App, HttpClient, Mesh, Options, Response, eventually};
+use weft_tests::{
+    App, HttpClient, Mesh, Options, Process, Response, SidecarPod, eventually, program, python,
+};
 
 use crate::{in_pods, weft};
 
@@ -54,19 +58,26 @@ fn it_shows_what_runs_to_all_and_how_it_is_configured_to_administrators() {
             called.is_some() && page(&mesh, "/", "").text().contains("class=\"map\"")
         });
 
-        for path in ["/", "/traces", "/sidecars", "/services/default/orders"] {
+        for path in ["/", "/traces", "/sidecars", "/identities", "/services/default/orders"] {
             let shown = page(&mesh, path, "");
             assert_eq!(shown.status, 200, "{path}");
             let policy = shown.header("content-security-policy").unwrap_or_default();
-            assert!(policy.starts_with("default-src 'none'; style-src 'self'"), "{path}: {policy}");
-            assert!(shown.text().contains("orders") && !shown.text().contains("<script"), "{}", shown.text());
+            assert!(
+                policy.starts_with("default-src 'none'; style-src 'self'; script-src 'self';"),
+                "{policy}"
+            );
+            assert!(!policy.contains("unsafe"), "{policy}");
+            let text = shown.text();
+            let scripts = text.matches("<script").count();
+            assert_eq!(scripts, text.matches("<script src=\"/live.js\" defer></script>").count(), "{text}");
+            assert!(text.contains("orders"), "{text}");
         }
-        assert!(page(&mesh, "/sidecars", "").text().contains("spiffe://mesh.local/ns/default/sa/orders"));
+        assert!(page(&mesh, "/identities", "").text().contains("spiffe://mesh.local/ns/default/sa/orders"));
         let traces = page(&mesh, "/traces?service=orders", "").text();
         let (_, id) = traces.split_once("href=\"/traces/").expect("a trace");
         let trace = page(&mesh, &format!("/traces/{}", &id[..32]), "").text();
         assert!(trace.contains("weft.tls</code></td><td>mutual"), "{trace}");
-        for path in [NO_TRACE, "/services/default/nobody", "/services/a/b/c", "/configuration/9x"] {
+        for path in [NO_TRACE, "/services/default/nobody", "/services/a/b/c", "/policies/9x"] {
             assert!(matches!(page(&mesh, path, "").status, 401 | 404), "{path}");
         }
 
@@ -80,9 +91,9 @@ fn it_shows_what_runs_to_all_and_how_it_is_configured_to_administrators() {
         assert_eq!((seen.status, seen.header("location")), (303, Some("/explain?from=web&to=orders")));
         let told = page(&mesh, "/explain?from=web&to=orders", &cookie).text();
         assert!(told.contains("<b class=\"good\">forward</b>"), "{told}");
-        assert!(page(&mesh, "/configuration", &cookie).text().contains("MeshConfig default"));
-        assert!(page(&mesh, "/configuration/1", &cookie).text().contains("class=\"add\">+"));
-        assert!(page(&mesh, "/configuration/7", &cookie).text().contains("there is no revision 7"));
+        assert!(page(&mesh, "/policies", &cookie).text().contains("MeshConfig default"));
+        assert!(page(&mesh, "/policies/1", &cookie).text().contains("class=\"add\">+"));
+        assert!(page(&mesh, "/policies/7", &cookie).text().contains("there is no revision 7"));
 
         let listed = mesh.weft_json(&["token", "list"]);
         let tokens = listed.as_array().expect("a list");
@@ -93,6 +104,72 @@ fn it_shows_what_runs_to_all_and_how_it_is_configured_to_administrators() {
             .and_then(|token| token["id"].as_str())
             .expect("the viewer's token");
         mesh.weft_ok(&["token", "revoke", id]);
-        assert_eq!(page(&mesh, "/configuration", &cookie).status, 401, "with its token its sessions end");
+        assert_eq!(page(&mesh, "/policies", &cookie).status, 401, "with its token its sessions end");
+    });
+}
+
+/// Revision 1 samples every call, revision 2 adds a policy.
+fn configure_twice(mesh: &Mesh) {
+    let sampling = "apiVersion: weft.mesh/v1alpha1\nkind: MeshConfig\nmetadata: {name: default}\nspec: {tracing: {sampling: 100%}}\n";
+    let policy = "apiVersion: weft.mesh/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: orders}\nspec: {targetRef: {kind: Service, name: orders}, timeouts: {request: 15s}}\n";
+    for (name, text) in [("sampling.yaml", sampling), ("policy.yaml", policy)] {
+        let path = mesh.scratch().join(name);
+        fs::write(&path, text).expect("a document");
+        mesh.weft_ok(&["apply", "-f", path.to_str().expect("a path")]);
+    }
+}
+
+/// Calls that go well, and some that fail, until told to stop.
+fn call_on(web: &SidecarPod, orders: &SidecarPod, stop: &AtomicBool) {
+    web.run(|| {
+        while !stop.load(Ordering::Relaxed) {
+            for (port, path) in [(8080, "/orders/7?token=secret"), (8080, "/orders/7"), (8081, "/")] {
+                let call = HttpClient::connect((orders.address(), port));
+                let _ = call.and_then(|mut call| call.get("orders", path, ""));
+            }
+            // A steady load, not a wait.
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+    });
+}
+
+#[test]
+fn every_page_works_in_a_real_browser() {
+    in_pods!(every_page_works_in_a_real_browser, || {
+        let (Some(chromium), Some(mut command)) = (program(&["chromium"]), python("browser.py")) else {
+            return;
+        };
+        let mesh = Mesh::start(weft(), Options::default());
+        // Nobody listens behind the second service.
+        let (orders, web) = (mesh.pod("orders", "orders:8080,broken:8081"), mesh.pod("web", "web:8080"));
+        let _app = App::echo(&orders, 8080);
+        configure_twice(&mesh);
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| call_on(&web, &orders, &stop));
+            // Whatever fails here, the calls must end.
+            let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                eventually("calls are traced and drawn", Duration::from_secs(30), || {
+                    let failed = page(&mesh, "/traces?errors=1", "").text().contains("name=\"id\"");
+                    failed && page(&mesh, "/", "").text().contains("class=\"map\"")
+                });
+                command.arg(&chromium).arg("http://127.0.0.1:7080");
+                if let Some(folder) = std::env::var_os("WEFT_PICTURES") {
+                    command.arg(folder);
+                }
+                let token =
+                    |role: &str| mesh.weft_ok(&["token", "create", "--admin", role]).trim().to_owned();
+                command.env("WEFT_OPERATOR", token("operator")).env("WEFT_VIEWER", token("viewer"));
+                let log = mesh.scratch().join("browser.log");
+                let mut browser = Process::start(command, &log, |command| mesh.in_hub(|| command.spawn()));
+                let ended = browser.wait(Duration::from_secs(240));
+                eprintln!("{}", browser.output());
+                assert!(ended.success(), "{}", browser.output());
+            }));
+            stop.store(true, Ordering::Relaxed);
+            if let Err(failed) = looked {
+                std::panic::resume_unwind(failed);
+            }
+        });
     });
 }

@@ -135,7 +135,7 @@ fn no_token_and_no_key_is_in_logs_listings_metrics_traces_or_on_pages() {
         let entered = page(&login);
         let cookie = entered.header("set-cookie").and_then(|cookie| cookie.split(';').next());
         let cookie = cookie.expect("a session").to_owned();
-        for path in ["/", "/metrics", "/traces", "/sidecars", "/configuration"] {
+        for path in ["/", "/metrics", "/traces", "/sidecars", "/identities", "/policies"] {
             let shown = page(&format!("GET {path} HTTP/1.1\r\nhost: localhost\r\ncookie: {cookie}\r\n\r\n"));
             assert_eq!(shown.status, 200, "{path}");
             said.push((path.to_owned(), shown.text()));

@@ -12,7 +12,7 @@ use crate::report::{chain, rfc3339};
 use crate::store::Revocation;
 
 impl AdminService {
-    pub(super) async fn ca_status(&self, _: v1::CaStatusRequest) -> Result<v1::CaStatusResponse, Status> {
+    pub(crate) async fn ca_status(&self, _: v1::CaStatusRequest) -> Result<v1::CaStatusResponse, Status> {
         let standing = self.keeper.standing(SystemTime::now());
         let standing = standing.map_err(|error| Status::internal(chain(&error)))?;
         let root = |(root, certificates): &(Root, usize)| v1::CaRoot {

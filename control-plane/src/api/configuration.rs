@@ -182,7 +182,7 @@ fn kind(text: &str) -> Result<Kind, Status> {
     })
 }
 
-fn key(kind_text: &str, namespace_text: &str, name_text: &str) -> Result<ResourceKey, Status> {
+pub(crate) fn key(kind_text: &str, namespace_text: &str, name_text: &str) -> Result<ResourceKey, Status> {
     let kind = kind(kind_text)?;
     let namespace = if kind.is_namespaced() { Some(namespace(namespace_text)?) } else { None };
     Ok(ResourceKey { kind, namespace, name: name("name", name_text)? })

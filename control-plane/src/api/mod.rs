@@ -37,7 +37,8 @@ use crate::telemetry::Telemetry;
 use crate::tokens::{Administrator, TokenError};
 use crate::world::World;
 
-pub(crate) use configuration::{CONTROLLER, route_status};
+pub(crate) use configuration::{CONTROLLER, key, route_status};
+pub(crate) use why::hop;
 
 /// The namespace of those who name none.
 const DEFAULT_NAMESPACE: &str = "default";

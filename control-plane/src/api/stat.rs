@@ -78,13 +78,34 @@ impl AdminService {
             0 => WINDOW,
             ms => Duration::from_millis(ms).clamp(SHORTEST, LONGEST),
         };
+        self.counted(window, by)
+    }
+
+    /// What was counted in the last so many minutes, and over how long a time there was something to count.
+    pub(crate) fn counted(&self, window: Duration, by: By) -> (BTreeMap<Of, Tally>, Duration) {
+        let known = self.accounts();
+        self.telemetry.golden().sum(&Query { now: SystemTime::now(), window, by, known: &known })
+    }
+
+    /// What was asked of a service, step by step.
+    pub(crate) fn course(
+        &self,
+        service: &QualifiedName,
+        window: Duration,
+        step: Duration,
+    ) -> Vec<Option<Tally>> {
+        let known = self.accounts();
+        let query = Query { now: SystemTime::now(), window, by: By::Service, known: &known };
+        self.telemetry.golden().series(&service.to_string(), step, &query)
+    }
+
+    /// The accounts of all sidecars.
+    fn accounts(&self) -> HashSet<String> {
         let account = |identity: &weft_core::model::SpiffeId| {
             identity.service_account().map(|(namespace, account)| format!("{namespace}/{account}"))
         };
-        let known: HashSet<String> = self
-            .world
-            .read(|known| known.registrations().filter_map(|workload| account(&workload.identity)).collect());
-        self.telemetry.golden().sum(&Query { now: SystemTime::now(), window, by, known: &known })
+        self.world
+            .read(|known| known.registrations().filter_map(|workload| account(&workload.identity)).collect())
     }
 
     fn row(&self, of: &Of, tally: &Tally, window: Duration) -> v1::StatRow {

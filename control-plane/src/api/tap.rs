@@ -7,7 +7,7 @@ use super::{AdminService, namespace, qualified};
 use crate::taps::Watching;
 
 impl AdminService {
-    pub(super) fn tap(&self, request: &v1::TapRequest) -> Result<Watching, Status> {
+    pub(crate) fn tap(&self, request: &v1::TapRequest) -> Result<Watching, Status> {
         let default = namespace(&request.namespace)?;
         let service = qualified("service", &request.service, &default)?;
         self.knows(&service)?;

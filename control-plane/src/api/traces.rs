@@ -32,6 +32,7 @@ impl AdminService {
             since: (request.since_ms > 0)
                 .then(|| SystemTime::now().checked_sub(Duration::from_millis(request.since_ms)))
                 .flatten(),
+            until: None,
             limit,
         };
         let traces = self.telemetry.traces().list(&filter);

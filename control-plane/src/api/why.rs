@@ -150,7 +150,8 @@ fn code(span: &Span) -> &str {
     if why::advice(value).is_some() { value } else { "" }
 }
 
-fn hop(span: &Span) -> Hop {
+/// A span as core looks at it.
+pub(crate) fn hop(span: &Span) -> Hop {
     let micros = |time: SystemTime| {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_micros()).unwrap_or(u64::MAX)

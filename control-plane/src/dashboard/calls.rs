@@ -1,109 +1,222 @@
-//! Who calls whom, by the traces of the last minutes.
+//! Who calls whom, how often and how well: what the sidecars counted, each end by the name that its page has; and which kinds
+//! of policy stand before a service.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use crate::telemetry::{Span, SpanKind};
+use weft_core::manifest::{Kind, Spec};
+use weft_core::model::{PolicyTarget, QualifiedName};
+use weft_core::world::World;
 
-/// How far back the calls go.
-pub(super) const WINDOW: Duration = Duration::from_mins(15);
+use crate::api::AdminService;
+use crate::telemetry::{By, Of, Tally};
 
 /// From whom to whom, each `NAMESPACE/NAME`; the mesh does not know everybody.
 pub(super) type Edge = (String, String);
 
-/// The calls from one to another.
-#[derive(Debug, Default, Clone, PartialEq)]
+/// The calls of a stretch of time.
+#[derive(Debug, Default)]
 pub(super) struct Calls {
-    pub(super) count: usize,
-    pub(super) failed: usize,
-    /// Not over mutual TLS.
-    pub(super) plaintext: usize,
-    durations: Vec<Duration>,
+    pub(super) edges: BTreeMap<Edge, Tally>,
+    /// How long it was.
+    pub(super) over: Duration,
+    /// What stands before each service: `authz`, `limit` ...
+    pub(super) badges: BTreeMap<String, BTreeSet<&'static str>>,
+}
+
+/// How far back a page looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Window {
+    pub(super) name: &'static str,
+    pub(super) words: &'static str,
+    pub(super) lasts: Duration,
+    /// A point of a chart.
+    pub(super) step: Duration,
+}
+
+impl Window {
+    const ALL: [Self; 4] = [
+        Self::new("1m", "minute", 60, 10),
+        Self::new("10m", "10 minutes", 600, 10),
+        Self::new("1h", "hour", 3_600, 60),
+        Self::new("6h", "6 hours", 21_600, 300),
+    ];
+
+    const fn new(name: &'static str, words: &'static str, lasts: u64, step: u64) -> Self {
+        Self { name, words, lasts: Duration::from_secs(lasts), step: Duration::from_secs(step) }
+    }
+
+    /// As a page was asked for it; else this one.
+    pub(super) fn of(text: &str, otherwise: &'static str) -> Self {
+        let named = |name: &str| Self::ALL.into_iter().find(|window| window.name == name);
+        let [shortest, ..] = Self::ALL;
+        named(text).or_else(|| named(otherwise)).unwrap_or(shortest)
+    }
+
+    /// Links to a page with each of them.
+    pub(super) fn choice(self, path: &str) -> String {
+        let links =
+            Self::ALL.into_iter().map(|it| (format!("{path}?window={}", it.name), it.name, it == self));
+        super::html::choice("Over", links)
+    }
+}
+
+/// What was counted in this time.
+pub(super) fn counted(admin: &AdminService, window: Window) -> Calls {
+    let (sums, over) = admin.counted(window.lasts, By::Caller);
+    let (services, badges) = admin.world.read(|known| (services_of_accounts(known), badges(known)));
+    Calls { edges: named(sums, &services), over, badges }
 }
 
 impl Calls {
-    /// The share that was answered well.
-    pub(super) fn success(&self) -> f64 {
-        share(self.count - self.failed, self.count)
+    /// All of them together.
+    pub(super) fn all(&self) -> Tally {
+        sum(self.edges.values())
     }
 
-    /// The duration that 99 of 100 stay below.
-    pub(super) fn p99(&self) -> Duration {
-        let mut sorted = self.durations.clone();
-        sorted.sort_unstable();
-        sorted.get((sorted.len() * 99).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default()
+    /// What was asked of a service.
+    pub(super) fn of(&self, service: &str) -> Tally {
+        sum(self.edges.iter().filter(|((_, to), _)| to == service).map(|(_, tally)| tally))
+    }
+
+    pub(super) fn rps(&self, tally: &Tally) -> f64 {
+        tally.rps(self.over)
+    }
+
+    /// Those alone that begin or end at a service.
+    pub(super) fn around(&self, service: &str) -> Self {
+        let near = |((from, to), _): &(&Edge, &Tally)| from == service || to == service;
+        let edges =
+            self.edges.iter().filter(near).map(|(edge, tally)| (edge.clone(), tally.clone())).collect();
+        Self { edges, over: self.over, badges: self.badges.clone() }
     }
 }
 
-/// A part of a whole, from 0 to 1.
-pub(super) fn share(part: usize, whole: usize) -> f64 {
-    let [part, whole] = [part, whole.max(1)].map(|number| u32::try_from(number).unwrap_or(u32::MAX));
-    f64::from(part) / f64::from(whole)
+fn sum<'t>(all: impl Iterator<Item = &'t Tally>) -> Tally {
+    all.fold(Tally::default(), |mut sum, tally| {
+        sum.add(tally);
+        sum
+    })
 }
 
-/// Adds a trace's calls: as the caller's side saw them, and as the called one did where no caller's side is in the trace.
-pub(super) fn add(edges: &mut BTreeMap<Edge, Calls>, spans: &[Span], now: SystemTime) {
-    let is_sent = |span: &&Span| span.kind == SpanKind::Client;
-    let came_alone = |span: &&Span| {
-        let sent = |parent| spans.iter().any(|other| other.id == parent && other.kind == SpanKind::Client);
-        span.kind == SpanKind::Server && !span.parent.is_some_and(sent)
+/// Counters know callers by their accounts; who offers one service, and nothing else, is known by that.
+fn named(
+    sums: BTreeMap<Of, Tally>,
+    services: &BTreeMap<String, BTreeSet<QualifiedName>>,
+) -> BTreeMap<Edge, Tally> {
+    let mut edges: BTreeMap<Edge, Tally> = BTreeMap::new();
+    for (of, tally) in sums {
+        let offered = services.get(&*of.caller).filter(|offered| offered.len() == 1);
+        let caller =
+            offered.and_then(BTreeSet::first).map_or_else(|| of.caller.to_string(), ToString::to_string);
+        edges.entry((caller, of.service.to_string())).or_default().add(&tally);
+    }
+    edges
+}
+
+/// What each service account's workloads offer.
+fn services_of_accounts(known: &World) -> BTreeMap<String, BTreeSet<QualifiedName>> {
+    let mut services: BTreeMap<String, BTreeSet<QualifiedName>> = BTreeMap::new();
+    for service in known.service_names() {
+        for workload in known.members(&service).keys() {
+            if let Some(registration) = known.registration(workload) {
+                let account = format!("{}/{}", registration.name.namespace, registration.service_account);
+                services.entry(account).or_default().insert(service.clone());
+            }
+        }
+    }
+    services
+}
+
+/// A kind of document in a word, where it changes what becomes of a call.
+fn badge(kind: Kind) -> Option<&'static str> {
+    match kind {
+        Kind::AuthorizationPolicy => Some("access"),
+        Kind::JwtAuthentication => Some("token"),
+        Kind::RateLimit => Some("limit"),
+        Kind::TrafficPolicy => Some("traffic"),
+        Kind::FaultInjection => Some("fault"),
+        Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => Some("route"),
+        _ => None,
+    }
+}
+
+/// Which kinds stand before each service of its own; what holds for a namespace or the mesh holds for all and tells none apart.
+fn badges(known: &World) -> BTreeMap<String, BTreeSet<&'static str>> {
+    let mut badges: BTreeMap<String, BTreeSet<&'static str>> = BTreeMap::new();
+    for service in known.service_names() {
+        let kinds = known
+            .policies(&service)
+            .filter(|resource| is_its_own(&resource.spec))
+            .map(|resource| resource.kind);
+        let routes = known.routes_of(&service).map(|(resource, _)| resource.kind);
+        let words: BTreeSet<_> = kinds.chain(routes).filter_map(badge).collect();
+        if !words.is_empty() {
+            badges.insert(service.to_string(), words);
+        }
+    }
+    for resource in known.resources() {
+        let words = badge(resource.kind);
+        if let (Some(PolicyTarget::Service(service)), Some(word)) = (resource.target(), words) {
+            badges.entry(service.to_string()).or_default().insert(word);
+        }
+    }
+    badges
+}
+
+fn is_its_own(spec: &Spec) -> bool {
+    let target = match spec {
+        Spec::TrafficPolicy(spec) => &spec.target,
+        Spec::FaultInjection(spec) => &spec.target,
+        _ => return false,
     };
-    let recent = |span: &&Span| now.duration_since(span.end()).is_ok_and(|age| age < WINDOW);
-    for span in spans.iter().filter(|span| is_sent(span) || came_alone(span)).filter(recent) {
-        let (Some(from), Some(to)) = (attribute(span, "weft.source"), attribute(span, "weft.destination"))
-        else {
-            continue;
-        };
-        let calls = edges.entry((from.to_owned(), to.to_owned())).or_default();
-        calls.count += 1;
-        calls.failed += usize::from(span.error);
-        calls.plaintext += usize::from(attribute(span, "weft.tls") != Some("mutual"));
-        calls.durations.push(span.duration);
-    }
-}
-
-fn attribute<'s>(span: &'s Span, key: &str) -> Option<&'s str> {
-    span.attributes.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    matches!(target, PolicyTarget::Service(_))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::{SpanId, TraceId};
 
-    fn span(id: u8, parent: Option<u8>, kind: SpanKind, [from, to, tls]: [&str; 3]) -> Span {
-        let attributes = [("weft.source", from), ("weft.destination", to), ("weft.tls", tls)];
-        Span {
-            trace: TraceId([1; 16]),
-            id: SpanId([id; 8]),
-            parent: parent.map(|parent| SpanId([parent; 8])),
-            service: "any".into(),
-            kind,
-            name: "GET".into(),
-            start: SystemTime::UNIX_EPOCH,
-            duration: Duration::from_millis(id.into()),
-            attributes: attributes.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
-            error: id == 3,
-        }
+    fn of(caller: &str, service: &str) -> (Of, Tally) {
+        (Of { caller: caller.into(), service: service.into(), route: "".into() }, Tally::default())
     }
 
     #[test]
-    fn each_call_counts_once_wherever_it_was_seen() {
-        let spans = [
-            span(1, None, SpanKind::Server, ["unknown", "default/web", "none"]),
-            span(2, Some(1), SpanKind::Client, ["default/web", "default/orders", "mutual"]),
-            span(4, Some(2), SpanKind::Server, ["default/web", "default/orders", "mutual"]),
-            span(3, Some(1), SpanKind::Client, ["default/web", "default/orders", "mutual"]),
+    fn a_caller_has_the_name_of_the_one_service_it_offers() {
+        let names = |all: &[&str]| all.iter().map(|name| name.parse().expect("a name")).collect();
+        let services = BTreeMap::from([
+            ("default/shop".to_owned(), names(&["default/web"])),
+            ("default/both".to_owned(), names(&["default/a", "default/b"])),
+        ]);
+        let sums = [
+            of("default/shop", "default/orders"),
+            of("default/both", "default/web"),
+            of("unknown", "default/web"),
         ];
-        let mut edges = BTreeMap::new();
-        add(&mut edges, &spans, SystemTime::UNIX_EPOCH + Duration::from_secs(60));
-        let orders = &edges[&("default/web".to_owned(), "default/orders".to_owned())];
-        assert_eq!((orders.count, orders.failed, orders.plaintext), (2, 1, 0));
-        assert_eq!((orders.success(), orders.p99()), (0.5, Duration::from_millis(3)));
-        let web = &edges[&("unknown".to_owned(), "default/web".to_owned())];
-        assert_eq!((edges.len(), web.count, web.plaintext), (2, 1, 1));
-        let mut none = BTreeMap::new();
-        add(&mut none, &spans, SystemTime::UNIX_EPOCH + WINDOW + Duration::from_secs(1));
-        assert!(none.is_empty());
+        let edges: Vec<_> = named(sums.into(), &services).into_keys().collect();
+        let edge = |from: &str, to: &str| (from.to_owned(), to.to_owned());
+        assert_eq!(
+            edges,
+            [
+                edge("default/both", "default/web"),
+                edge("default/web", "default/orders"),
+                edge("unknown", "default/web")
+            ]
+        );
+    }
+
+    #[test]
+    fn a_page_looks_as_far_back_as_it_is_asked() {
+        assert_eq!(Window::of("1h", "1m").lasts, Duration::from_secs(3_600));
+        assert_eq!(Window::of("<b>", "10m").name, "10m");
+        for window in Window::ALL {
+            let points = window.lasts.as_secs() / window.step.as_secs();
+            assert!((6..=72).contains(&points), "{window:?}");
+        }
+        let links = Window::of("1h", "1m").choice("/services/a/b");
+        assert!(
+            links.contains("<a href=\"/services/a/b?window=1h\" aria-current=\"true\">1h</a>"),
+            "{links}"
+        );
     }
 }

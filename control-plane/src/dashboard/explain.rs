@@ -2,7 +2,7 @@
 
 use weft_proto::v1::{ExplainRequest, ExplainResponse, Field};
 
-use super::html::{Escaped, Page, Place, Query, field};
+use super::html::{Escaped, Frame, Page, Place, Query, field};
 
 /// What the form asks; none: nothing yet.
 pub(super) fn question(query: &Query) -> Option<ExplainRequest> {
@@ -21,8 +21,8 @@ pub(super) fn question(query: &Query) -> Option<ExplainRequest> {
 }
 
 /// The form, and below it what was answered.
-pub(super) fn page(query: &Query, told: Option<Result<ExplainResponse, String>>, revision: u64) -> String {
-    let mut page = Page::new("Explain", Place::Explain, revision);
+pub(super) fn page(query: &Query, told: Option<Result<ExplainResponse, String>>, frame: &Frame) -> String {
+    let mut page = Page::new("Explain", Place::Explain, frame);
     page.push("<form action=\"/explain\">")
         .push(field("From, a service account", "from", query.value("from"), "web"))
         .push(field("To, a service", "to", query.value("to"), "orders:8080"))

@@ -4,98 +4,140 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::calls::{Calls, Edge};
-use super::html::{Escaped, Millis, encoded};
+use super::html::{Escaped, Ms, Percent, Rate, encoded, grade};
+use crate::telemetry::Tally;
 
-const WIDTH: usize = 150;
-const HEIGHT: usize = 42;
-const ACROSS: usize = 250;
-const DOWN: usize = 66;
+const WIDTH: usize = 168;
+const HEIGHT: usize = 58;
+/// From one column to the next: what an edge says stands between.
+const ACROSS: usize = 306;
+const DOWN: usize = 78;
 const MARGIN: usize = 12;
+/// With more edges than these, what they say stands in the table and where the pointer rests.
+const MOST_LABELS: usize = 60;
+
+/// Column and row.
+type Spot = (usize, usize);
 
 /// The map as an SVG image, each service a link to its page.
-pub(super) fn draw(edges: &BTreeMap<Edge, Calls>) -> String {
-    let places = places(edges);
+pub(super) fn draw(calls: &Calls) -> String {
+    let places = places(&calls.edges);
     let columns = places.values().map(|(column, _)| column + 1).max().unwrap_or_default();
     let rows = places.values().map(|(_, row)| row + 1).max().unwrap_or_default();
-    let (width, height) =
-        ((columns * ACROSS).saturating_sub(ACROSS - WIDTH) + 2 * MARGIN, rows * DOWN + 2 * MARGIN);
-    let mut svg = format!(
-        "<div class=\"wide\"><svg class=\"map\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"Service map; the table below says the same\">"
+    let (width, height) = (
+        (columns * ACROSS).saturating_sub(ACROSS - WIDTH) + 2 * MARGIN,
+        (rows * DOWN).saturating_sub(DOWN - HEIGHT) + 2 * MARGIN,
     );
-    for ((from, to), calls) in edges {
+    let mut svg = format!(
+        "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"Service map\"><svg class=\"map\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" role=\"group\" aria-label=\"The table of calls says the same\">"
+    );
+    let mut labels = String::new();
+    for ((from, to), tally) in &calls.edges {
         if let (Some(from), Some(to)) = (places.get(from.as_str()), places.get(to.as_str())) {
-            line(&mut svg, *from, *to, calls);
+            line(&mut svg, *from, *to, tally, calls);
+            if calls.edges.len() <= MOST_LABELS {
+                label(&mut labels, *from, *to, tally, calls);
+            }
         }
     }
+    // Above all lines, below all boxes.
+    svg.push_str(&labels);
     for (name, place) in &places {
-        let asked: Vec<_> = edges.iter().filter(|((_, to), _)| to == name).map(|(_, calls)| calls).collect();
-        box_of(&mut svg, name, *place, &asked);
+        box_of(&mut svg, name, *place, calls);
     }
     svg.push_str("</svg></div>");
     svg
 }
 
-fn corner((column, row): (usize, usize)) -> (usize, usize) {
+fn corner((column, row): Spot) -> (usize, usize) {
     (MARGIN + column * ACROSS, MARGIN + row * DOWN)
 }
 
-fn line(svg: &mut String, from: (usize, usize), to: (usize, usize), calls: &Calls) {
+fn line(svg: &mut String, from: Spot, to: Spot, tally: &Tally, calls: &Calls) {
     let ((x1, y1), (x2, y2)) = (corner(from), corner(to));
     let (x1, y1, y2) = (x1 + WIDTH, y1 + HEIGHT / 2, y2 + HEIGHT / 2);
     let bend = (ACROSS - WIDTH) / 2;
-    let bad = if calls.failed > 0 { "bad " } else { "" };
-    let plain = if calls.plaintext > 0 { "plain" } else { "" };
+    let plain = if tally.mtls_rate() < 1.0 { " plain" } else { "" };
+    let class = grade(tally.success_rate());
     // Writing to a String cannot fail.
     let _ = write!(
         svg,
-        "<path class=\"{bad}{plain}\" d=\"M{x1} {y1}C{} {y1} {} {y2} {} {y2}\"><title>{} calls, {:.1} % answered well, p99 {}, {}</title></path>\
-         <path class=\"head\" d=\"M{x2} {y2}l-8 -4v8z\"></path>",
+        "<path class=\"{class}{plain}\" d=\"M{x1} {y1}C{} {y1} {} {y2} {} {y2}\"><title>{}, {} succeeded, p99 {}, {} by mutual TLS</title></path>\
+         <path class=\"head {class}\" d=\"M{x2} {y2}l-9 -5v10z\"></path>",
         x1 + bend,
         x2.saturating_sub(bend),
-        x2.saturating_sub(6),
-        calls.count,
-        calls.success() * 100.0,
-        Millis(calls.p99()),
-        if calls.plaintext > 0 { "plaintext" } else { "mutual TLS" },
+        x2.saturating_sub(7),
+        Rate(calls.rps(tally)),
+        Percent(tally.success_rate()),
+        Ms(tally.quantile_ms(0.99)),
+        Percent(tally.mtls_rate()),
     );
 }
 
-fn box_of(svg: &mut String, name: &str, place: (usize, usize), asked: &[&Calls]) {
-    let (x, y) = corner(place);
-    let (count, failed) = asked.iter().fold((0, 0), |(c, f), calls| (c + calls.count, f + calls.failed));
-    let class = match (count, failed) {
-        (0, _) => "",
-        (_, 0) => "good",
-        _ => "bad",
+/// What an edge says, beside its end.
+fn label(svg: &mut String, from: Spot, to: Spot, tally: &Tally, calls: &Calls) {
+    let ((_, y1), (x2, y2)) = (corner(from), corner(to));
+    // In the middle of its last gap; one that comes from the next column has its middle there too.
+    let is_next = to.0 == from.0 + 1;
+    let x = x2.saturating_sub((ACROSS - WIDTH) / 2);
+    let y = (if is_next { usize::midpoint(y1, y2) } else { y2 }) + HEIGHT / 2;
+    let (class, success) = (grade(tally.success_rate()), tally.success_rate());
+    let tls = match tally.mtls_rate() {
+        1.0.. => "mTLS".to_owned(),
+        0.0 => "plaintext".to_owned(),
+        share => format!("mTLS {}", Percent(share)),
     };
-    let below = match (count, failed) {
-        (0, _) => "calls only".to_owned(),
-        (_, 0) => format!("{count} calls"),
-        _ => format!("{count} calls, {failed} failed"),
+    let failed = if success < 1.0 { format!(" · {}", Percent(success)) } else { String::new() };
+    let warn = if tally.mtls_rate() < 1.0 { " warn" } else { "" };
+    // Writing to a String cannot fail.
+    let _ = write!(
+        svg,
+        "<text class=\"edge\" x=\"{x}\" y=\"{}\">{}<tspan class=\"{class}\">{failed}</tspan></text>\
+         <text class=\"edge sub{warn}\" x=\"{x}\" y=\"{}\">p99 {} · {tls}</text>",
+        y.saturating_sub(6),
+        Rate(calls.rps(tally)),
+        y + 15,
+        Ms(tally.quantile_ms(0.99)),
+    );
+}
+
+fn box_of(svg: &mut String, name: &str, place: Spot, calls: &Calls) {
+    let (x, y) = corner(place);
+    let asked = calls.of(name);
+    let (class, below) = match asked.requests() {
+        0 => ("", "calls only".to_owned()),
+        _ => (
+            grade(asked.success_rate()),
+            format!("{} · {}", Rate(calls.rps(&asked)), Percent(asked.success_rate())),
+        ),
     };
     let short = name.rsplit('/').next().unwrap_or(name);
-    let shown: String = if short.chars().count() > 19 {
-        short.chars().take(18).chain(['…']).collect()
+    let shown: String = if short.chars().count() > 21 {
+        short.chars().take(20).chain(['…']).collect()
     } else {
         short.into()
     };
     let link = match name.split_once('/') {
         Some((namespace, service)) => format!("/services/{}/{}", encoded(namespace), encoded(service)),
-        None => "/traces".to_owned(),
+        None => format!("/traces?attribute={}", encoded(&format!("weft.source={name}"))),
     };
-    let (left, first, second) = (x + 10, y + 18, y + 34);
+    let words = calls.badges.get(name).into_iter().flatten().copied().collect::<Vec<_>>().join(" · ");
+    let left = x + 12;
     // Writing to a String cannot fail.
     let _ = write!(
         svg,
-        "<a href=\"{link}\"><rect class=\"{class}\" x=\"{x}\" y=\"{y}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" rx=\"8\"><title>{}</title></rect>\
-         <text x=\"{left}\" y=\"{first}\">{}</text><text class=\"sub\" x=\"{left}\" y=\"{second}\">{below}</text></a>",
+        "<a href=\"{link}\"><rect class=\"{class}\" x=\"{x}\" y=\"{y}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" rx=\"9\"><title>{}</title></rect>\
+         <text x=\"{left}\" y=\"{}\">{}</text><text class=\"sub {class}\" x=\"{left}\" y=\"{}\">{below}</text><text class=\"sub badge\" x=\"{left}\" y=\"{}\">{words}</text></a>",
         Escaped(name),
+        y + 19,
         Escaped(shown),
+        y + 35,
+        y + 50,
     );
 }
 
-/// Column and row of each: nobody stands to the left of who calls them, but where calls go round.
-fn places(edges: &BTreeMap<Edge, Calls>) -> BTreeMap<&str, (usize, usize)> {
+/// Column and row of each: nobody stands to the left of who calls them, but where calls go round, and each beside its callers.
+fn places(edges: &BTreeMap<Edge, Tally>) -> BTreeMap<&str, Spot> {
     let mut calls: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (from, to) in edges.keys().filter(|(from, to)| from != to) {
         calls.entry(from).or_default().insert(to);
@@ -106,15 +148,13 @@ fn places(edges: &BTreeMap<Edge, Calls>) -> BTreeMap<&str, (usize, usize)> {
     for called in calls.values().flatten() {
         *waiting.entry(called).or_default() += 1;
     }
-    let (mut places, mut columns) = (BTreeMap::new(), BTreeMap::<&str, usize>::new());
-    let mut rows: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut columns = BTreeMap::<&str, usize>::new();
+    let mut settled: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
     // Where all that are left wait for one another, the first by name begins.
     while let Some(name) = waiting.iter().min_by_key(|(_, callers)| **callers).map(|(name, _)| *name) {
         waiting.remove(name);
         let column = columns.get(name).copied().unwrap_or_default();
-        let row = rows.entry(column).or_default();
-        places.insert(name, (column, *row));
-        *row += 1;
+        settled.entry(column).or_default().push(name);
         for called in calls.get(name).into_iter().flatten() {
             if let Some(callers) = waiting.get_mut(called) {
                 *callers -= 1;
@@ -123,15 +163,50 @@ fn places(edges: &BTreeMap<Edge, Calls>) -> BTreeMap<&str, (usize, usize)> {
             }
         }
     }
+    rows(edges, settled)
+}
+
+/// From left to right, each column in the order of its callers' rows, so that few lines cross.
+fn rows<'n>(
+    edges: &'n BTreeMap<Edge, Tally>,
+    columns: BTreeMap<usize, Vec<&'n str>>,
+) -> BTreeMap<&'n str, Spot> {
+    let mut callers: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (from, to) in edges.keys() {
+        callers.entry(to).or_default().push(from);
+    }
+    let mut places: BTreeMap<&str, Spot> = BTreeMap::new();
+    for (column, mut names) in columns {
+        // In thousandths of a row; who has no caller yet stands last.
+        let middle = |name: &&str| {
+            let rows = callers.get(*name).into_iter().flatten().filter_map(|caller| places.get(caller));
+            let (count, sum) = rows.fold((0, 0), |(count, sum), (_, row)| (count + 1, sum + row));
+            (sum * 1000).checked_div(count).unwrap_or(usize::MAX)
+        };
+        names.sort_by_cached_key(|name| (middle(name), *name));
+        places.extend(names.into_iter().enumerate().map(|(row, name)| (name, (column, row))));
+    }
     places
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use weft_proto::v1::GoldenRow;
+
     use super::*;
 
-    fn edges(pairs: &[(&str, &str)]) -> BTreeMap<Edge, Calls> {
-        pairs.iter().map(|(from, to)| (((*from).to_owned(), (*to).to_owned()), Calls::default())).collect()
+    fn edges(pairs: &[(&str, &str)]) -> BTreeMap<Edge, Tally> {
+        let row =
+            GoldenRow { requests: 600, failures: 6, buckets: vec![600], mutual: 600, ..Default::default() };
+        let tally = Tally::of(&row, &[4_000]);
+        pairs.iter().map(|(from, to)| (((*from).to_owned(), (*to).to_owned()), tally.clone())).collect()
+    }
+
+    fn calls(pairs: &[(&str, &str)]) -> Calls {
+        let badges = BTreeMap::from([("b/orders".to_owned(), BTreeSet::from(["access", "limit"]))]);
+        Calls { edges: edges(pairs), over: Duration::from_secs(60), badges }
     }
 
     #[test]
@@ -144,17 +219,36 @@ mod tests {
     }
 
     #[test]
+    fn each_stands_beside_its_callers() {
+        let edges = edges(&[("a", "z"), ("b", "y"), ("c", "x")]);
+        let rows: Vec<_> = places(&edges).into_iter().map(|(name, (_, row))| (name, row)).collect();
+        assert_eq!(rows, [("a", 0), ("b", 1), ("c", 2), ("x", 2), ("y", 1), ("z", 0)]);
+    }
+
+    #[test]
     fn circles_end_and_nobody_is_left_out() {
         let edges = edges(&[("a", "b"), ("b", "c"), ("c", "a"), ("d", "d"), ("x", "a")]);
         let columns: Vec<_> = places(&edges).into_iter().map(|(name, (column, _))| (name, column)).collect();
         assert_eq!(columns, [("a", 1), ("b", 2), ("c", 3), ("x", 0)]);
-        assert!(draw(&edges).contains(">x</text>"));
-        assert_eq!(draw(&BTreeMap::new()).matches("<path").count(), 0);
+        assert!(draw(&calls(&[("x", "a"), ("a", "x")])).contains(">x</text>"));
+        assert_eq!(draw(&Calls::default()).matches("<path").count(), 0);
+    }
+
+    #[test]
+    fn an_edge_says_how_often_how_well_how_fast_and_how_safely() {
+        let svg = draw(&calls(&[("a/web", "b/orders")]));
+        assert!(
+            svg.contains("<title>10.0/s, 99.0 % succeeded, p99 4.0 ms, 100 % by mutual TLS</title>"),
+            "{svg}"
+        );
+        assert!(svg.contains(">10.0/s<tspan class=\"warn\"> · 99.0 %</tspan>"), "{svg}");
+        assert!(svg.contains("p99 4.0 ms · mTLS</text>") && svg.contains(">access · limit</text>"), "{svg}");
+        assert!(svg.contains("href=\"/services/b/orders\""), "{svg}");
     }
 
     #[test]
     fn names_are_escaped() {
-        let svg = draw(&edges(&[("a/<script>", "b\"><x")]));
+        let svg = draw(&calls(&[("a/<script>", "b\"><x")]));
         assert!(!svg.contains("<script>") && !svg.contains("<x"), "{svg}");
     }
 }

@@ -1,51 +1,67 @@
-//! HTTP: liveness, readiness, metrics, and the dashboard: pages rendered here, without scripts.
+//! HTTP: liveness, readiness, metrics, and the dashboard: pages rendered here, whole without scripts.
 //!
-//! What runs and how it fares is shown to whoever reaches the port; how the mesh is configured, and what it would do with a
-//! request, to who has logged in. Nothing can be changed here.
+//! What runs and how it fares is shown to whoever reaches the port; how the mesh is configured, what it would do with a request and
+//! what passes through it, to who has logged in. An operator can go back to a revision; nothing else can be changed here.
 
 mod calls;
-mod configuration;
+mod chart;
+mod compare;
+#[cfg(test)]
+mod contrast;
 mod explain;
+#[cfg(test)]
+mod hostile;
 mod html;
+mod identities;
 mod login;
 mod map;
 mod overview;
+mod policies;
+mod service;
 mod sidecars;
+mod tap;
+mod trace;
 mod traces;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderValue, LOCATION, REFERRER_POLICY, SET_COOKIE,
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    LOCATION, REFERRER_POLICY, SET_COOKIE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use weft_core::manifest::{Resource, Spec};
-use weft_core::model::{PolicyTarget, QualifiedName};
-use weft_core::world::World;
-use weft_core::{attachment, compile};
+use weft_core::manifest::ResourceKey;
+use weft_core::model::QualifiedName;
 use weft_proto::v1;
-use weft_runtime::http::{text, typed};
+use weft_runtime::drain::DrainWatch;
 use weft_runtime::metrics::Format;
 
 use crate::api::{AdminGate, AdminService};
+use crate::configuration::ConfigurationError;
 use crate::metrics::Metrics;
+use crate::report::chain;
 use crate::telemetry::{Errors, Filter};
-use html::Query;
-use login::Sessions;
+use calls::Window;
+use html::{Frame, Query};
+use login::{Session, Sessions};
+pub(crate) use tap::Body;
 
 /// Traces on pages that are not about them.
 const TRACES: usize = 20;
 const STYLE: &str = include_str!("style.css");
-/// Nothing is loaded from elsewhere, nothing is run.
+const SCRIPT: &str = include_str!("live.js");
+const ICON: &str = include_str!("icon.svg");
+/// Nothing is loaded from elsewhere, and nothing is run but the file that refreshes.
 const POLICY: HeaderValue = HeaderValue::from_static(
-    "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
 );
+/// What browsers say of who sent them.
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-type Answer = Response<Full<Bytes>>;
+type Answer = Response<Body>;
 
 /// Answers on port 7080.
 #[derive(Debug, Clone)]
@@ -54,224 +70,356 @@ pub(crate) struct Dashboard {
     gate: AdminGate,
     metrics: Arc<Metrics>,
     sessions: Arc<Sessions>,
+    drain: DrainWatch,
 }
 
 impl Dashboard {
-    pub(crate) fn new(admin: AdminService, gate: AdminGate, metrics: Arc<Metrics>) -> Self {
-        Self { admin, gate, metrics, sessions: Arc::default() }
+    pub(crate) fn new(
+        admin: AdminService,
+        gate: AdminGate,
+        metrics: Arc<Metrics>,
+        drain: DrainWatch,
+    ) -> Self {
+        Self { admin, gate, metrics, sessions: Arc::default(), drain }
     }
 
     /// Answers a request.
     pub(crate) async fn answer(self, request: Request<Bytes>) -> Answer {
-        let path = request.uri().path();
         match *request.method() {
-            Method::GET | Method::HEAD => {}
-            Method::POST if path == "/login" => return self.log_in(request.body()).await,
-            _ => return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"),
+            Method::GET | Method::HEAD => self.show(&request).await,
+            Method::POST => self.act(&request).await,
+            _ => text(StatusCode::METHOD_NOT_ALLOWED, "only GET and POST\n"),
         }
+    }
+
+    async fn show(&self, request: &Request<Bytes>) -> Answer {
         let query = Query::of(request.uri().query());
+        let path = request.uri().path();
         match path {
-            "/live" | "/ready" => text(StatusCode::OK, "ok\n"),
-            "/metrics" => {
-                let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
-                let format = Format::negotiate(accept);
-                typed(StatusCode::OK, format.content_type(), self.metrics.registry.render(format))
-            }
-            "/style.css" => style(),
-            "/" => self.overview(),
-            "/traces" => self.traces(&query),
-            "/sidecars" => self.sidecars().await,
-            "/login" => html(StatusCode::OK, login::page("/", None, self.revision())),
-            _ => match path.split_once('/').map(|(_, rest)| rest.split('/').collect::<Vec<_>>()).as_deref() {
-                Some(["traces", id]) => self.trace(id),
-                Some(["services", namespace, name]) => self.service(namespace, name),
-                Some(["configuration" | "explain", ..]) => self.guarded(&request, &query).await,
+            "/live" | "/ready" => return text(StatusCode::OK, "ok\n"),
+            "/metrics" => return self.metrics(request.headers()),
+            "/style.css" => return asset("text/css; charset=utf-8", STYLE),
+            "/live.js" => return asset("text/javascript; charset=utf-8", SCRIPT),
+            "/icon.svg" => return asset("image/svg+xml", ICON),
+            _ => {}
+        }
+        let frame = self.frame(self.sessions.of(request.headers(), Instant::now()));
+        match path {
+            "/" => self.overview(&query, &frame),
+            "/traces" => self.traces(&query, &frame),
+            "/compare" => self.compare(&query, &frame),
+            "/sidecars" => self.sidecars(&frame).await,
+            "/identities" => self.identities(&query, &frame).await,
+            "/login" => html(StatusCode::OK, login::page("/", None, &frame)),
+            _ => match parts(path).as_slice() {
+                ["traces", id] => self.trace(id, &query, &frame),
+                ["services", namespace, name] => self.service(namespace, name, &query, &frame),
+                ["policies" | "explain" | "tap", ..] => self.guarded(request, &query).await,
                 _ => text(StatusCode::NOT_FOUND, "no such page\n"),
             },
         }
     }
 
-    fn revision(&self) -> u64 {
-        self.admin.world.revision()
+    fn frame(&self, session: Option<Session>) -> Frame {
+        Frame { revision: self.admin.world.revision(), session }
     }
 
     /// Pages for those alone who have logged in.
     async fn guarded(&self, request: &Request<Bytes>, query: &Query) -> Answer {
-        let refused = match self.sessions.holder(request.headers(), Instant::now()) {
-            None => Some(None),
-            Some(administrator) => self.gate.still_admits(&administrator).await.err().map(Some),
+        let frame = match self.admitted(request.headers()).await {
+            Ok(session) => self.frame(Some(session)),
+            Err(reason) => {
+                let asked = request.uri().path_and_query().map_or("/", |asked| asked.as_str());
+                return html(
+                    StatusCode::UNAUTHORIZED,
+                    login::page(asked, reason.as_deref(), &self.frame(None)),
+                );
+            }
         };
-        if let Some(reason) = refused {
-            let asked = request.uri().path_and_query().map_or("/", |asked| asked.as_str());
-            return html(StatusCode::UNAUTHORIZED, login::page(asked, reason.as_deref(), self.revision()));
-        }
-        match request.uri().path() {
-            "/configuration" => self.configuration().await,
-            "/explain" => self.explain(query).await,
-            path => match path.strip_prefix("/configuration/").map(str::parse) {
-                Some(Ok(revision)) => self.changes(revision).await,
-                _ => text(StatusCode::NOT_FOUND, "no such page\n"),
+        match parts(request.uri().path()).as_slice() {
+            ["policies"] => self.policies(&frame).await,
+            ["policies", "document"] => self.document(query, &frame).await,
+            ["policies", revision] => match revision.parse() {
+                Ok(revision) => self.changes(revision, &frame).await,
+                Err(_) => text(StatusCode::NOT_FOUND, "no such revision\n"),
             },
+            ["explain"] => self.explain(query, &frame).await,
+            ["tap"] => self.tap(query, &frame),
+            _ => text(StatusCode::NOT_FOUND, "no such page\n"),
         }
     }
 
-    async fn log_in(&self, form: &Bytes) -> Answer {
-        let form = Query::of(std::str::from_utf8(form).ok());
+    /// The session of a request, as long as its token is good; else why not, where there is one.
+    async fn admitted(&self, headers: &HeaderMap) -> Result<Session, Option<String>> {
+        let session = self.sessions.of(headers, Instant::now()).ok_or(None)?;
+        match self.gate.still_admits(&session.of).await {
+            Ok(()) => Ok(session),
+            Err(reason) => Err(Some(reason)),
+        }
+    }
+
+    /// What changes something: nothing that another site has sent.
+    async fn act(&self, request: &Request<Bytes>) -> Answer {
+        let form = Query::of(std::str::from_utf8(request.body()).ok());
+        if request.headers().get(FETCH_SITE).is_some_and(|site| site != "same-origin" && site != "none") {
+            return text(StatusCode::FORBIDDEN, "a form of another site changes nothing here\n");
+        }
+        if request.uri().path() == "/login" {
+            return self.log_in(&form).await;
+        }
+        let session = match self.admitted(request.headers()).await {
+            Ok(session) => session,
+            Err(reason) => {
+                let page = login::page("/", reason.as_deref(), &self.frame(None));
+                return html(StatusCode::UNAUTHORIZED, page);
+            }
+        };
+        let frame = self.frame(Some(session.clone()));
+        if !session.gave(&form) {
+            let reason = "The form is not one that this session was given: open the page anew.";
+            return html(StatusCode::FORBIDDEN, policies::refused(reason, &frame));
+        }
+        match parts(request.uri().path()).as_slice() {
+            ["logout"] => {
+                self.sessions.end(request.headers());
+                go("/")
+            }
+            ["policies", revision, "rollback"] => self.roll_back(revision, &form, &session, &frame).await,
+            _ => text(StatusCode::NOT_FOUND, "no such page\n"),
+        }
+    }
+
+    async fn log_in(&self, form: &Query) -> Answer {
         let then = login::ours(form.value("then"));
         let administrator = match self.gate.admit(form.value("token").trim()).await {
             Ok(administrator) => administrator,
             Err(reason) => {
-                return html(StatusCode::UNAUTHORIZED, login::page(then, Some(&reason), self.revision()));
+                let page = login::page(then, Some(&reason), &self.frame(None));
+                return html(StatusCode::UNAUTHORIZED, page);
             }
         };
-        let cookie = self
-            .sessions
-            .begin(administrator, Instant::now())
-            .and_then(|cookie| HeaderValue::try_from(cookie).ok());
-        let (Some(cookie), Ok(then)) = (cookie, HeaderValue::from_str(then)) else {
+        let cookie = self.sessions.begin(administrator, Instant::now());
+        let Some(cookie) = cookie.and_then(|cookie| HeaderValue::try_from(cookie).ok()) else {
             return text(StatusCode::INTERNAL_SERVER_ERROR, "no session could be made\n");
         };
-        let mut response = text(StatusCode::SEE_OTHER, "");
-        response.headers_mut().insert(LOCATION, then);
+        let mut response = go(then);
         response.headers_mut().insert(SET_COOKIE, cookie);
         response
     }
 
-    fn overview(&self) -> Answer {
-        let services = self.admin.service_summaries();
+    async fn roll_back(&self, revision: &str, form: &Query, session: &Session, frame: &Frame) -> Answer {
+        let (Ok(revision), Ok(now)) = (revision.parse(), form.value("now").parse()) else {
+            return text(StatusCode::BAD_REQUEST, "no such revision\n");
+        };
+        if !session.operates() {
+            let reason = "A viewer looks on; an operator can roll back.";
+            return html(StatusCode::FORBIDDEN, policies::refused(reason, frame));
+        }
+        let author = match &session.of.token {
+            Some(token) => format!("dashboard, token {token}"),
+            None => "dashboard".to_owned(),
+        };
+        match self.admin.configuration.rollback(revision, &author, Some(now)).await {
+            Ok(done) => go(&format!("/policies/{}", done.revision)),
+            Err(error) => html(status(&error), policies::refused(&chain(&error), frame)),
+        }
+    }
+
+    fn metrics(&self, headers: &HeaderMap) -> Answer {
+        let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+        let format = Format::negotiate(accept);
+        typed(StatusCode::OK, format.content_type(), self.metrics.registry.render(format))
+    }
+
+    fn overview(&self, query: &Query, frame: &Frame) -> Answer {
+        let window = Window::of(query.value("window"), "1m");
         let sidecars = self.admin.registry.list();
         let errors = Filter { errors: Errors::Only, limit: TRACES, ..Filter::default() };
-        html(
-            StatusCode::OK,
-            overview::overview(&overview::Overview {
-                services: &services,
-                edges: &self.edges(),
-                sidecars: (sidecars.iter().filter(|sidecar| sidecar.connected).count(), sidecars.len()),
-                errors: &self.admin.telemetry.traces().list(&errors),
-                revision: self.revision(),
-            }),
-        )
+        let seen = overview::Overview {
+            services: &self.admin.service_summaries(),
+            calls: &calls::counted(&self.admin, window),
+            window,
+            sidecars: (sidecars.iter().filter(|sidecar| sidecar.connected).count(), sidecars.len()),
+            errors: &self.admin.telemetry.traces().list(&errors),
+        };
+        html(StatusCode::OK, overview::overview(&seen, frame))
     }
 
-    fn edges(&self) -> BTreeMap<calls::Edge, calls::Calls> {
-        let (mut edges, now) = (BTreeMap::new(), SystemTime::now());
-        self.admin.telemetry.traces().each(|spans| calls::add(&mut edges, spans, now));
-        edges
-    }
-
-    fn service(&self, namespace: &str, name: &str) -> Answer {
+    fn service(&self, namespace: &str, name: &str, query: &Query, frame: &Frame) -> Answer {
         let (Ok(namespace), Ok(name)) = (namespace.parse(), name.parse()) else {
             return text(StatusCode::NOT_FOUND, "no such service\n");
         };
-        let name = QualifiedName::new(namespace, name);
-        let is_it = |summary: &v1::ServiceSummary| {
-            summary.namespace == name.namespace.as_str() && summary.name == name.name.as_str()
-        };
-        let summary = self.admin.service_summaries().into_iter().find(is_it);
-        let (edges, full) = (self.edges(), name.to_string());
-        if summary.is_none() && !edges.keys().any(|(from, to)| *from == full || *to == full) {
-            return text(StatusCode::NOT_FOUND, "no such service\n");
+        let window = Window::of(query.value("window"), "10m");
+        let calls = calls::counted(&self.admin, window);
+        match service::Service::find(&self.admin, QualifiedName::new(namespace, name), window, &calls) {
+            Some(service) => html(StatusCode::OK, service.page(frame)),
+            None => text(StatusCode::NOT_FOUND, "no such service\n"),
         }
-        let (endpoints, rules) = self
-            .admin
-            .world
-            .read(|known| (compile::endpoints(known, &name).unwrap_or_default(), rules(known, &name)));
-        let about = Filter { service: Some(name.name.to_string()), limit: TRACES, ..Filter::default() };
-        html(
-            StatusCode::OK,
-            overview::service(&overview::Service {
-                name: &name,
-                summary: summary.as_ref(),
-                endpoints: &endpoints,
-                rules: &rules,
-                edges: &edges,
-                traces: &self.admin.telemetry.traces().list(&about),
-                revision: self.revision(),
-            }),
-        )
     }
 
-    fn traces(&self, query: &Query) -> Answer {
-        let found = self.admin.telemetry.traces().list(&traces::filter(query));
-        html(StatusCode::OK, traces::list(query, &found, self.revision()))
+    fn traces(&self, query: &Query, frame: &Frame) -> Answer {
+        let (filter, wrong) = traces::filter(query, SystemTime::now());
+        let found = self.admin.telemetry.traces().list(&filter);
+        html(StatusCode::OK, traces::list(query, &found, &wrong, frame))
     }
 
-    fn trace(&self, id: &str) -> Answer {
+    fn trace(&self, id: &str, query: &Query, frame: &Frame) -> Answer {
         match self.admin.telemetry.traces().find(id) {
-            Some((id, spans)) => html(StatusCode::OK, traces::waterfall(id, &spans, self.revision())),
-            None => html(StatusCode::NOT_FOUND, traces::absent(id, self.revision())),
+            Some((id, spans)) => {
+                let from = query.value("from").parse().unwrap_or_default();
+                html(StatusCode::OK, trace::waterfall(id, &spans, from, frame))
+            }
+            None => html(StatusCode::NOT_FOUND, trace::absent(id, frame)),
         }
     }
 
-    async fn sidecars(&self) -> Answer {
+    fn compare(&self, query: &Query, frame: &Frame) -> Answer {
+        let ids: Vec<_> = query.values("id").collect();
+        let found: Vec<_> = ids.iter().take(2).map(|id| self.admin.telemetry.traces().find(id)).collect();
+        match (ids.len(), found.as_slice()) {
+            (2, [Some(first), Some(second)]) => html(StatusCode::OK, compare::page(first, second, frame)),
+            (given, _) => {
+                let unknown = ids.iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(id, _)| *id);
+                let unknown: Vec<_> = unknown.collect();
+                let status = if unknown.is_empty() { StatusCode::OK } else { StatusCode::NOT_FOUND };
+                html(status, compare::asks(given, &unknown, frame))
+            }
+        }
+    }
+
+    async fn sidecars(&self, frame: &Frame) -> Answer {
         let all = v1::StatusRequest { all_namespaces: true, ..v1::StatusRequest::default() };
         let status = self.admin.status(all).await.unwrap_or_default();
-        let all = v1::IdentitiesRequest { all_namespaces: true, ..v1::IdentitiesRequest::default() };
-        let identities = self.admin.identities(all).await.unwrap_or_default().identities;
-        html(StatusCode::OK, sidecars::page(&status, &identities))
+        html(StatusCode::OK, sidecars::page(&status, frame))
     }
 
-    async fn configuration(&self) -> Answer {
+    async fn identities(&self, query: &Query, frame: &Frame) -> Answer {
+        let authority = self.admin.ca_status(v1::CaStatusRequest {}).await.unwrap_or_default();
+        let now = SystemTime::now();
+        let certificates = self.admin.ca.valid_certificates(now);
+        html(StatusCode::OK, identities::page(&certificates, &authority, query, now, frame))
+    }
+
+    async fn policies(&self, frame: &Frame) -> Answer {
         match self.admin.configuration.history(None).await {
             Ok(revisions) => {
-                let place = |resource: &Resource| (resource.key().to_string(), resource.place(""));
-                let documents: Vec<_> = self.admin.world.read(|known| known.resources().map(place).collect());
-                html(StatusCode::OK, configuration::history(&revisions, &documents, self.revision()))
+                let documents: Vec<_> =
+                    self.admin.world.read(|known| known.resources().map(policies::Listed::of).collect());
+                html(StatusCode::OK, policies::history(&revisions, &documents, frame))
             }
-            Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+            Err(error) => html(status(&error), policies::refused(&chain(&error), frame)),
         }
     }
 
-    async fn changes(&self, revision: u64) -> Answer {
-        match self.admin.configuration.changes(revision.saturating_sub(1), revision).await {
-            Ok(changes) => html(StatusCode::OK, configuration::changes(revision, &changes, self.revision())),
-            Err(error) => text(StatusCode::NOT_FOUND, format!("{error}\n")),
+    async fn document(&self, query: &Query, frame: &Frame) -> Answer {
+        let [kind, namespace, name] = ["kind", "namespace", "name"].map(|part| query.value(part));
+        let found = crate::api::key(kind, namespace, name).ok();
+        let find = |key: &ResourceKey| self.admin.world.read(|known| known.resource(key).cloned());
+        let Some((key, resource)) = found.and_then(|key| find(&key).map(|resource| (key, resource))) else {
+            let page = policies::refused("There is no such document in force.", frame);
+            return html(StatusCode::NOT_FOUND, page);
+        };
+        match self.admin.configuration.history(Some(&key)).await {
+            Ok(revisions) => html(StatusCode::OK, policies::document(&resource, &revisions, frame)),
+            Err(error) => html(status(&error), policies::refused(&chain(&error), frame)),
         }
     }
 
-    async fn explain(&self, query: &Query) -> Answer {
+    async fn changes(&self, revision: u64, frame: &Frame) -> Answer {
+        let changes = self.admin.configuration.changes(revision.saturating_sub(1), revision).await;
+        let back = self.admin.configuration.changes(frame.revision, revision).await;
+        match (changes, back) {
+            (Ok(changes), Ok(back)) => {
+                html(StatusCode::OK, policies::changes(revision, &changes, &back, frame))
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                html(status(&error), policies::refused(&chain(&error), frame))
+            }
+        }
+    }
+
+    async fn explain(&self, query: &Query, frame: &Frame) -> Answer {
         let told = match explain::question(query) {
             Some(question) => {
                 Some(self.admin.explain(question).await.map_err(|status| status.message().to_owned()))
             }
             None => None,
         };
-        html(StatusCode::OK, explain::page(query, told, self.revision()))
+        html(StatusCode::OK, explain::page(query, told, frame))
+    }
+
+    fn tap(&self, query: &Query, frame: &Frame) -> Answer {
+        let names = self.admin.world.read(|known| known.service_names());
+        let names: Vec<_> = names.iter().map(|it| format!("{}.{}", it.name, it.namespace)).collect();
+        let Some(request) = tap::request(query) else {
+            return html(StatusCode::OK, tap::form(query, &names, None, frame));
+        };
+        match self.admin.tap(&request) {
+            Ok(watching) => {
+                let begin = tap::begin(query, &names, frame);
+                let passing = tap::Passing::new(begin, watching, self.drain.clone());
+                page(StatusCode::OK, Body::Passing(Box::new(passing)))
+            }
+            Err(status) => {
+                html(StatusCode::BAD_REQUEST, tap::form(query, &names, Some(status.message()), frame))
+            }
+        }
     }
 }
 
-/// The documents that are about a service, and where each stands.
-fn rules(known: &World, service: &QualifiedName) -> Vec<(String, String)> {
-    let concerns = |resource: &&Resource| match (&resource.spec, resource.target()) {
-        (Spec::Route(_), _) => {
-            attachment::status(known, resource).iter().any(|s| s.parent.service == *service)
-        }
-        (Spec::Service(_) | Spec::ExternalService(_), _) => {
-            resource.qualified_name().as_ref() == Some(service)
-        }
-        (_, Some(PolicyTarget::Mesh)) => true,
-        (_, Some(PolicyTarget::Namespace(namespace))) => *namespace == service.namespace,
-        (_, Some(PolicyTarget::Service(name))) => name == service,
-        _ => false,
-    };
-    let inbound = known.resources().filter(concerns);
-    inbound
-        .chain(known.policies(service))
-        .map(|resource| (resource.key().to_string(), resource.place("")))
-        .collect()
+fn parts(path: &str) -> Vec<&str> {
+    path.strip_prefix('/').map(|rest| rest.split('/').collect()).unwrap_or_default()
 }
 
-fn style() -> Answer {
-    let mut response = typed(StatusCode::OK, "text/css; charset=utf-8", STYLE);
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("max-age=300"));
+fn status(error: &ConfigurationError) -> StatusCode {
+    match error {
+        ConfigurationError::Absent(_) | ConfigurationError::NoRevision(_) => StatusCode::NOT_FOUND,
+        ConfigurationError::InConfigDir { .. }
+        | ConfigurationError::Outdated { .. }
+        | ConfigurationError::Forgotten(_)
+        | ConfigurationError::Unreadable { .. } => StatusCode::CONFLICT,
+        ConfigurationError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    weft_runtime::http::text(status, body).map(Body::from)
+}
+
+fn typed(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    weft_runtime::http::typed(status, media_type, body).map(Body::from)
+}
+
+fn asset(media_type: &'static str, body: &'static str) -> Answer {
+    let mut response = typed(StatusCode::OK, media_type, body);
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=300"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // Opened by itself an image may not run anything either.
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'"));
     response
 }
 
-fn html(status: StatusCode, page: String) -> Answer {
-    let mut response = typed(status, "text/html; charset=utf-8", page);
+fn html(status: StatusCode, text: String) -> Answer {
+    page(status, Body::from(Full::from(text)))
+}
+
+fn page(status: StatusCode, body: Body) -> Answer {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
     let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(CONTENT_SECURITY_POLICY, POLICY);
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn go(to: &str) -> Answer {
+    let mut response = text(StatusCode::SEE_OTHER, "");
+    if let Ok(to) = HeaderValue::from_str(to) {
+        response.headers_mut().insert(LOCATION, to);
+    }
     response
 }

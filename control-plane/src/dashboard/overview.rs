@@ -1,176 +1,146 @@
-//! The first page, and a service's own.
+//! The first page: how everything fares, and who calls whom.
 
 use std::collections::BTreeMap;
 
-use weft_core::model::{Endpoint, QualifiedName};
 use weft_proto::v1::ServiceSummary;
 
-use super::calls::{Calls, Edge, share};
-use super::html::{Escaped, Millis, Page, Place, service_link};
+use super::calls::{Calls, Edge, Window};
+use super::html::{Escaped, Frame, Ms, Page, Percent, Place, Rate, grade, service_link};
 use super::{map, traces};
-use crate::telemetry::Summary;
+use crate::telemetry::{Summary, Tally};
 
 /// What the first page shows.
 pub(super) struct Overview<'a> {
     pub(super) services: &'a [ServiceSummary],
-    pub(super) edges: &'a BTreeMap<Edge, Calls>,
+    pub(super) calls: &'a Calls,
+    pub(super) window: Window,
     /// Connected, and all that were.
     pub(super) sidecars: (usize, usize),
     /// The newest traces that hold an error.
     pub(super) errors: &'a [Summary],
-    pub(super) revision: u64,
 }
 
-pub(super) fn overview(seen: &Overview<'_>) -> String {
-    let mut page = Page::new("Services", Place::Overview, seen.revision).reloading();
+pub(super) fn overview(seen: &Overview<'_>, frame: &Frame) -> String {
+    let mut page = Page::new("Service map", Place::Map, frame).live();
+    page.push(seen.window.choice("/"));
     tiles(&mut page, seen);
     page.heading("Who calls whom");
-    if seen.edges.is_empty() {
-        page.note("No call was traced in the last 15 minutes.");
+    if seen.calls.edges.is_empty() {
+        page.note(format_args!("No call between services ended in the last {}.", seen.window.words));
     } else {
-        page.push(map::draw(seen.edges));
+        page.push(map::draw(seen.calls));
     }
     page.table(
         "Services",
-        &["Name", "Ports", "Addresses", "#Endpoints", "#Ready"],
-        seen.services.iter().map(service_row),
+        &["Name", "#Requests", "#Succeeded", "#p50", "#p99", "Policies", "#Endpoints ready", "Ports"],
+        seen.services.iter().map(|service| service_row(service, seen.calls)),
         "No service yet: start a sidecar that offers one, or apply a Service.",
     );
-    calls_table(&mut page, "Calls", seen.edges.iter().collect());
+    table(&mut page, "Calls", seen.calls, |_| true);
     traces::table(&mut page, "Recent errors", seen.errors, "None in the traces that are kept.");
     page.finish()
 }
 
 fn tiles(page: &mut Page, seen: &Overview<'_>) {
-    let (count, failed, plaintext) = seen
-        .edges
-        .values()
-        .fold((0, 0, 0), |(c, f, p), calls| (c + calls.count, f + calls.failed, p + calls.plaintext));
-    let percent = |part| match count {
-        0 => "-".to_owned(),
-        _ => format!("{:.1} %", share(part, count) * 100.0),
-    };
+    let all = seen.calls.all();
+    let known = |text: String| if all.requests() == 0 { "-".to_owned() } else { text };
+    let (connected, sidecars) = seen.sidecars;
+    let class = if connected == sidecars { "" } else { "warn" };
     let tiles = [
-        (format!("{} of {}", seen.sidecars.0, seen.sidecars.1), "sidecars connected"),
-        (seen.services.len().to_string(), "services"),
-        (count.to_string(), "traced calls, 15 min"),
-        (percent(count - failed), "answered well"),
-        (percent(count - plaintext), "over mutual TLS"),
+        (Rate(seen.calls.rps(&all)).to_string(), "requests", ""),
+        (known(Percent(all.success_rate()).to_string()), "succeeded", grade(all.success_rate())),
+        (known(Ms(all.quantile_ms(0.99)).to_string()), "p99", ""),
+        (
+            known(Percent(all.mtls_rate()).to_string()),
+            "by mutual TLS",
+            if all.mtls_rate() < 1.0 { "warn" } else { "" },
+        ),
+        (seen.services.len().to_string(), "services", ""),
+        (format!("{connected} of {sidecars}"), "sidecars connected", class),
     ];
     page.push("<ul class=\"tiles\">");
-    for (number, what) in tiles {
-        page.push(format_args!("<li><b>{number}</b><small>{what}</small></li>"));
+    for (number, what, class) in tiles {
+        page.push(format_args!("<li><b class=\"{class}\">{number}</b><small>{what}</small></li>"));
     }
     page.push("</ul>");
 }
 
-fn service_row(service: &ServiceSummary) -> String {
-    let ready = if service.ready > 0 { "good" } else { "bad" };
+fn service_row(service: &ServiceSummary, calls: &Calls) -> String {
+    let name = format!("{}/{}", service.namespace, service.name);
+    let badges = calls.badges.get(&name).into_iter().flatten();
+    let badges: String = badges.map(|word| format!("<span class=\"badge\">{word}</span> ")).collect();
+    let ready = if service.ready > 0 { "" } else { "bad" };
     format!(
-        "<tr><td>{}</td><td>{}</td><td><code>{}</code></td><td class=\"n\">{}</td><td class=\"n {ready}\">{}</td></tr>",
+        "<tr><td>{}</td>{}<td>{badges}</td><td class=\"n {ready}\">{} of {}</td><td>{}</td></tr>",
         service_link(&service.namespace, &service.name),
-        Escaped(service.ports.join(", ")),
-        Escaped(service.addresses.join(" ")),
-        service.endpoints,
+        numbers(&calls.of(&name), calls),
         service.ready,
+        service.endpoints,
+        Escaped(service.ports.join(", ")),
     )
 }
 
-fn calls_table(page: &mut Page, heading: &str, mut calls: Vec<(&Edge, &Calls)>) {
-    calls.sort_by_key(|(_, calls)| std::cmp::Reverse(calls.count));
+/// How often, how well, how fast: four cells.
+pub(super) fn numbers(tally: &Tally, calls: &Calls) -> String {
+    if tally.requests() == 0 {
+        return "<td class=\"n dim\">-</td>".repeat(4);
+    }
+    format!(
+        "<td class=\"n\">{}</td><td class=\"n {}\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>",
+        Rate(calls.rps(tally)),
+        grade(tally.success_rate()),
+        Percent(tally.success_rate()),
+        Ms(tally.quantile_ms(0.5)),
+        Ms(tally.quantile_ms(0.99)),
+    )
+}
+
+/// The calls of these edges, the most frequent first.
+pub(super) fn table(page: &mut Page, heading: &str, calls: &Calls, wanted: impl Fn(&Edge) -> bool) {
+    let mut rows: Vec<_> = calls.edges.iter().filter(|(edge, _)| wanted(edge)).collect();
+    rows.sort_by_key(|(_, tally)| std::cmp::Reverse(tally.requests()));
     page.table(
         heading,
-        &["From", "To", "#Traced calls", "#Answered well", "#p99", "TLS"],
-        calls.into_iter().map(call_row),
-        "None was traced in the last 15 minutes.",
+        &["From", "To", "#Requests", "#Succeeded", "#p50", "#p99", "TLS"],
+        rows.into_iter().map(|row| call_row(row, calls)),
+        "None in this time.",
     );
 }
 
-fn call_row(((from, to), calls): (&Edge, &Calls)) -> String {
+fn call_row(((from, to), tally): (&Edge, &Tally), calls: &Calls) -> String {
     let linked = |name: &str| match name.split_once('/') {
         Some((namespace, name)) => service_link(namespace, name),
         None => Escaped(name).to_string(),
     };
-    let class = if calls.failed > 0 { "n bad" } else { "n" };
-    let tls = match calls.plaintext {
-        0 => "mutual".to_owned(),
-        plain => format!("<span class=\"warn\">{plain} in plaintext</span>"),
+    let tls = match tally.mtls_rate() {
+        1.0.. => "mutual".to_owned(),
+        0.0 => "<span class=\"warn\">plaintext</span>".to_owned(),
+        share => format!("<span class=\"warn\">{} mutual</span>", Percent(share)),
     };
     format!(
-        "<tr><td>{}</td><td>{}</td><td class=\"n\">{}</td><td class=\"{class}\">{:.1} %</td><td class=\"n\">{}</td><td>{tls}</td></tr>",
+        "<tr><td>{}</td><td>{}</td>{}<td>{tls}</td></tr>",
         linked(from),
         linked(to),
-        calls.count,
-        calls.success() * 100.0,
-        Millis(calls.p99()),
+        numbers(tally, calls)
     )
 }
 
-/// What a service's page shows.
-pub(super) struct Service<'a> {
-    pub(super) name: &'a QualifiedName,
-    /// None: it only calls.
-    pub(super) summary: Option<&'a ServiceSummary>,
-    pub(super) endpoints: &'a [Endpoint],
-    /// `KIND NAMESPACE/NAME` and where it stands.
-    pub(super) rules: &'a [(String, String)],
-    pub(super) edges: &'a BTreeMap<Edge, Calls>,
-    pub(super) traces: &'a [Summary],
-    pub(super) revision: u64,
-}
-
-pub(super) fn service(seen: &Service<'_>) -> String {
-    let mut page = Page::new(format!("Service {}", seen.name), Place::Overview, seen.revision).reloading();
-    match seen.summary {
-        Some(summary) => offer(&mut page, summary, seen.endpoints),
-        None => _ = page.note("It offers no service; it calls others."),
-    }
-    let name = seen.name.to_string();
-    let of = |end: fn(&Edge) -> &String| {
-        seen.edges.iter().filter(|(edge, _)| *end(edge) == name).collect::<Vec<_>>()
+/// Requests by some name of their own, as a table.
+pub(super) fn by_name(
+    page: &mut Page,
+    heading: &str,
+    column: &str,
+    sums: &BTreeMap<String, Tally>,
+    calls: &Calls,
+) {
+    let row = |(name, tally): (&String, &Tally)| {
+        let retries = tally.retries();
+        format!("<tr><td>{}</td>{}<td class=\"n\">{retries}</td></tr>", Escaped(name), numbers(tally, calls))
     };
-    calls_table(&mut page, "Callers", of(|(_, to)| to));
-    calls_table(&mut page, "Calls", of(|(from, _)| from));
     page.table(
-        "Rules in force",
-        &["Document", "Stands in"],
-        seen.rules.iter().map(|(key, place)| {
-            format!("<tr><td>{}</td><td><code>{}</code></td></tr>", Escaped(key), Escaped(place))
-        }),
-        "No document is about it; what the mesh's defaults say holds.",
+        heading,
+        &[column, "#Requests", "#Succeeded", "#p50", "#p99", "#Retries"],
+        sums.iter().map(row),
+        "None in this time.",
     );
-    traces::table(&mut page, "Traces", seen.traces, traces::NONE);
-    page.finish()
-}
-
-fn offer(page: &mut Page, summary: &ServiceSummary, endpoints: &[Endpoint]) {
-    page.push(format_args!(
-        "<p>Ports {}, addresses <code>{}</code>, {} of {} endpoints ready.</p>",
-        Escaped(summary.ports.join(", ")),
-        Escaped(summary.addresses.join(" ")),
-        summary.ready,
-        summary.endpoints
-    ));
-    page.table(
-        "Endpoints",
-        &["Workload", "Addresses", "Identity", "Zone", "#Weight", "Health"],
-        endpoints.iter().map(endpoint_row),
-        "Nobody offers it now: callers are answered 503 no-endpoints.",
-    );
-}
-
-fn endpoint_row(endpoint: &Endpoint) -> String {
-    let addresses: Vec<_> = endpoint.addresses.iter().map(ToString::to_string).collect();
-    let (class, health) = if endpoint.healthy { ("good", "works") } else { ("bad", "fails its checks") };
-    let identity = match &endpoint.identity {
-        Some(identity) => format!("<code>{}</code>", Escaped(identity)),
-        None => "<span class=\"warn\">none: plaintext</span>".to_owned(),
-    };
-    format!(
-        "<tr><td>{}</td><td><code>{}</code></td><td>{identity}</td><td>{}</td><td class=\"n\">{}</td><td class=\"{class}\">{health}</td></tr>",
-        Escaped(&endpoint.workload),
-        Escaped(addresses.join(" ")),
-        Escaped(&endpoint.zone),
-        endpoint.weight,
-    )
 }

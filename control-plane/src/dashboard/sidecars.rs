@@ -1,16 +1,27 @@
-//! Sidecars: connected, in sync, and until when their certificates last.
+//! Sidecars: connected, ready, in sync, and who was let in without an identity.
 
-use weft_proto::v1::{IssuedIdentity, SidecarStatus, StatusResponse};
+use weft_proto::v1::{SidecarStatus, StatusResponse};
 
-use super::html::{Escaped, Page, Place};
+use super::html::{Escaped, Frame, Page, Place, service_link};
 
-pub(super) fn page(status: &StatusResponse, identities: &[IssuedIdentity]) -> String {
-    let mut page = Page::new("Sidecars", Place::Sidecars, status.revision).reloading();
+pub(super) fn page(status: &StatusResponse, frame: &Frame) -> String {
+    let mut page = Page::new("Sidecars", Place::Sidecars, frame).live();
+    let count = |wanted: fn(&SidecarStatus) -> bool| status.sidecars.iter().filter(|it| wanted(it)).count();
+    let all = status.sidecars.len();
+    page.push(format_args!(
+        "<p>{all} sidecars: {} connected, {} ready, {} in sync with revision {}. The control plane is {}.</p>",
+        count(|it| it.connected),
+        count(|it| it.ready),
+        count(|it| it.in_sync),
+        status.revision,
+        Escaped(&status.version),
+    ));
     page.table(
         "Sidecars",
         &[
             "Workload",
             "Service account",
+            "Offers",
             "Connected",
             "Ready",
             "Configuration",
@@ -20,11 +31,12 @@ pub(super) fn page(status: &StatusResponse, identities: &[IssuedIdentity]) -> St
         status.sidecars.iter().map(|sidecar| row(sidecar, status.revision)),
         "No sidecar has connected yet.",
     );
+    let heard: Vec<_> = status.sidecars.iter().flat_map(plaintext).collect();
     page.table(
-        "Certificates in use",
-        &["Workload", "Identity", "Serial", "Issuer", "Ends"],
-        identities.iter().map(identity),
-        "None.",
+        "Let in without an identity",
+        &["Workload", "#Port", "Caller", "Address", "Last seen"],
+        heard.into_iter(),
+        "Nobody, as far as the sidecars that are connected have told.",
     );
     page.finish()
 }
@@ -38,6 +50,9 @@ fn row(sidecar: &SidecarStatus, newest: u64) -> String {
         [] => "no".to_owned(),
         failing => format!("fails the health check of {}", failing.join(", ")),
     };
+    let offers: Vec<_> =
+        sidecar.services.iter().map(|service| service_link(&sidecar.namespace, service)).collect();
+    let offers = offers.join(", ");
     let mut sync = said(sidecar.in_sync, "in sync", &format!("has {} of {newest}", sidecar.revision));
     for rejection in &sidecar.rejected {
         let name = rejection.name.as_ref().map(|name| name.name.as_str()).unwrap_or_default();
@@ -48,7 +63,7 @@ fn row(sidecar: &SidecarStatus, newest: u64) -> String {
         ));
     }
     format!(
-        "<tr><td>{}<small>.{}</small></td><td>{}</td><td>{}</td><td>{}</td><td>{sync}</td><td>{}</td><td>{}</td></tr>",
+        "<tr><td>{}<small>.{}</small></td><td>{}</td><td>{offers}</td><td>{}</td><td>{}</td><td>{sync}</td><td>{}</td><td>{}</td></tr>",
         Escaped(&sidecar.workload),
         Escaped(&sidecar.namespace),
         Escaped(&sidecar.service_account),
@@ -59,14 +74,17 @@ fn row(sidecar: &SidecarStatus, newest: u64) -> String {
     )
 }
 
-fn identity(identity: &IssuedIdentity) -> String {
-    format!(
-        "<tr><td>{}<small>.{}</small></td><td><code>{}</code></td><td><code>{}</code></td><td>{}</td><td>{}</td></tr>",
-        Escaped(&identity.workload),
-        Escaped(&identity.namespace),
-        Escaped(&identity.spiffe_id),
-        Escaped(&identity.serial),
-        Escaped(&identity.issuer),
-        Escaped(&identity.not_after),
-    )
+fn plaintext(sidecar: &SidecarStatus) -> Vec<String> {
+    let row = |heard: &weft_proto::v1::PlaintextHeard| {
+        format!(
+            "<tr><td>{}<small>.{}</small></td><td class=\"n\">{}</td><td>{}</td><td><code>{}</code></td><td>{}</td></tr>",
+            Escaped(&sidecar.workload),
+            Escaped(&sidecar.namespace),
+            heard.port,
+            Escaped(if heard.caller.is_empty() { "unknown" } else { &heard.caller }),
+            Escaped(&heard.address),
+            Escaped(&heard.last_seen),
+        )
+    };
+    sidecar.plaintext.iter().map(row).collect()
 }

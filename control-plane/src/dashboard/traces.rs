@@ -1,59 +1,143 @@
-//! Traces: searched for, and one as a waterfall.
+//! Traces: searched for and listed.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
-use super::html::{Escaped, Millis, Page, Place, Query, field};
+use jiff::Timestamp;
+use weft_core::manifest::parse_duration;
+
+use super::html::{Escaped, Frame, Millis, Page, Place, Query, field};
 use crate::report::rfc3339;
-use crate::telemetry::{Errors, Filter, Span, SpanId, Summary, TraceId};
+use crate::telemetry::{Errors, Filter, Summary};
 
 /// Traces on a page.
 const MOST: usize = 100;
+/// Attributes that a form asks for.
+const MOST_ATTRIBUTES: usize = 4;
 /// What is said where there are none.
 pub(super) const NONE: &str = "None is kept: traces appear with the first sampled request between services.";
 
-/// Which traces a form asks for.
-pub(super) fn filter(query: &Query) -> Filter {
-    let service = query.value("service");
-    let slower: f64 = query.value("slower").trim_end_matches("ms").trim().parse().unwrap_or(0.0);
-    Filter {
-        service: (!service.is_empty()).then(|| service.to_owned()),
+/// Which traces a form asks for; what cannot be read is not asked for, and named.
+pub(super) fn filter(query: &Query, now: SystemTime) -> (Filter, Vec<String>) {
+    let mut wrong = Vec::new();
+    let text = |name: &str| Some(query.value(name).trim().to_owned()).filter(|text| !text.is_empty());
+    let mut time = |name: &str| {
+        let text = text(name)?;
+        let found = time(&text, now);
+        if found.is_none() {
+            wrong.push(format!(
+                "{text:?} is neither a time ago, such as 15m, nor a time, such as 2026-01-31T12:00:00Z"
+            ));
+        }
+        found
+    };
+    let (since, until) = (time("since"), time("until"));
+    let slower = text("slower").map(|text| {
+        let milliseconds =
+            text.parse::<f64>().ok().and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok());
+        milliseconds.or_else(|| parse_duration(&text).ok()).ok_or(text)
+    });
+    let slower_than = slower.transpose().unwrap_or_else(|text| {
+        wrong.push(format!("{text:?} is no time such as 100 or 250ms"));
+        None
+    });
+    let status = text("status").map(|text| text.parse::<u32>().map_err(|_| text));
+    let status = status.transpose().unwrap_or_else(|text| {
+        wrong.push(format!("{text:?} is no status such as 503"));
+        None
+    });
+    let mut attributes = Vec::new();
+    for attribute in query.values("attribute").take(MOST_ATTRIBUTES) {
+        match attribute.split_once('=') {
+            Some((key, value)) => attributes.push((key.trim().to_owned(), value.trim().to_owned())),
+            None => wrong.push(format!("{attribute:?} is no attribute such as weft.source=default/web")),
+        }
+    }
+    let filter = Filter {
+        // Spans know services by their names alone.
+        service: text("service").map(|name| name.split(['.', ':']).next().unwrap_or_default().to_owned()),
         errors: if query.value("errors").is_empty() { Errors::Any } else { Errors::Only },
-        slower_than: Duration::try_from_secs_f64(slower / 1000.0).unwrap_or_default(),
+        slower_than: slower_than.unwrap_or_default(),
+        route: text("route"),
+        status,
+        attributes,
+        since,
+        until,
         limit: MOST,
-        ..Filter::default()
+    };
+    (filter, wrong)
+}
+
+/// A time, or how long ago it was.
+fn time(text: &str, now: SystemTime) -> Option<SystemTime> {
+    match parse_duration(text) {
+        Ok(ago) => now.checked_sub(ago),
+        Err(_) => text.parse::<Timestamp>().ok().map(SystemTime::from),
     }
 }
 
 /// The form and what it found.
-pub(super) fn list(query: &Query, traces: &[Summary], revision: u64) -> String {
-    let mut page = Page::new("Traces", Place::Traces, revision);
+pub(super) fn list(query: &Query, found: &[Summary], wrong: &[String], frame: &Frame) -> String {
+    let mut page = Page::new("Traces", Place::Traces, frame);
     let checked = if query.value("errors").is_empty() { "" } else { " checked" };
-    page.push("<form action=\"/traces\">")
+    page.push("<form action=\"/traces\" role=\"search\">")
         .push(field("Service", "service", query.value("service"), "orders"))
+        .push(field("Route", "route", query.value("route"), "/orders/{id}"))
+        .push(field("Status", "status", query.value("status"), "503"))
         .push(field("Slower than, ms", "slower", query.value("slower"), "100"))
-        .push(format_args!(
-            "<label class=\"row\"><input type=\"checkbox\" name=\"errors\" value=\"1\"{checked}>with errors</label><button>Search</button></form>"
-        ));
-    table(&mut page, &format!("{} traces, newest first", traces.len()), traces, NONE);
+        .push(field("From (a time, or ago)", "since", query.value("since"), "15m"))
+        .push(field("Until", "until", query.value("until"), "5m"));
+    let given = query.values("attribute").take(MOST_ATTRIBUTES - 1);
+    for value in given.chain([""]) {
+        page.push(field("Attribute", "attribute", value, "weft.source=default/web"));
+    }
+    page.push(format_args!(
+        "<label class=\"row\"><input type=\"checkbox\" name=\"errors\" value=\"1\"{checked}>with errors</label><button>Search</button></form>"
+    ));
+    for reason in wrong {
+        page.push(format_args!("<p class=\"bad\" role=\"alert\">{}</p>", Escaped(reason)));
+    }
+    let heading = match found.len() {
+        MOST => format!("The newest {MOST} traces"),
+        1 => "1 trace".to_owned(),
+        count => format!("{count} traces, newest first"),
+    };
+    if found.len() > 1 {
+        page.push("<form action=\"/compare\" class=\"below\">");
+        choosable(&mut page, &heading, found);
+        page.push("<button>Compare the two that are ticked</button></form>");
+    } else {
+        table(&mut page, &heading, found, "None that is kept is like that.");
+    }
     page.finish()
 }
 
+const COLUMNS: [&str; 6] = ["Begun", "Root", "Services", "#Spans", "#Errors", "#Duration"];
+
 /// Traces as a table of a page.
 pub(super) fn table(page: &mut Page, heading: &str, traces: &[Summary], none: &str) {
-    page.table(
-        heading,
-        &["Begun", "Root", "Services", "#Spans", "#Errors", "#Duration"],
-        traces.iter().map(row),
-        none,
-    );
+    let rows = traces.iter().map(|trace| format!("<tr>{}</tr>", cells(trace)));
+    page.table(heading, &COLUMNS, rows, none);
 }
 
-fn row(trace: &Summary) -> String {
+/// The same, each with a box to tick.
+fn choosable(page: &mut Page, heading: &str, traces: &[Summary]) {
+    let [begun, root, services, spans, errors, duration] = COLUMNS;
+    let columns = ["Compare", begun, root, services, spans, errors, duration];
+    let rows = traces.iter().map(|trace| {
+        format!(
+            "<tr><td><input type=\"checkbox\" name=\"id\" value=\"{0}\" aria-label=\"Compare trace {0}\"></td>{1}</tr>",
+            trace.id,
+            cells(trace)
+        )
+    });
+    page.table(heading, &columns, rows, NONE);
+}
+
+fn cells(trace: &Summary) -> String {
     let services: Vec<_> = trace.services.iter().map(AsRef::as_ref).collect();
     let class = if trace.errors > 0 { " bad" } else { "" };
     format!(
-        "<tr><td><a href=\"/traces/{}\">{}</a></td><td>{} <small>{}</small></td><td>{}</td><td class=\"n\">{}</td><td class=\"n{class}\">{}</td><td class=\"n\">{}</td></tr>",
+        "<td><a href=\"/traces/{}\">{}</a></td><td>{} <small>{}</small></td><td>{}</td><td class=\"n\">{}</td><td class=\"n{class}\">{}</td><td class=\"n\">{}</td>",
         trace.id,
         Escaped(rfc3339(trace.start)),
         Escaped(&trace.root),
@@ -65,151 +149,44 @@ fn row(trace: &Summary) -> String {
     )
 }
 
-/// One trace as a waterfall.
-pub(super) fn waterfall(id: TraceId, spans: &[Span], revision: u64) -> String {
-    let start = spans.iter().map(|span| span.start).min().unwrap_or(SystemTime::UNIX_EPOCH);
-    let end = spans.iter().map(Span::end).max().unwrap_or(start);
-    let total = end.duration_since(start).unwrap_or_default();
-    let mut page = Page::new(format!("Trace {id}"), Place::Traces, revision);
-    page.push(format_args!(
-        "<p>{} spans, {}, begun {}. In a terminal: <code>weft trace {id}</code></p>",
-        spans.len(),
-        Millis(total),
-        Escaped(rfc3339(start)),
-    ));
-    let rows: Vec<_> =
-        nested(spans).into_iter().map(|(depth, span)| bar(depth, span, start, total)).collect();
-    page.table("Spans", &["Service", "Operation", "#Duration", "Time"], rows.into_iter(), "None.");
-    page.heading("What is known of each");
-    for (_, span) in nested(spans) {
-        page.push(details(span));
-    }
-    page.finish()
-}
-
-fn bar(depth: usize, span: &Span, start: SystemTime, total: Duration) -> String {
-    let whole = total.as_secs_f64().max(1e-9);
-    let left =
-        (span.start.duration_since(start).unwrap_or_default().as_secs_f64() / whole * 1000.0).min(1000.0);
-    let width = (span.duration.as_secs_f64() / whole * 1000.0).min(1000.0 - left).max(3.0);
-    let kind = span.kind.as_str();
-    let bad = if span.error { "bad" } else { "" };
-    format!(
-        "<tr><td class=\"op\">{}</td><td class=\"op {bad}\">{}<a href=\"#{}\">{}</a> <small>{kind}</small></td><td class=\"n\">{}</td>\
-         <td><svg class=\"lane\" viewBox=\"0 0 1000 10\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"from {:.0} to {:.0} of 1000\">\
-         <rect class=\"{kind} {bad}\" x=\"{left:.1}\" y=\"0\" width=\"{width:.1}\" height=\"10\"></rect></svg></td></tr>",
-        Escaped(&span.service),
-        "<span class=\"in\"></span>".repeat(depth.min(24)),
-        span.id,
-        Escaped(&span.name),
-        Millis(span.duration),
-        left,
-        left + width,
-    )
-}
-
-fn details(span: &Span) -> String {
-    let attributes: String = span
-        .attributes
-        .iter()
-        .map(|(key, value)| {
-            format!("<tr><td><code>{}</code></td><td>{}</td></tr>", Escaped(key), Escaped(value))
-        })
-        .collect();
-    format!(
-        "<details id=\"{}\"><summary>{} {} <small>{}</small></summary><div class=\"wide\"><table>{attributes}</table></div></details>",
-        span.id,
-        Escaped(&span.service),
-        Escaped(&span.name),
-        span.kind.as_str(),
-    )
-}
-
-/// No such trace.
-pub(super) fn absent(id: &str, revision: u64) -> String {
-    let mut page = Page::new("No such trace", Place::Traces, revision);
-    page.push(format_args!(
-        "<p>There is no trace whose id begins with <code>{}</code>, or there are several. <a href=\"/traces\">All traces</a></p>",
-        Escaped(id)
-    ));
-    page.finish()
-}
-
-/// Spans with their depth, children after their parents, by start. What has no parent here is at the top.
-fn nested(spans: &[Span]) -> Vec<(usize, &Span)> {
-    let ids: BTreeSet<SpanId> = spans.iter().map(|span| span.id).collect();
-    let mut children: BTreeMap<Option<SpanId>, Vec<&Span>> = BTreeMap::new();
-    for span in spans {
-        let parent = span.parent.filter(|parent| ids.contains(parent) && *parent != span.id);
-        children.entry(parent).or_default().push(span);
-    }
-    let mut rows = Vec::with_capacity(spans.len());
-    let mut open: Vec<_> =
-        children.remove(&None).unwrap_or_default().into_iter().rev().map(|s| (0, s)).collect();
-    while let Some((depth, span)) = open.pop() {
-        rows.push((depth, span));
-        // Taken out, so that spans which are each other's parents cannot go round for ever.
-        let next = children.remove(&Some(span.id)).unwrap_or_default();
-        open.extend(next.into_iter().rev().map(|child| (depth + 1, child)));
-    }
-    rows.extend(children.into_values().flatten().map(|span| (0, span)));
-    rows
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::SpanKind;
-
-    fn span(id: u8, parent: Option<u8>, name: &str) -> Span {
-        Span {
-            trace: TraceId([1; 16]),
-            id: SpanId([id; 8]),
-            parent: parent.map(|parent| SpanId([parent; 8])),
-            service: "web".into(),
-            kind: SpanKind::Server,
-            name: name.into(),
-            start: SystemTime::UNIX_EPOCH + Duration::from_millis(id.into()),
-            duration: Duration::from_millis(5),
-            attributes: vec![("k".into(), "\"v\"".into())],
-            error: false,
-        }
-    }
-
-    #[test]
-    fn what_comes_from_outside_is_escaped() {
-        let page = waterfall(TraceId([1; 16]), &[span(1, None, "<script>alert('x')</script>")], 1);
-        assert!(!page.contains("<script"), "{page}");
-        assert!(page.contains("&lt;script&gt;alert(&#39;x&#39;)"), "{page}");
-        assert!(page.contains("<code>k</code></td><td>&quot;v&quot;"), "{page}");
-        assert!(!absent("<i>", 1).contains("<i>"));
-    }
-
-    #[test]
-    fn children_follow_their_parents_and_cycles_end() {
-        let spans = [
-            span(1, None, "a"),
-            span(2, Some(1), "b"),
-            span(3, Some(2), "c"),
-            span(4, Some(1), "d"),
-            span(5, Some(6), "e"),
-            span(6, Some(5), "f"),
-        ];
-        let rows: Vec<_> = nested(&spans).iter().map(|(depth, span)| (*depth, span.name.clone())).collect();
-        let expected = [(0, "a"), (1, "b"), (2, "c"), (1, "d"), (0, "f"), (0, "e")];
-        assert_eq!(rows, expected.map(|(depth, name)| (depth, name.to_owned())));
-    }
 
     #[test]
     fn a_form_becomes_a_filter() {
-        let asked = filter(&Query::of(Some("service=orders&slower=100ms&errors=1")));
-        assert_eq!(
-            (asked.service.as_deref(), asked.slower_than),
-            (Some("orders"), Duration::from_millis(100))
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(10_000);
+        let asked = |text: &str| filter(&Query::of(Some(text)), now);
+        let (all, wrong) = asked(
+            "service=orders.default&slower=100ms&errors=1&route=/a&status=503&attribute=user%3D7&attribute=a%3Db%3Dc&since=15m&until=1970-01-01T02:00:00Z",
         );
-        assert_eq!(asked.errors, Errors::Only);
-        for nonsense in ["slower=-1", "slower=NaN", "slower=1e999", "slower=x"] {
-            assert_eq!(filter(&Query::of(Some(nonsense))).slower_than, Duration::ZERO, "{nonsense}");
+        assert_eq!((all.service.as_deref(), all.route.as_deref()), (Some("orders"), Some("/a")));
+        assert_eq!(
+            (all.slower_than, all.status, all.errors),
+            (Duration::from_millis(100), Some(503), Errors::Only)
+        );
+        let pairs = [("user", "7"), ("a", "b=c")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(all.attributes, pairs);
+        assert_eq!(all.since, Some(now - Duration::from_mins(15)));
+        assert_eq!(all.until, Some(SystemTime::UNIX_EPOCH + Duration::from_hours(2)));
+        assert!(wrong.is_empty(), "{wrong:?}");
+        assert_eq!(asked("slower=2.5").0.slower_than, Duration::from_micros(2_500));
+        assert_eq!((asked("").0.service, asked("").1.len()), (None, 0));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let now = SystemTime::UNIX_EPOCH;
+        for nonsense in
+            ["slower=-1", "slower=NaN", "slower=1e999", "slower=x", "status=5xx", "attribute=x", "since=soon"]
+        {
+            let (found, wrong) = filter(&Query::of(Some(nonsense)), now);
+            assert_eq!(
+                (found.slower_than, found.status, found.since),
+                (Duration::ZERO, None, None),
+                "{nonsense}"
+            );
+            assert_eq!(wrong.len(), 1, "{nonsense}");
         }
     }
 }

@@ -150,6 +150,39 @@ impl Golden {
         (sums, Duration::from_secs(now.saturating_sub(first).max(1)))
     }
 
+    /// What was asked of a service, in steps up to the last whole one, oldest first; none where nothing was kept yet. A step of
+    /// less than a minute is told as far back as there are slots of seconds.
+    pub(crate) fn series(&self, service: &str, step: Duration, query: &Query<'_>) -> Vec<Option<Tally>> {
+        let step = step.as_secs().max(FINE);
+        let end = seconds(query.now) / step * step;
+        let count = query.window.as_secs() / step;
+        let from = end.saturating_sub(count * step);
+        let state = self.lock();
+        let coarse = state.coarse.iter().filter(|_| step >= COARSE);
+        let slots = || coarse.clone().chain(&state.fine);
+        let first = slots().next().map_or(end, |slot| slot.start);
+        let mut points: Vec<_> =
+            (0..count).map(|point| (from + (point + 1) * step > first).then(Tally::default)).collect();
+        for slot in slots().filter(|slot| (from..end).contains(&slot.start)) {
+            let place = usize::try_from((slot.start - from) / step).ok();
+            let Some(Some(point)) = place.and_then(|place| points.get_mut(place)) else { continue };
+            for (key, tally) in slot.rows.iter().filter(|(key, _)| *key.service == *service) {
+                if !key.inbound || !query.known.contains(&*key.caller) {
+                    point.add(tally);
+                }
+            }
+        }
+        points
+    }
+
+    /// The circuits towards a service that are not closed, and whose each is.
+    pub(crate) fn circuits_towards(&self, service: &str) -> Vec<(Arc<str>, v1::Circuit)> {
+        let state = self.lock();
+        let all = state.circuits.values().flat_map(|(of, all)| all.iter().map(move |circuit| (of, circuit)));
+        let towards = all.filter(|(_, circuit)| circuit.service == service);
+        towards.map(|(of, circuit)| (of.clone(), circuit.clone())).collect()
+    }
+
     /// The circuits towards a service that are not closed, of all callers or of one: how many are open, and whether there
     /// are others.
     pub(crate) fn circuits(&self, service: &str, caller: &str) -> (u32, bool) {
@@ -321,6 +354,34 @@ mod tests {
     }
 
     #[test]
+    fn a_series_has_whole_steps_and_says_since_when_it_knows() {
+        let golden = Golden::default();
+        let known = HashSet::from(["default/web".to_owned()]);
+        for second in [0, 5, 12, 31] {
+            take(
+                &golden,
+                "default/web",
+                second,
+                vec![
+                    row(false, "default/web", "default/orders", "a", 2),
+                    row(false, "default/web", "default/payments", "", 7),
+                ],
+            );
+        }
+        let series = |now: u64, step: u64, window: u64| -> Vec<Option<u64>> {
+            let window = Duration::from_secs(window);
+            let query = Query { now: at(now), window, by: By::Service, known: &known };
+            let points = golden.series("default/orders", Duration::from_secs(step), &query);
+            points.into_iter().map(|point| point.map(|tally| tally.requests())).collect()
+        };
+        assert_eq!(series(39, 10, 50), [None, None, Some(4), Some(2), Some(0)]);
+        assert_eq!(series(40, 10, 40), [Some(4), Some(2), Some(0), Some(2)]);
+        take(&golden, "default/web", 700, vec![row(false, "default/web", "default/orders", "a", 1)]);
+        let hour = series(800, 60, 3600);
+        assert_eq!((hour.len(), hour.iter().flatten().sum::<u64>()), (60, 9));
+    }
+
+    #[test]
     fn of_a_call_between_two_sidecars_the_callers_count() {
         let golden = Golden::default();
         take(&golden, "default/web", 0, vec![row(false, "default/web", "default/orders", "", 3)]);
@@ -392,6 +453,8 @@ mod tests {
         assert_eq!(golden.circuits("default/orders", "default/web"), (1, true));
         assert_eq!(golden.circuits("default/orders", "default/x"), (0, false));
         assert_eq!(golden.circuits("default/web", ""), (0, false));
+        let towards = golden.circuits_towards("default/orders");
+        assert_eq!(towards.iter().map(|(of, _)| &**of).collect::<Vec<_>>(), ["default/web"; 2]);
         golden.gone(&name("default/web-1"));
         assert_eq!(golden.circuits("default/orders", ""), (0, false));
     }

@@ -58,6 +58,8 @@ impl Telemetry {
         let held = Arc::downgrade(&telemetry);
         let spans = move || held.upgrade().map_or(0, |telemetry| telemetry.traces.spans());
         telemetry.metrics.show_spans(spans);
+        let taps = Arc::downgrade(&telemetry.taps);
+        telemetry.metrics.show_taps(move || taps.upgrade().map_or(0, |taps| taps.looking()));
         Ok((telemetry, task))
     }
 

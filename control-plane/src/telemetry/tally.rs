@@ -25,7 +25,7 @@ struct Bucket {
 
 impl Tally {
     /// What a sidecar reports.
-    pub(super) fn of(row: &v1::GoldenRow, bounds_us: &[u64]) -> Self {
+    pub(crate) fn of(row: &v1::GoldenRow, bounds_us: &[u64]) -> Self {
         let micros = |bound: &u64| u32::try_from(*bound).unwrap_or(u32::MAX);
         let above = std::iter::once(0).chain(bounds_us.iter().map(micros));
         let up_to = bounds_us.iter().map(micros).chain(std::iter::once(u32::MAX));

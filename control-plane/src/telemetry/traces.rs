@@ -73,6 +73,8 @@ pub(crate) struct Filter {
     pub attributes: Vec<(String, String)>,
     /// That came in at this time or later.
     pub since: Option<SystemTime>,
+    /// That came in before this time.
+    pub until: Option<SystemTime>,
     /// At most so many.
     pub limit: usize,
 }
@@ -199,12 +201,6 @@ impl Traces {
         Some((*id, spans))
     }
 
-    /// Shows each trace's spans, oldest trace first.
-    pub(crate) fn each(&self, mut look: impl FnMut(&[Span])) {
-        let state = self.lock();
-        state.order.iter().filter_map(|id| state.traces.get(id)).for_each(|trace| look(&trace.spans));
-    }
-
     /// How many spans there are.
     pub(crate) fn spans(&self) -> usize {
         self.lock().spans
@@ -254,6 +250,7 @@ impl Filter {
         };
         let status = self.status.map(|status| status.to_string());
         self.since.is_none_or(|since| trace.arrived >= since)
+            && self.until.is_none_or(|until| trace.arrived < until)
             && self.route.as_ref().is_none_or(|route| any(&|span| has(span, "http.route", route)))
             && status.is_none_or(|status| any(&|span| has(span, "http.response.status_code", &status)))
             && (self.attributes.is_empty()
@@ -350,6 +347,7 @@ mod tests {
         check(attributes(&[("user", "7"), ("http.route", "/a")]), &[3]);
         check(attributes(&[("user", "8")]), &[]);
         check(Filter { since: Some(at(20)), ..filter() }, &[3]);
+        check(Filter { until: Some(at(20)), ..filter() }, &[2, 1]);
     }
 
     #[test]

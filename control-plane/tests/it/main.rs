@@ -16,6 +16,8 @@ mod join;
 #[cfg(test)]
 mod mesh;
 #[cfg(test)]
+mod pages;
+#[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod roles;
