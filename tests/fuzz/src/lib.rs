@@ -6,6 +6,7 @@ mod http;
 mod http1;
 mod mesh;
 mod mutate;
+mod pods;
 mod tls;
 mod tokens;
 
@@ -51,6 +52,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "pem", run: tls::pem, seeds: tls::pems },
     Target { name: "spiffe-id", run: tls::spiffe_id, seeds: tls::spiffe_ids },
     Target { name: "manifest", run: mesh::manifest, seeds: mesh::manifests },
+    Target { name: "admission-review", run: pods::review, seeds: pods::reviews },
+    Target { name: "inject", run: pods::manifests_with_sidecars, seeds: pods::workloads },
     Target { name: "discovery", run: mesh::discovery, seeds: mesh::messages },
     Target { name: "resource", run: mesh::resource, seeds: mesh::resources },
     Target { name: "dns", run: mesh::dns, seeds: mesh::questions },
