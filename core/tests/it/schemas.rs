@@ -253,3 +253,99 @@ fn definitions_name_every_kind_and_keep_their_status_apart() {
         assert!(version["schema"]["openAPIV3Schema"]["properties"]["spec"].is_object());
     }
 }
+
+/// What an API server demands of a definition beyond the schema of definitions: that it is structural, and that each rule has a
+/// bound of what it costs.
+#[test]
+fn definitions_are_what_an_api_server_takes() {
+    for definition in definitions() {
+        let name = definition["metadata"]["name"].as_str().unwrap().to_owned();
+        let spec = &definition["spec"];
+        assert_eq!(
+            name,
+            format!("{}.{}", spec["names"]["plural"].as_str().unwrap(), spec["group"].as_str().unwrap())
+        );
+        // kubectl apply writes the whole into an annotation, of which there may be 256 KiB.
+        assert!(definition.to_string().len() < 200 << 10, "{name}");
+        let versions = spec["versions"].as_array().unwrap();
+        assert_eq!(versions.iter().filter(|version| version["storage"] == true).count(), 1, "{name}");
+        for version in versions {
+            walk(&version["schema"]["openAPIV3Schema"], &[], &mut |schema, way| {
+                check_structural(schema, &format!("{name} {way:?}"))
+            });
+            assert!(version["schema"]["openAPIV3Schema"]["properties"]["status"].is_object());
+        }
+    }
+}
+
+fn check_structural(schema: &Value, at: &str) {
+    const WORDS: [&str; 20] = [
+        "type",
+        "description",
+        "properties",
+        "additionalProperties",
+        "required",
+        "items",
+        "enum",
+        "pattern",
+        "maxLength",
+        "minimum",
+        "maximum",
+        "minItems",
+        "maxItems",
+        "format",
+        "anyOf",
+        "x-kubernetes-int-or-string",
+        "x-kubernetes-preserve-unknown-fields",
+        "x-kubernetes-list-type",
+        "x-kubernetes-list-map-keys",
+        "x-kubernetes-validations",
+    ];
+    let schema = schema.as_object().unwrap();
+    assert!(schema.keys().all(|key| WORDS.contains(&key.as_str())), "{at}: {schema:?}");
+    let says = |key: &str| schema.get(key) == Some(&json!(true));
+    let is_free = says("x-kubernetes-preserve-unknown-fields") || says("x-kubernetes-int-or-string");
+    assert!(schema.contains_key("type") != is_free, "{at}: {schema:?}");
+    // What is a map has no properties of its own, and its values a type.
+    if let Some(values) = schema.get("additionalProperties") {
+        assert!(!schema.contains_key("properties"), "{at}");
+        check_structural(values, &format!("{at} values"));
+    }
+    // The one form in which `anyOf` may speak of types.
+    let either = json!([{"type": "integer"}, {"type": "string"}]);
+    assert!(
+        schema.get("anyOf").is_none_or(|any| says("x-kubernetes-int-or-string") && *any == either),
+        "{at}"
+    );
+    let of = |kind: &str| schema.get("type") == Some(&json!(kind));
+    // Without a bound of each list, a rule below it may cost anything.
+    assert_eq!(of("array"), schema.contains_key("items") && schema.contains_key("maxItems"), "{at}");
+    for (key, kind) in [
+        ("properties", "object"),
+        ("required", "object"),
+        ("pattern", "string"),
+        ("maxLength", "string"),
+        ("minimum", "integer"),
+    ] {
+        assert!(!schema.contains_key(key) || of(kind), "{at}: {key}");
+    }
+    for required in schema.get("required").and_then(Value::as_array).into_iter().flatten() {
+        assert!(schema["properties"].get(required.as_str().unwrap()).is_some(), "{at}: {required}");
+    }
+    if let Some(pattern) = schema.get("pattern") {
+        Regex::new(pattern.as_str().unwrap()).unwrap();
+    }
+    let fields = Regex::new(r"self\.([A-Za-z]+)").unwrap();
+    for rule in schema.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten() {
+        let (rule, message) = (rule["rule"].as_str().unwrap(), rule["message"].as_str().unwrap());
+        assert!(of("object") && !message.is_empty() && !message.contains('\n'), "{at}");
+        // Lists have a bound each, texts need none as long as no rule walks over one.
+        assert!(!rule.contains(".matches("), "{at}: {rule}");
+        for field in fields.captures_iter(rule) {
+            let field = &field[1];
+            assert!(field == "metadata" || schema["properties"].get(field).is_some(), "{at}: {rule}");
+            let known = &schema["properties"][field];
+            assert!(field == "metadata" || known.get("type").is_some(), "{at}: CEL knows nothing of {field}");
+        }
+    }
+}
