@@ -2,6 +2,7 @@
 
 mod holder;
 mod many;
+mod room;
 mod signals;
 
 use std::ffi::OsString;
@@ -109,6 +110,7 @@ pub(crate) fn execute(common: &Common, arguments: &Arguments) -> anyhow::Result<
     if userns::needed() {
         userns::join(call.access().pid)?;
     }
+    room::check()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ran = match &job {
         Job::One(membership) => runtime.block_on(run(&call, &target, membership, &arguments.command)),

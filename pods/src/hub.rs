@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::error::{Error, Result};
+use crate::intercept::{self, Cidr};
 use crate::link::{Links, has_ipv6};
 use crate::namespace::Namespace;
 use crate::pod::Pod;
@@ -87,6 +88,16 @@ impl Hub {
     /// When the namespace cannot be entered.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         self.namespace.run(work)
+    }
+
+    /// From now on what pods call elsewhere than in the hub's networks, by TCP, comes to this port of the hub.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn send_out_by(&self, port: u16) -> Result<()> {
+        let own =
+            [v4_of(HUB_INDEX).into(), v6_of(HUB_INDEX).into()].map(|address| Cidr::of(with_prefix(address)));
+        self.run(|| intercept::exit(port, &own))?
     }
 
     /// The hub's network namespace.

@@ -100,3 +100,53 @@ fn the_units_of_a_machine_are_good_systemd_units() {
     let said = [verified.stdout, verified.stderr].concat();
     assert!(verified.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
 }
+
+#[test]
+fn where_the_process_table_is_full_nothing_is_started_and_it_is_said() {
+    let _beside = weft_tests::beside_others();
+    let (Some(setpriv), Some(prlimit)) = (program(&["setpriv"]), program(&["prlimit"])) else { return };
+    // The kernel does not hold root to it. A user that has nothing else running.
+    const NOBODY: &str = "20021";
+    for most in ["1", "2", "5", "8", "12", "20", "30"] {
+        let user = User::new(Some(20021));
+        let run = user.run(&["--service", "a", "--", "/bin/true"]);
+        let mut limited = Command::new(&setpriv);
+        limited.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]).arg(&prlimit);
+        limited.arg(format!("--nproc={most}")).arg(run.get_program()).args(run.get_args());
+        limited
+            .envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .current_dir(user.folder.path());
+        let output = limited.output().expect("it starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{most}: {said}");
+        // The first says it where not even the mesh of the machine can be started.
+        let told =
+            ["weft: cannot start a control plane: Resource temp", "weft: no room for 32 more threads: "];
+        assert!(told.iter().any(|told| said.starts_with(told)), "{most}: {said}");
+        assert_eq!(processes_of(user.folder.path()), Vec::<String>::new(), "{most}");
+    }
+}
+
+#[test]
+fn a_sidecar_that_may_write_nowhere_serves_all_the_same() {
+    crate::in_pods!(a_sidecar_that_may_write_nowhere_serves_all_the_same, || {
+        let mesh = weft_tests::Mesh::start(crate::weft(), weft_tests::Options::default());
+        let server = mesh.pod("server", "server:8080");
+        let _app = weft_tests::App::echo(&server, 8080);
+        let token = mesh.weft_ok(&["token", "create", "--service-account", "client"]);
+        // As /run is where the file system is read-only: nothing can be made there.
+        let mut client = mesh.pod_with_token("client", "", &token, &[("WEFT_CACHE_DIR", "/proc/weft")]);
+        let ask = |client: &weft_tests::SidecarPod| {
+            client.run(|| {
+                weft_tests::HttpClient::connect("server:8080").and_then(|mut to| to.get("server", "/", ""))
+            })
+        };
+        assert_eq!(ask(&client).expect("an answer").status, 200);
+        // It keeps nothing, so that it joins anew each time.
+        assert!(client.sidecar().terminate().success());
+        client.start_sidecar();
+        client.wait_until_ready();
+        assert_eq!(ask(&client).expect("an answer").status, 200);
+        assert!(client.sidecar_log().contains("/proc/weft"), "{}", client.sidecar_log());
+    });
+}

@@ -214,3 +214,102 @@ pub(crate) fn processes_of(folder: &std::path::Path) -> Vec<String> {
     }
     found
 }
+
+/// The network outside a machine: what is called there, by TCP, and a resolver, by UDP.
+fn world(pod: &weft_tests::SidecarPod) {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, UdpSocket};
+    let (tcp, udp) = pod.run(|| (TcpListener::bind("192.0.2.1:80"), UdpSocket::bind("192.0.2.1:53")));
+    let (tcp, udp) = (tcp.expect("a listener"), udp.expect("a resolver"));
+    std::thread::spawn(move || {
+        for mut stream in tcp.incoming().map_while(Result::ok) {
+            let _ = stream.read(&mut [0; 1024]);
+            let _ =
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\nworld\n");
+        }
+    });
+    std::thread::spawn(move || {
+        let mut question = [0; 512];
+        while let Ok((length, from)) = udp.recv_from(&mut question) {
+            // RFC 1035, 4.1: an answer with one record, a pointer to the question's name, for questions of IPv4.
+            let mut answer = question[..length].to_vec();
+            let end = 12 + answer[12..].iter().position(|byte| *byte == 0).expect("a name") + 5;
+            let is_v4 = answer[end - 4..end] == [0, 1, 0, 1];
+            answer.truncate(end);
+            answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(is_v4), 0, 0, 0, 0]);
+            if is_v4 {
+                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1]);
+            }
+            let _ = udp.send_to(&answer, from);
+        }
+    });
+}
+
+#[test]
+fn programs_reach_the_network_outside_by_tcp_and_its_names() {
+    crate::in_pods!(programs_reach_the_network_outside_by_tcp_and_its_names, || {
+        let (Some(curl), Some(ip)) = (program(&["/usr/bin/curl", "curl"]), program(&["ip", "/sbin/ip"]))
+        else {
+            return;
+        };
+        let Some(unshare) = program(&["unshare"]) else { return };
+        let mesh = weft_tests::Mesh::start(crate::weft(), weft_tests::Options::default());
+        let (machine, outside) = (mesh.pod_without_sidecar("machine"), mesh.pod_without_sidecar("outside"));
+        for (pod, address) in [(&machine, "192.0.2.2/24"), (&outside, "192.0.2.1/24")] {
+            let mut add = Command::new(ip.clone());
+            add.args(["address", "add", address, "dev", "eth0"]);
+            pod.succeed(add, Duration::from_secs(20));
+        }
+        world(&outside);
+        for uid in users() {
+            let user = User::new(uid);
+            std::fs::write(user.folder.path().join("resolv.conf"), "nameserver 192.0.2.1\n").expect("a file");
+            // A machine whose resolver is the one outside.
+            let script = "mount --bind \"$0/resolv.conf\" /etc/resolv.conf && exec \"$@\"";
+            let as_user = |command: &Command| {
+                let mut machines = Command::new(unshare.clone());
+                machines.args(["--mount", "/bin/sh", "-c", script]).arg(user.folder.path());
+                if let Some(uid) = uid {
+                    machines.args([
+                        "setpriv",
+                        "--reuid",
+                        &uid.to_string(),
+                        "--regid",
+                        &uid.to_string(),
+                        "--clear-groups",
+                    ]);
+                }
+                machines.arg(command.get_program()).args(command.get_args()).current_dir(user.folder.path());
+                machines.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+                machines
+            };
+            for url in ["http://192.0.2.1/", "http://www.example.org/"] {
+                let ask = [
+                    "--service",
+                    "me",
+                    "--",
+                    curl.to_str().expect("a path"),
+                    "-sS",
+                    "--fail",
+                    "--max-time",
+                    "20",
+                    url,
+                ];
+                let said = machine.succeed(as_user(&user.run(&ask)), Duration::from_secs(90));
+                assert!(said.contains("world\n"), "{uid:?} {url}: {said}");
+            }
+            let refused = [
+                "--service",
+                "me",
+                "--",
+                curl.to_str().expect("a path"),
+                "-sS",
+                "--max-time",
+                "20",
+                "http://192.0.2.1:81/",
+            ];
+            let output = machine.output(as_user(&user.run(&refused)));
+            assert!(!output.status.success(), "nobody listens there");
+        }
+    });
+}

@@ -127,6 +127,11 @@ impl Outpost {
         Ok(Self { hub, _door: door })
     }
 
+    /// The hub.
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
     /// How others reach it.
     pub(crate) fn access(&self) -> Access {
         access(&self.hub)

@@ -16,6 +16,7 @@ use weft_pods::{Exemption, Hub, intercept};
 use weft_proto::v1;
 
 use super::resident::{self, Resident, Role};
+use super::way_out;
 use crate::client::{self, answer};
 use crate::http;
 use crate::target::Target;
@@ -66,7 +67,8 @@ impl Member {
         membership: &Membership,
         folder: &Path,
     ) -> anyhow::Result<Self> {
-        let files = Files::create(folder, &target.ca, &membership.token(target).await?)?;
+        let token = membership.token(target).await?;
+        let files = Files::create(folder, &target.ca, &token, &way_out::resolv_conf(hub.address_v4()))?;
         let pod = hub.pod(&membership.workload)?;
         let rules = intercept::Rules::default().letting_through(Exemption::here());
         pod.run(|| intercept::up(&rules))??;
@@ -188,6 +190,7 @@ impl Membership {
             ("WEFT_CA", path(&files.ca)),
             ("WEFT_TOKEN_FILE", path(&files.token)),
             ("WEFT_CACHE_DIR", path(&files.cache)),
+            ("WEFT_RESOLV_CONF", path(&files.resolv_conf)),
             ("WEFT_WORKLOAD", self.workload.clone()),
             ("WEFT_DRAIN_TIMEOUT", format!("{}s", DRAIN_TIMEOUT.as_secs())),
         ];
@@ -211,20 +214,33 @@ struct Files {
     ca: PathBuf,
     token: PathBuf,
     cache: PathBuf,
+    resolv_conf: PathBuf,
     log: PathBuf,
 }
 
 impl Files {
-    fn create(folder: &Path, ca: &Path, token: &str) -> anyhow::Result<Self> {
+    fn create(folder: &Path, ca: &Path, token: &str, resolv_conf: &str) -> anyhow::Result<Self> {
         let at = |name| folder.join(name);
-        let files = Self { ca: at("ca.pem"), token: at("token"), cache: at("cache"), log: at("sidecar.log") };
+        let files = Self {
+            ca: at("ca.pem"),
+            token: at("token"),
+            cache: at("cache"),
+            resolv_conf: at("resolv.conf"),
+            log: at("sidecar.log"),
+        };
         let create = || {
             fs::copy(ca, &files.ca)?;
             fs::write(&files.token, token)?;
+            fs::write(&files.resolv_conf, resolv_conf)?;
             fs::create_dir_all(&files.cache)?;
             File::create(&files.log)?;
-            let modes =
-                [(&files.ca, 0o444), (&files.token, 0o400), (&files.cache, 0o700), (&files.log, 0o600)];
+            let modes = [
+                (&files.ca, 0o444),
+                (&files.resolv_conf, 0o444),
+                (&files.token, 0o400),
+                (&files.cache, 0o700),
+                (&files.log, 0o600),
+            ];
             for (file, mode) in modes {
                 fs::set_permissions(file, Permissions::from_mode(mode))?;
             }
@@ -255,8 +271,13 @@ mod tests {
             labels: vec![("a".into(), "b".into()), ("c".into(), "d".into())],
             workers: None,
         };
-        let files =
-            Files { ca: "/f/ca".into(), token: "/f/t".into(), cache: "/f/c".into(), log: "/f/l".into() };
+        let files = Files {
+            ca: "/f/ca".into(),
+            token: "/f/t".into(),
+            cache: "/f/c".into(),
+            resolv_conf: "/f/r".into(),
+            log: "/f/l".into(),
+        };
         let environment = membership.environment("https://10.238.0.1:7443", &files);
         let value =
             |name| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());

@@ -15,8 +15,9 @@ use weft_pods::userns;
 use weft_runtime::logs::{self, LogFormat};
 use weft_runtime::signal;
 
+use super::room;
 use crate::mesh::rendezvous::{self, Call, Name};
-use crate::mesh::{Folder, LocalControlPlane, Outpost, listen_for_dashboard};
+use crate::mesh::{Folder, LocalControlPlane, Outpost, WayOut, listen_for_dashboard};
 use crate::output;
 use crate::target::parse_urls;
 use crate::tether::OURSELVES;
@@ -45,7 +46,9 @@ pub(super) fn call(urls: Option<&[String]>) -> anyhow::Result<Call> {
         if Instant::now() > deadline {
             bail!("the mesh of this machine does not start within {PATIENCE:?}");
         }
-        output::progress("starting a control plane for this machine");
+        output::progress(
+            "starting a control plane for this machine; it lets programs out to the network (TCP and DNS)",
+        );
         start(urls)?;
     }
 }
@@ -93,6 +96,7 @@ pub(crate) fn hold(arguments: &HolderArguments) -> anyhow::Result<ExitCode> {
     if userns::needed() {
         userns::enter()?;
     }
+    room::check()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let held = runtime.block_on(serve(listener, urls));
     runtime.shutdown_timeout(LAST_WORDS);
@@ -112,10 +116,11 @@ async fn serve(listener: UnixListener, urls: Option<Vec<String>>) -> anyhow::Res
             Held::ControlPlane(Box::new(started))
         }
     };
-    let access = match &held {
-        Held::ControlPlane(control_plane) => control_plane.access(),
-        Held::Outpost(outpost) => outpost.access(),
+    let (access, hub) = match &held {
+        Held::ControlPlane(control_plane) => (control_plane.access(), control_plane.hub()),
+        Held::Outpost(outpost) => (outpost.access(), outpost.hub()),
     };
+    let way_out = WayOut::open(hub).context("programs cannot be let out to the host's network")?;
     // From here on what we say goes into a file, and who started us hears that we run.
     dup2_stderr(File::create(files.path().join("control-plane.log"))?)?;
     logs::init(LogFormat::Text, std::env::var("RUST_LOG").as_deref().unwrap_or("info"))?;
@@ -123,6 +128,7 @@ async fn serve(listener: UnixListener, urls: Option<Vec<String>>) -> anyhow::Res
         last = rendezvous::serve(listener, &access) => last?,
         _ = shutdown.received() => None,
     };
+    drop(way_out);
     if let Held::ControlPlane(control_plane) = held {
         control_plane.end().await;
     }

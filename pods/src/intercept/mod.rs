@@ -3,6 +3,7 @@
 //! They act on the calling thread's network namespace. [`up`] replaces whatever table of ours is there, in one transaction:
 //! no packet ever meets half of the rules. [`show`] reads the rules back from the kernel.
 
+mod exit;
 mod expression;
 mod intervals;
 mod message;
@@ -49,6 +50,13 @@ pub fn up(rules: &Rules) -> Result<()> {
             commit(batch)
         }
     }
+}
+
+/// In a hub: puts in force that TCP to anywhere but its own networks goes to `port`.
+pub(crate) fn exit(port: u16, own: &[Cidr]) -> Result<()> {
+    let mut batch = removal();
+    batch.extend(message::additions(&exit::ruleset(port, own)));
+    commit(batch)
 }
 
 /// Removes the rules without a trace. There may be none.

@@ -240,7 +240,16 @@ pub struct Cidr {
 }
 
 impl Cidr {
-    fn interval(&self) -> Interval {
+    /// A network by one of its addresses and the length of its prefix.
+    pub(crate) fn of((address, prefix): (IpAddr, u8)) -> Self {
+        Self { address, prefix }
+    }
+
+    pub(super) fn is_of(&self, family: Family) -> bool {
+        self.address.is_ipv4() == (family == Family::V4)
+    }
+
+    pub(super) fn interval(&self) -> Interval {
         let (number, width) = match self.address {
             IpAddr::V4(address) => (u128::from(u32::from(address)), 32),
             IpAddr::V6(address) => (u128::from(address), 128),
