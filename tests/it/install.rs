@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use weft_tests::python;
+use serde_json::Value;
+use weft_tests::{program, python};
 
 use crate::inject::{piped, run};
 
@@ -61,6 +62,75 @@ fn what_is_installed_is_valid_for_every_kubernetes_of_today() {
         let wrong = String::from_utf8_lossy(&checked.stdout);
         assert!(checked.status.success(), "{wrong}{}", String::from_utf8_lossy(&checked.stderr));
     }
+}
+
+/// `kubectl` with these arguments on these manifests, without a cluster; what it prints.
+fn kubectl(arguments: &[&str], manifests: &str) -> Option<String> {
+    let mut command = Command::new(program(&["kubectl"])?);
+    command.args(arguments).args(["--local", "-f", "-"]).env("KUBECONFIG", "/dev/null");
+    let output = piped(command, manifests);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "kubectl {arguments:?}: {told}\n{manifests}");
+    Some(String::from_utf8(output.stdout).expect("text"))
+}
+
+/// Where `less` says what `more` does not.
+fn lost(less: &Value, more: &Value, at: &str) -> Vec<String> {
+    match (less, more) {
+        (Value::Object(less), Value::Object(more)) => less
+            .iter()
+            .flat_map(|(key, value)| {
+                lost(value, more.get(key).unwrap_or(&Value::Null), &format!("{at}/{key}"))
+            })
+            .collect(),
+        (Value::Array(less), Value::Array(more)) => less
+            .iter()
+            .enumerate()
+            .flat_map(|(index, value)| {
+                lost(value, more.get(index).unwrap_or(&Value::Null), &format!("{at}/{index}"))
+            })
+            .collect(),
+        (less, more) if less == more => Vec::new(),
+        (less, more) => vec![format!("{at}: {less} became {more}")],
+    }
+}
+
+#[test]
+fn kubectl_reads_what_is_printed_and_knows_every_field_of_pods_with_sidecars() {
+    for arguments in
+        [&["install"][..], &["install", "--ha", "--set", "ca.secret=issuer"], &["uninstall", "--crds"]]
+    {
+        let manifests = printed(arguments);
+        let Some(read) = kubectl(&["label", "weft.mesh/tried=yes", "-o", "name"], &manifests) else { return };
+        assert_eq!(read.lines().filter(|line| !line.is_empty()).count(), kinds(&manifests).len(), "{read}");
+    }
+    let said = Command::new(program(&["kubectl"]).expect("it was there"))
+        .args(["version", "--client", "-o", "json"])
+        .output()
+        .expect("kubectl starts");
+    let version: Value = serde_json::from_slice(&said.stdout).expect("JSON");
+    let minor = version["clientVersion"]["minor"].as_str().unwrap_or_default().trim_end_matches('+');
+    if minor.parse::<u32>().is_ok_and(|minor| minor < 29) {
+        return eprintln!("kubectl 1.{minor} knows no native sidecars: what it reads was not compared");
+    }
+    let (code, injected, told) = run(&["inject"], include_str!("inject/workloads.yaml"));
+    assert_eq!(code, Some(0), "{told}");
+    let mut tried = 0;
+    for document in injected.split("\n---").filter(|document| document.contains("name: weft-proxy\n")) {
+        let document = document.replace("\n---", "\n");
+        let Some(as_written) = kubectl(&["label", "weft.mesh/tried=yes", "-o", "json"], &document) else {
+            return;
+        };
+        // Only what has a place in its own types comes out of this one.
+        let Some(as_known) = kubectl(&["set", "env", "TRIED=yes", "-o", "json"], &document) else { return };
+        let read = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
+        let mut as_written = read(&as_written);
+        as_written["metadata"].as_object_mut().expect("metadata").remove("labels");
+        assert_eq!(lost(&as_written, &read(&as_known), ""), Vec::<String>::new(), "{document}");
+        assert!(as_known.contains("\"restartPolicy\": \"Always\""));
+        tried += 1;
+    }
+    assert!(tried > 3, "{tried}");
 }
 
 /// What the chart leaves to its values, and what stands in their place until then.
