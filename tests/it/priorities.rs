@@ -3,11 +3,12 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use socket2::SockRef;
-use weft_tests::{Mesh, Options, SidecarPod, eventually};
+use weft_tests::{HttpClient, Mesh, Options, SidecarPod, eventually};
 
 use crate::policy::{ask, client, orders, policy, settle, shares};
 use crate::{in_pods, weft};
@@ -68,6 +69,27 @@ fn failing(client: &SidecarPod, count: usize) {
     });
 }
 
+/// Ends the load, whatever becomes of the test.
+struct Stopping<'a>(&'a AtomicBool);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Asks again and again on one connection, and says how often it was answered.
+fn ask_until(stop: &AtomicBool, orders: SocketAddr) -> u32 {
+    let mut connection = HttpClient::connect(orders).expect("a connection");
+    let mut answered = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let answer = connection.get("orders:8080", "/", "").expect("an answer");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answered += 1;
+    }
+    answered
+}
+
 /// What `weft explain` says of each priority.
 fn explained(mesh: &Mesh) -> Vec<String> {
     let told = mesh.weft_json(&["explain", "--from", "client", "--to", "orders", "GET", "/"]);
@@ -121,6 +143,22 @@ fn pods_that_come_first_are_called_until_they_are_gone_and_again_when_they_are_b
         let _two = Stoppable::start(&two, "two");
         failing(&client, 0);
         assert_eq!(shares(&ask(&client, orders, 40)), [("one", 20), ("two", 20)].into());
+
+        // An order that changes under load fails nothing.
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let load = scope.spawn(|| client.run(|| ask_until(&stop, orders)));
+            let _stopping = Stopping(&stop);
+            for (site, who) in [("standby", &["three"][..]), ("main", &["one", "two"])].repeat(3) {
+                let spec = format!("loadBalancing: {{priorities: [{{labels: {{site: {site}}}}}]}}");
+                policy(&mesh, &format!("{spec}\n  {check}"));
+                settle(&mesh);
+                let answers = ask(&client, orders, 20);
+                assert!(answers.iter().all(|answer| who.contains(&answer.as_str())), "{site}: {answers:?}");
+            }
+            stop.store(true, Ordering::Relaxed);
+            assert!(load.join().expect("no failure") > 0);
+        });
 
         // Another order is in force at once, and what is not said of a group is its own affair: here the caller's zone.
         let path = mesh.scratch().join("policy.yaml");
