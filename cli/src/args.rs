@@ -84,6 +84,8 @@ pub(crate) enum Command {
     Diff(commands::diff::Arguments),
     History(commands::history::Arguments),
     Rollback(commands::rollback::Arguments),
+    Backup(commands::backup::BackupArguments),
+    Restore(commands::backup::RestoreArguments),
     Status(commands::status::Arguments),
     Endpoints(commands::endpoints::Arguments),
     Stat(commands::stat::Arguments),

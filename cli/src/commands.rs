@@ -1,6 +1,7 @@
 //! What the command does, one file a command.
 
 pub(crate) mod apply;
+pub(crate) mod backup;
 pub(crate) mod ca;
 pub(crate) mod check;
 pub(crate) mod completions;

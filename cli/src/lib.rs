@@ -56,6 +56,8 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Delete(arguments) => asking(commands::delete::execute(&common, arguments)),
         Command::Diff(arguments) => asking(commands::diff::execute(&common, arguments)),
         Command::History(arguments) => asking(commands::history::execute(&common, arguments)),
+        Command::Backup(arguments) => asking(commands::backup::backup(&common, arguments)),
+        Command::Restore(arguments) => asking(commands::backup::restore(&common, arguments)),
         Command::Rollback(arguments) => asking(commands::rollback::execute(&common, arguments)),
         Command::Status(arguments) => asking(commands::status::execute(&common, arguments)),
         Command::Endpoints(arguments) => asking(commands::endpoints::execute(&common, arguments)),

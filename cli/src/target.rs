@@ -12,7 +12,7 @@ use crate::mesh::rendezvous::{Call, Name};
 /// Where a control plane listens when nobody says otherwise.
 const DEFAULT_URL: &str = "https://127.0.0.1:7443";
 /// Where it keeps its data when nobody says otherwise.
-const DEFAULT_DATA_DIR: &str = "weft-data";
+pub(crate) const DEFAULT_DATA_DIR: &str = "weft-data";
 
 /// A control plane, and what it takes to talk to it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! Wiring: opens everything, starts everything, ends everything.
 
+mod several;
+
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -23,10 +25,13 @@ use crate::config::{Config, Discovery};
 use crate::configuration::{Configuration, ConfigurationError};
 use crate::dashboard::Dashboard;
 use crate::discovery::Shared;
+use crate::etcd::EtcdError;
 use crate::keys::Keys;
 use crate::kubernetes::{Access, AccessError, Client, LASTS, Lease};
+use crate::leader::Leadership;
 use crate::metrics::Metrics;
 use crate::push::Hub;
+use crate::replicas::Replica;
 use crate::report::chain;
 use crate::serve;
 use crate::source::dns::Dns;
@@ -34,11 +39,12 @@ use crate::source::files::Folder;
 use crate::source::kubernetes::{Cluster, Keep};
 use crate::source::registry::Registry;
 use crate::status::Live;
-use crate::store::{Custody, Embedded, Passphrase, StoreError};
+use crate::store::{RestoreError, Store, StoreError};
 use crate::telemetry::{SegmentError, Telemetry};
 use crate::tokens::{TokenError, hex, random};
 use crate::webhook::Webhook;
 use crate::world::World;
+use several::{admin_token, follow_folder, open_store, start_replica};
 
 /// How often what is due from time to time is done.
 const MAINTENANCE: Duration = Duration::from_mins(1);
@@ -78,6 +84,17 @@ pub enum StartError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A backup.
+    #[error("the backup is not restored")]
+    Restore(#[from] RestoreError),
+    /// etcd.
+    #[error("the store in etcd cannot be used")]
+    Etcd(#[from] EtcdError),
+    /// An authority in files and several control planes.
+    #[error(
+        "an authority in files (--ca-cert) together with a store in etcd is not supported by this version yet"
+    )]
+    FilesAndEtcd,
     /// The certificate authority.
     #[error(transparent)]
     Ca(#[from] CaError),
@@ -166,8 +183,10 @@ struct Parts {
     hub: Arc<Hub>,
     live: Arc<Live>,
     metrics: Arc<Metrics>,
-    store: Embedded,
+    store: Store,
     kubernetes: Option<Kubernetes>,
+    leads: Leadership,
+    replica: Option<Arc<Replica>>,
 }
 
 /// What there is in a cluster.
@@ -236,7 +255,7 @@ impl App {
 
         let webhook = injector.as_ref().and_then(|listener| listener.local_addr().ok());
         let (parts, writer) = open(&config).await?;
-        let admin_token = AdminToken(admin_token(&config.data_dir)?);
+        let admin_token = AdminToken(admin_token(&config.data_dir, &parts.store).await?);
         let ca_pem = parts.ca.anchors_pem();
         write_private(&config.data_dir.join("ca.pem"), &ca_pem)?;
 
@@ -292,7 +311,8 @@ async fn open(config: &Config) -> Result<(Parts, crate::telemetry::Task), StartE
     if let Some(folder) = config.config_dir.as_ref().filter(|folder| !folder.is_dir()) {
         return Err(StartError::ConfigDir(folder.clone()));
     }
-    let store = Embedded::open_in(&config.data_dir, &custody(config)?)?;
+    let (store, replica) = open_store(config).await?;
+    let leads = replica.as_ref().map_or_else(Leadership::alone, |replica| replica.leadership());
     let metrics = Metrics::new();
     let (domain, now) = (&config.trust_domain, SystemTime::now());
     let ca = Ca::open(store.clone(), domain, files(config), config.certificate_ttl, now).await?;
@@ -304,20 +324,24 @@ async fn open(config: &Config) -> Result<(Parts, crate::telemetry::Task), StartE
     let hub = Arc::new(Hub::default());
     let defaults =
         Defaults { trust_domain: config.trust_domain.clone(), service_cidrs: config.service_cidr.clone() };
-    let world = World::open(defaults, store.clone(), hub.clone(), metrics.clone()).await?;
+    let world = World::open(defaults, store.clone(), leads.clone(), hub.clone(), metrics.clone()).await?;
     world.apply(Change::Trust(ca.trust()));
-    let registry = Registry::open(store.clone(), world.clone()).await?;
+    let id = replica.as_ref().map(|replica| replica.id().to_owned()).unwrap_or_default();
+    let registry = Registry::open(store.clone(), world.clone(), id).await?;
     let keys = Keys::open(world.clone(), store.clone(), metrics.clone()).await?;
     let configuration = Arc::new(Configuration::open(world.clone(), store.clone()).await?);
     let (telemetry, writer) = Telemetry::open(&config.data_dir.join("traces"), metrics.clone()).await?;
     let (ca, live) = (Arc::new(ca), Arc::new(Live::default()));
     let shown = ca.clone();
     metrics.show_authority(move || shown.roots());
+    metrics.show_leadership(leads.clone());
     let keeper = Arc::new(Keeper {
         ca: ca.clone(),
         world: world.clone(),
         hub: hub.clone(),
         live: live.clone(),
+        leads: leads.clone(),
+        others: replica.as_ref().map(|replica| replica.others().clone()).unwrap_or_default(),
         file: config.data_dir.join("ca.pem"),
     });
     Ok((
@@ -334,6 +358,8 @@ async fn open(config: &Config) -> Result<(Parts, crate::telemetry::Task), StartE
             live,
             metrics,
             store,
+            leads,
+            replica,
         },
         writer,
     ))
@@ -343,14 +369,6 @@ async fn open(config: &Config) -> Result<(Parts, crate::telemetry::Task), StartE
 fn files(config: &Config) -> Option<Files> {
     let (chain, key) = (config.ca_cert.clone()?, config.ca_key.clone()?);
     Some(Files { chain, key, roots: config.ca_roots.clone()? })
-}
-
-/// How keys are kept in the store.
-fn custody(config: &Config) -> Result<Custody, StartError> {
-    let Some(path) = &config.ca_passphrase_file else { return Ok(Custody::Clear) };
-    let text = fs::read(path).map_err(|error| StartError::File(path.clone(), error))?;
-    let passphrase = Passphrase::new(&text).ok_or_else(|| StartError::NoPassphrase(path.clone()))?;
-    Ok(if config.ca_unseal { Custody::Unsealed(passphrase) } else { Custody::Sealed(passphrase) })
 }
 
 /// The cluster, where there is one to be read.
@@ -383,9 +401,13 @@ fn start_loops(
     let (keeper, drain) = (parts.keeper.clone(), watch.clone());
     task::supervise("authority", move || until_drained(drain.clone(), keeper.clone().run()));
     let (ca, telemetry, drain) = (parts.ca.clone(), parts.telemetry.clone(), watch.clone());
+    let leads = parts.leads.clone();
     task::supervise("maintenance", move || {
-        until_drained(drain.clone(), maintain(ca.clone(), telemetry.clone()))
+        until_drained(drain.clone(), maintain(ca.clone(), leads.clone(), telemetry.clone()))
     });
+    if let Some(replica) = &parts.replica {
+        start_replica(parts, replica, watch);
+    }
     if let Some(Kubernetes { client, cluster, lease }) = &parts.kubernetes {
         let (reading, drain) = (cluster.clone(), watch.clone());
         task::supervise("kubernetes", move || until_drained(drain.clone(), reading.clone().run()));
@@ -413,18 +435,20 @@ fn start_loops(
     if let (Some(path), Ok(namespace)) = (&config.config_dir, "default".parse::<Name>()) {
         let (configuration, metrics) = (parts.configuration.clone(), parts.metrics.clone());
         let folder = Arc::new(Folder::new(path.clone(), configuration, metrics, namespace));
-        let drain = watch.clone();
-        task::supervise("config-dir", move || until_drained(drain.clone(), folder.clone().run()));
+        let (leads, drain) = (parts.leads.clone(), watch.clone());
+        task::supervise("config-dir", move || {
+            until_drained(drain.clone(), follow_folder(folder.clone(), leads.clone()))
+        });
     }
 }
 
-async fn maintain(ca: Arc<Ca>, telemetry: Arc<Telemetry>) {
+async fn maintain(ca: Arc<Ca>, leads: Leadership, telemetry: Arc<Telemetry>) {
     let mut due = interval(MAINTENANCE);
     loop {
         due.tick().await;
         let now = SystemTime::now();
         telemetry.traces().expire(now);
-        if let Err(error) = ca.maintain(now).await {
+        if let Err(error) = ca.maintain(&leads, now).await {
             tracing::error!(reason = chain(&error), "the certificate authority's upkeep failed");
         }
     }
@@ -453,20 +477,6 @@ fn listener(given: Option<TcpListener>, address: SocketAddr) -> Result<tokio::ne
         tokio::net::TcpListener::from_std(listener)
     });
     listener.map_err(|error| StartError::Listen(address, error))
-}
-
-/// The token in the data directory; made at the first start.
-fn admin_token(directory: &Path) -> Result<String, StartError> {
-    let path = directory.join("admin.token");
-    match fs::read_to_string(&path) {
-        Ok(text) if text.trim().len() >= ADMIN_TOKEN => return Ok(text.trim().to_owned()),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(StartError::File(path, error)),
-    }
-    let token = hex(&random::<ADMIN_TOKEN>()?);
-    write_private(&path, &format!("{token}\n"))?;
-    Ok(token)
 }
 
 /// Writes a file that only its owner reads, whole or not at all.

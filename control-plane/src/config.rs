@@ -11,6 +11,7 @@ use weft_core::model::{Cidr, TrustDomain};
 use weft_runtime::logs::LogFormat;
 
 use crate::ca::TokenSource;
+use crate::etcd::{AccessSettings, EtcdAddress, EtcdError};
 
 /// The shortest life that X.509's whole seconds allow.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -34,9 +35,9 @@ pub struct Config {
     #[arg(long, value_name = "DIR", env = "WEFT_DATA_DIR", default_value = "./weft-data")]
     pub data_dir: PathBuf,
 
-    /// Where state is kept.
-    #[arg(long, value_name = "STORE", default_value = "embedded", value_parser = store)]
-    pub store: Store,
+    /// Where state is kept, and the way there.
+    #[command(flatten)]
+    pub store: StoreOptions,
 
     /// Where sidecars and the weft command call (TLS).
     #[arg(long, value_name = "ADDR", default_value_t = any(7443))]
@@ -127,6 +128,55 @@ pub enum Discovery {
     Kubernetes,
 }
 
+/// Where state is kept, and the way there.
+#[derive(Debug, Clone, clap::Args)]
+pub struct StoreOptions {
+    /// Where state is kept: embedded (in the data directory), or etcd://HOST:PORT,...[/PREFIX], by any number of control planes.
+    #[arg(long, value_name = "STORE", default_value = "embedded", value_parser = store)]
+    pub store: StoreAddress,
+
+    /// Who vouches for etcd (TLS), as etcdctl's --cacert; without it etcd is spoken to in the clear.
+    #[arg(long, value_name = "FILE", env = "ETCDCTL_CACERT", hide_env_values = true)]
+    pub etcd_ca: Option<PathBuf>,
+
+    /// Our certificate for etcd, where it wants one, as etcdctl's --cert.
+    #[arg(long, value_name = "FILE", env = "ETCDCTL_CERT", hide_env_values = true)]
+    pub etcd_cert: Option<PathBuf>,
+
+    /// Its private key, as etcdctl's --key.
+    #[arg(long, value_name = "FILE", env = "ETCDCTL_KEY", hide_env_values = true)]
+    pub etcd_key: Option<PathBuf>,
+
+    /// Our name at etcd, where it asks for one.
+    #[arg(long, value_name = "NAME", env = "WEFT_ETCD_USER")]
+    pub etcd_user: Option<String>,
+
+    /// The file of its password.
+    #[arg(long, value_name = "FILE", env = "WEFT_ETCD_PASSWORD_FILE", hide_env_values = true)]
+    pub etcd_password_file: Option<PathBuf>,
+}
+
+impl StoreOptions {
+    /// The way to etcd, where state is kept there.
+    pub(crate) fn etcd(&self) -> Result<Option<AccessSettings<'_>>, EtcdError> {
+        let StoreAddress::Etcd(address) = &self.store else { return Ok(None) };
+        let identity = match (self.etcd_cert.as_deref(), self.etcd_key.as_deref()) {
+            (None, None) => None,
+            (Some(chain), Some(key)) => Some((chain, key)),
+            _ => return Err(EtcdError::Half("--etcd-cert and --etcd-key")),
+        };
+        let user = match (self.etcd_user.as_deref(), self.etcd_password_file.as_deref()) {
+            (None, None) => None,
+            (Some(name), Some(password)) => Some((name, password)),
+            _ => return Err(EtcdError::Half("--etcd-user and --etcd-password-file")),
+        };
+        if identity.is_some() && self.etcd_ca.is_none() {
+            return Err(EtcdError::Half("--etcd-cert and --etcd-ca"));
+        }
+        Ok(Some(AccessSettings { address, ca: self.etcd_ca.as_deref(), identity, user }))
+    }
+}
+
 impl Config {
     /// How the injector equips pods.
     pub(crate) fn injection(&self) -> inject::Settings {
@@ -140,10 +190,12 @@ impl Config {
 }
 
 /// Where state is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Store {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreAddress {
     /// In one file in the data directory.
     Embedded,
+    /// In etcd, which several control planes may share.
+    Etcd(EtcdAddress),
 }
 
 fn patience(text: &str) -> Result<Duration, String> {
@@ -155,10 +207,11 @@ fn any(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)
 }
 
-fn store(text: &str) -> Result<Store, String> {
+fn store(text: &str) -> Result<StoreAddress, String> {
     match text {
-        "embedded" => Ok(Store::Embedded),
-        _ if text == "kubernetes" || text.starts_with("etcd://") => not_yet(text).map(|_| Store::Embedded),
+        "embedded" => Ok(StoreAddress::Embedded),
+        _ if text.starts_with("etcd://") => text.parse().map(StoreAddress::Etcd),
+        "kubernetes" => not_yet(text).map(|_| StoreAddress::Embedded),
         _ => Err("there are embedded, etcd://HOST:PORT,... and kubernetes".into()),
     }
 }
@@ -212,17 +265,36 @@ mod tests {
         assert_eq!(config.trust_domain.as_str(), "mesh.local");
         assert_eq!(config.service_cidr.len(), 2);
         assert_eq!(config.certificate_ttl, Duration::from_hours(24));
+        assert_eq!(config.store.store, StoreAddress::Embedded);
+    }
+
+    #[test]
+    fn half_of_what_proves_us_to_etcd_is_refused() {
+        let whole = ["--etcd-ca", "ca", "--etcd-cert", "crt", "--etcd-key", "key"];
+        let store = ["--store", "etcd://h:2379"];
+        let etcd = |flags: &[&str]| {
+            let config = parse(&[&store, flags].concat()).unwrap();
+            config
+                .store
+                .etcd()
+                .map(|settings| settings.unwrap().identity.is_some())
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(etcd(&[]), Ok(false));
+        assert_eq!(etcd(&whole), Ok(true));
+        for half in [&whole[..4], &whole[2..], &["--etcd-user", "weft"], &["--etcd-password-file", "f"]] {
+            assert!(etcd(half).unwrap_err().contains("belong together"), "{half:?}");
+        }
     }
 
     #[test]
     fn what_is_not_there_yet_is_refused_and_says_so() {
-        for flags in
-            [["--store", "etcd://h:2379"], ["--store", "kubernetes"], ["--discovery", "consul=http://h:8500"]]
-        {
+        for flags in [["--store", "kubernetes"], ["--discovery", "consul=http://h:8500"]] {
             assert!(parse(&flags).unwrap_err().contains("not supported by this version yet"), "{flags:?}");
         }
         for flags in [
             ["--store", "file"],
+            ["--store", "etcd://h"],
             ["--certificate-ttl", "0s"],
             ["--certificate-ttl", "1d"],
             ["--service-cidr", "10.0.0.0/30"],

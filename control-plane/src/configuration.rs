@@ -2,29 +2,30 @@
 //!
 //! Every change is checked as a whole, written down as a revision, and only then put into force.
 
+mod differences;
+mod kept;
 mod versions;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::slice;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::sync::Mutex;
-use weft_core::manifest::{self, Problem, Resource, ResourceKey, SourceFile, to_yaml};
+use tokio::sync::{Mutex, MutexGuard};
+use weft_core::manifest::{self, Problem, Resource, ResourceKey, SourceFile};
 use weft_core::model::{Name, ResourceName};
 use weft_core::world::{Change, World as Known};
 
-use crate::report::chain;
-use crate::store::{Document, DocumentKey, Embedded, Origin, Revision, RevisionSource, StoreError};
+use crate::store::{Document, DocumentKey, Origin, Revision, RevisionSource, Store, StoreError};
 use crate::world::World;
+use differences::{compare, differences, same, summary};
+use kept::{again, last_read, restore};
 
 /// Who owns documents, as the world knows them.
 const APPLIED: &str = "apply";
 const CONFIG_DIR: &str = "config-dir";
 /// Documents that may be in force at once.
 const MOST: usize = 20_000;
-/// Changes that a revision's summary names.
-const NAMED: usize = 3;
 
 /// Why the configuration could not be changed at all.
 #[derive(Debug, thiserror::Error)]
@@ -134,7 +135,7 @@ type Documents = BTreeMap<ResourceKey, Resource>;
 #[derive(Debug)]
 pub(crate) struct Configuration {
     world: Arc<World>,
-    store: Embedded,
+    store: Store,
     state: Mutex<State>,
 }
 
@@ -149,18 +150,20 @@ struct State {
 
 impl Configuration {
     /// The newest revision in the store, put into force.
-    pub(crate) async fn open(world: Arc<World>, store: Embedded) -> Result<Self, ConfigurationError> {
+    pub(crate) async fn open(world: Arc<World>, store: Store) -> Result<Self, ConfigurationError> {
         let revisions = store.revisions().await?;
-        let mut state = State::default();
+        let mut state = State { last_read: last_read(&store, &revisions).await?, ..State::default() };
         if let Some(newest) = revisions.first() {
             (state.applied, state.config_dir) = restore(&store, newest.number).await?;
             state.revision = newest.number;
         }
-        if let Some(read) = revisions.iter().find(|r| r.source == RevisionSource::ConfigDir) {
-            state.last_read = restore(&store, read.number).await?.1;
-        }
         world.load(state.revision, state.in_force());
         Ok(Self { world, store, state: Mutex::new(state) })
+    }
+
+    /// Puts into force what others have made of the configuration, where they have.
+    pub(crate) async fn follow(&self) -> Result<(), ConfigurationError> {
+        self.caught_up().await.map(drop)
     }
 
     /// Applies the documents in these files to what there is.
@@ -171,9 +174,19 @@ impl Configuration {
         author: &str,
         (mode, expected): (Mode, Option<u64>),
     ) -> Result<Outcome, ConfigurationError> {
+        again(|| self.apply_once(files, namespace, author, (mode, expected))).await
+    }
+
+    async fn apply_once(
+        &self,
+        files: &[SourceFile<'_>],
+        namespace: &Name,
+        author: &str,
+        (mode, expected): (Mode, Option<u64>),
+    ) -> Result<Outcome, ConfigurationError> {
         let reading = manifest::read(files, namespace);
         let notes = reading.notes.iter().map(ToString::to_string).collect();
-        let mut state = self.state.lock().await;
+        let mut state = self.caught_up().await?;
         let mut outcome =
             Outcome { revision: state.revision, problems: reading.problems, notes, ..Outcome::default() };
         if !outcome.problems.is_empty() {
@@ -239,7 +252,16 @@ impl Configuration {
         author: &str,
         expected: Option<u64>,
     ) -> Result<Outcome, ConfigurationError> {
-        let mut state = self.state.lock().await;
+        again(|| self.delete_once(key, author, expected)).await
+    }
+
+    async fn delete_once(
+        &self,
+        key: &ResourceKey,
+        author: &str,
+        expected: Option<u64>,
+    ) -> Result<Outcome, ConfigurationError> {
+        let mut state = self.caught_up().await?;
         self.expect_unchanged(expected, &state, Some(slice::from_ref(key))).await?;
         let mut next = state.clone();
         if next.applied.remove(key).is_none() {
@@ -261,7 +283,16 @@ impl Configuration {
         author: &str,
         expected: Option<u64>,
     ) -> Result<Outcome, ConfigurationError> {
-        let mut state = self.state.lock().await;
+        again(|| self.rollback_once(revision, author, expected)).await
+    }
+
+    async fn rollback_once(
+        &self,
+        revision: u64,
+        author: &str,
+        expected: Option<u64>,
+    ) -> Result<Outcome, ConfigurationError> {
+        let mut state = self.caught_up().await?;
         self.expect_unchanged(expected, &state, None).await?;
         let (applied, config_dir) = restore(&self.store, revision).await?;
         let next = State { applied, config_dir, ..state.clone() };
@@ -277,9 +308,17 @@ impl Configuration {
         files: &[SourceFile<'_>],
         namespace: &Name,
     ) -> Result<Outcome, ConfigurationError> {
+        again(|| self.replace_config_dir_once(files, namespace)).await
+    }
+
+    async fn replace_config_dir_once(
+        &self,
+        files: &[SourceFile<'_>],
+        namespace: &Name,
+    ) -> Result<Outcome, ConfigurationError> {
         let reading = manifest::read(files, namespace);
         let notes = reading.notes.iter().map(ToString::to_string).collect();
-        let mut state = self.state.lock().await;
+        let mut state = self.caught_up().await?;
         let mut outcome =
             Outcome { revision: state.revision, problems: reading.problems, notes, ..Outcome::default() };
         if !outcome.problems.is_empty() {
@@ -298,6 +337,31 @@ impl Configuration {
         outcome.changes = differences(&state, &next);
         self.commit(&mut state, next, &mut outcome, RevisionSource::ConfigDir, CONFIG_DIR).await?;
         Ok(outcome)
+    }
+
+    /// What is in force, after what others have made of it meanwhile was put into force.
+    async fn caught_up(&self) -> Result<MutexGuard<'_, State>, ConfigurationError> {
+        let mut state = self.state.lock().await;
+        if self.store.shared().is_none() {
+            return Ok(state);
+        }
+        let mut newest = state.revision;
+        if newest > 0 && !self.store.has_revision(newest).await? {
+            // We were away for so long that even what we have was forgotten.
+            newest = self.store.revisions().await?.first().map_or(newest, |revision| revision.number);
+        }
+        while self.store.has_revision(newest + 1).await? {
+            newest += 1;
+        }
+        if newest == state.revision {
+            return Ok(state);
+        }
+        let (applied, config_dir) = restore(&self.store, newest).await?;
+        let last_read = last_read(&self.store, &self.store.revisions().await?).await?;
+        *state = State { revision: newest, applied, config_dir, last_read };
+        self.world.load(state.revision, state.in_force());
+        tracing::info!(revision = newest, "configured by another control plane");
+        Ok(state)
     }
 
     /// The revisions, newest first; with a document, only those that touched it.
@@ -378,70 +442,6 @@ impl State {
             json: resource.document.to_string(),
         };
         applied.chain(in_folder).map(document).collect()
-    }
-}
-
-/// The documents of a revision: applied, and of the folder.
-async fn restore(store: &Embedded, revision: u64) -> Result<(Documents, Documents), ConfigurationError> {
-    let documents = store.documents(revision).await?.ok_or(ConfigurationError::NoRevision(revision))?;
-    let unreadable = |problem: String| ConfigurationError::Unreadable { revision, problem };
-    let (mut applied, mut config_dir) = (Documents::new(), Documents::new());
-    for document in documents {
-        let json = serde_json::from_str(&document.json).map_err(|error| unreadable(chain(&error)))?;
-        // Documents that were written down name their namespace, so that any will do here.
-        let namespace = document.key.namespace.parse().or_else(|_| "default".parse::<Name>());
-        let namespace = namespace.map_err(|error| unreadable(chain(&error)))?;
-        let (file, to) = match &document.origin {
-            Origin::Applied => ("apply", &mut applied),
-            Origin::ConfigDir(file) => (file.as_str(), &mut config_dir),
-        };
-        let resource = manifest::restore(&json, &namespace, file).map_err(|problems| {
-            unreadable(problems.first().map(ToString::to_string).unwrap_or_else(|| document.key.to_string()))
-        })?;
-        to.insert(resource.key(), resource);
-    }
-    Ok((applied, config_dir))
-}
-
-fn compare(key: &ResourceKey, before: &Documents, after: &Documents) -> Changed {
-    let yaml = |documents: &Documents| documents.get(key).map(|resource| to_yaml(&resource.document));
-    let (old, new) = (yaml(before), yaml(after));
-    let action = match (&old, &new) {
-        (None, Some(_)) => Action::Created,
-        (Some(_), None) => Action::Deleted,
-        (Some(old), Some(new)) if old != new => Action::Configured,
-        (Some(_), Some(_)) | (None, None) => Action::Unchanged,
-    };
-    let diff = manifest::diff(&old.unwrap_or_default(), &new.unwrap_or_default());
-    Changed { key: key.clone(), action, diff }
-}
-
-/// What differs between two states, document by document.
-fn differences(before: &State, after: &State) -> Vec<Changed> {
-    let sides = [(&before.applied, &after.applied), (&before.config_dir, &after.config_dir)];
-    let mut changes: Vec<Changed> = Vec::new();
-    for (before, after) in sides {
-        let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
-        changes.extend(keys.into_iter().map(|key| compare(key, before, after)));
-    }
-    changes.retain(|change| change.action != Action::Unchanged);
-    changes
-}
-
-fn same(left: &Documents, right: &Documents) -> bool {
-    left.len() == right.len()
-        && left.iter().zip(right).all(|((l, left), (r, right))| l == r && left.document == right.document)
-}
-
-fn summary<'c>(changed: impl Iterator<Item = &'c Changed> + Clone) -> String {
-    let named: Vec<_> = changed
-        .clone()
-        .take(NAMED)
-        .map(|change| format!("{} {}", change.action.as_str(), change.key))
-        .collect();
-    match changed.count().saturating_sub(NAMED) {
-        0 => named.join(", "),
-        more => format!("{} and {more} more", named.join(", ")),
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct Io {
     _permit: OwnedSemaphorePermit,
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// What is still missing of the greeting, and until when.

@@ -6,6 +6,8 @@ use std::time::SystemTime;
 use weft_certs::Roots;
 use weft_runtime::metrics::{Counter, Family, Gauge, Histogram, Registry};
 
+use crate::leader::Leadership;
+
 /// From a change to everything being told of it, in seconds.
 const LATENCIES: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
@@ -135,6 +137,13 @@ impl Metrics {
             ["certificate"],
             held,
         );
+    }
+
+    /// Shows whether we lead.
+    pub(crate) fn show_leadership(&self, leads: Leadership) {
+        let held = move || vec![([], f64::from(u8::from(leads.holds())))];
+        let text = "Whether this control plane leads those that share its store; one that is alone does.";
+        self.registry.gauge_from("weft_leader", text, [], held);
     }
 
     pub(crate) fn injected(&self, outcome: &'static str) {

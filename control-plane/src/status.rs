@@ -72,6 +72,15 @@ impl Live {
         self.lock().get(workload).map(|connected| connected.plaintext.clone()).unwrap_or_default()
     }
 
+    /// The connected sidecars that do not hold yet what they were to be told.
+    pub(crate) fn behind(&self) -> Vec<String> {
+        let live = self.lock();
+        let behind = live.iter().filter(|(_, connected)| !connected.mailbox.sync_state().in_sync);
+        let mut names: Vec<_> = behind.map(|(name, _)| name.to_string()).collect();
+        names.sort();
+        names
+    }
+
     /// The connected sidecars that have not said that they hold the trust of this hash.
     pub(crate) fn unaware(&self, trust: u64) -> Vec<QualifiedName> {
         let held = |connected: &Connected| connected.mailbox.sync_state().trust == Some(trust);

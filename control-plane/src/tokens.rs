@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use weft_core::model::{Name, TrustDomain};
 
-use crate::store::{Embedded, Grant, Role, StoreError, Token, TokenUse};
+use crate::store::{Grant, Role, Store, StoreError, Token, TokenUse};
 
 /// What join tokens are for.
 const JOINING: &str = "weft";
@@ -125,7 +125,7 @@ pub(crate) struct Administrator {
 pub(crate) struct Tokens {
     key: hmac::Key,
     trust_domain: TrustDomain,
-    store: Embedded,
+    store: Store,
 }
 
 impl std::fmt::Debug for Tokens {
@@ -136,7 +136,7 @@ impl std::fmt::Debug for Tokens {
 
 impl Tokens {
     /// With the key from the store, made at the first start.
-    pub(crate) async fn open(store: Embedded, trust_domain: TrustDomain) -> Result<Self, TokenError> {
+    pub(crate) async fn open(store: Store, trust_domain: TrustDomain) -> Result<Self, TokenError> {
         let key = store.keep_secret("token-key", random::<32>()?.to_vec()).await?;
         Ok(Self { key: hmac::Key::new(hmac::HMAC_SHA256, &key), trust_domain, store })
     }
@@ -308,7 +308,7 @@ mod tests {
     use super::*;
 
     async fn open(dir: &std::path::Path) -> Tokens {
-        let store = Embedded::open(dir).unwrap();
+        let store = Store::open(dir).unwrap();
         Tokens::open(store, "mesh.local".parse().unwrap()).await.unwrap()
     }
 

@@ -12,10 +12,11 @@ use weft_core::compile::compile_one;
 use weft_core::model::{QualifiedName, ResourceName};
 use weft_core::world::{Change, Defaults, World as Known};
 
+use crate::leader::Leadership;
 use crate::metrics::Metrics;
 use crate::push::Hub;
 use crate::report::chain;
-use crate::store::{Allocation, Embedded, StoreError};
+use crate::store::{Allocation, Store, StoreError};
 
 /// How long changes gather once one has been published.
 const GATHER: Duration = Duration::from_millis(20);
@@ -28,7 +29,8 @@ pub(crate) struct World {
     wake: Notify,
     published: watch::Sender<u64>,
     hub: Arc<Hub>,
-    store: Embedded,
+    store: Store,
+    leads: Leadership,
     metrics: Arc<Metrics>,
 }
 
@@ -52,7 +54,8 @@ impl World {
     /// A world that knows nothing yet but which addresses it gave out before.
     pub(crate) async fn open(
         defaults: Defaults,
-        store: Embedded,
+        store: Store,
+        leads: Leadership,
         hub: Arc<Hub>,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, StoreError> {
@@ -70,13 +73,23 @@ impl World {
         let (published, _) = watch::channel(0);
         let wake = Notify::new();
         wake.notify_one();
-        Ok(Arc::new(Self { state: Mutex::new(state), wake, published, hub, store, metrics }))
+        Ok(Arc::new(Self { state: Mutex::new(state), wake, published, hub, store, leads, metrics }))
     }
 
     /// Folds a change in.
     pub(crate) fn apply(&self, change: Change) {
         let mut state = self.lock();
         state.fold(change);
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Takes over which addresses a service was given by whoever gives them out.
+    pub(crate) fn take_over(&self, allocation: Allocation) {
+        let Ok(service) = allocation.service.parse::<QualifiedName>() else { return };
+        let mut state = self.lock();
+        state.allocated.remove(&service);
+        state.fold(Change::Allocated { service, addresses: allocation.addresses });
         drop(state);
         self.wake.notify_one();
     }
@@ -122,8 +135,14 @@ impl World {
 
     /// Publishes what changes, for ever.
     pub(crate) async fn run(self: Arc<Self>) {
+        let (mut begins, mut led) = (self.leads.clone(), self.leads.holds());
         loop {
-            self.wake.notified().await;
+            tokio::select! {
+                () = self.wake.notified() => {}
+                // Then there may be something to be written down.
+                () = begins.begins(), if !led => {}
+            }
+            led = self.leads.holds();
             self.publish();
             self.save().await;
             sleep(GATHER).await;
@@ -147,8 +166,12 @@ impl World {
         self.published.send_replace(change);
     }
 
-    /// Writes down the virtual addresses that were given out. What is lost in a crash is given out alike again.
+    /// Writes down the virtual addresses that were given out, where it is us who gives them out. What is lost in a crash is given
+    /// out alike again.
     async fn save(&self) {
+        if !self.leads.holds() {
+            return;
+        }
         let allocated = std::mem::take(&mut self.lock().allocated);
         if allocated.is_empty() {
             return;

@@ -23,6 +23,8 @@ const COMMANDS: &[&str] = &[
     "diff",
     "history",
     "rollback",
+    "backup",
+    "restore",
     "status",
     "endpoints",
     "stat",

@@ -40,7 +40,10 @@ impl AdminService {
         let name = registration.namespace.parse().ok().zip(registration.workload.parse().ok());
         let name = name.map(|(namespace, name)| QualifiedName::new(namespace, name));
         let plaintext = name.as_ref().map(|name| self.live.plaintext(name)).unwrap_or_default();
-        let sync = name.and_then(|name| self.live.sync_state(&name));
+        // Of one that is connected elsewhere, what is said there.
+        let elsewhere =
+            |name: &QualifiedName| self.keeper.others.sync_state(&registration.replica, &name.to_string());
+        let sync = name.and_then(|name| self.live.sync_state(&name).or_else(|| elsewhere(&name)));
         let sync = sync.filter(|_| connected).unwrap_or_default();
         let expires = expiries.get(&(registration.spiffe_id.clone(), registration.workload.clone()));
         let rejection = |(resource, reason): (String, String)| {

@@ -2,6 +2,7 @@
 //! wants an operator.
 
 mod authority;
+mod backup;
 mod configuration;
 mod endpoints;
 mod explain;
@@ -31,7 +32,7 @@ use crate::push::Hub;
 use crate::report::chain;
 use crate::source::registry::Registry;
 use crate::status::Live;
-use crate::store::{Embedded, Role};
+use crate::store::{Role, Store};
 use crate::taps::Watching;
 use crate::telemetry::Telemetry;
 use crate::tokens::{Administrator, TokenError};
@@ -54,7 +55,7 @@ pub(crate) struct AdminService {
     pub(crate) live: Arc<Live>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) telemetry: Arc<Telemetry>,
-    pub(crate) store: Embedded,
+    pub(crate) store: Store,
 }
 
 /// Lets only those pass who hold the admin token, or one of ours for administrators. What they may do each call says.
@@ -185,6 +186,16 @@ macro_rules! calls {
                     self.$call(request.into_inner()).await.map(Response::new)
                 }
             )*
+
+            type BackupStream = backup::Chunks;
+
+            async fn backup(
+                &self,
+                request: Request<v1::BackupRequest>,
+            ) -> Result<Response<backup::Chunks>, Status> {
+                self.admit(&request, "backup", Role::Operator).await?;
+                self.take_backup(&request).await.map(Response::new)
+            }
 
             type TapStream = Watching;
 

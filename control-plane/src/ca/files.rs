@@ -128,14 +128,14 @@ impl Ca {
     pub(super) async fn follow_files(&self, now: SystemTime) -> Result<(), CaError> {
         let Some(files) = &self.files else { return Ok(()) };
         let Some(given) = self.look.again(files, &self.trust_domain(), now) else { return Ok(()) };
-        let _changing = self.changing.lock().await;
+        let mut changing = self.changing.lock().await;
         let Some(next) = self.roots.load().follow(&given, now) else { return Ok(()) };
         tracing::info!(
             phase = next.phase().as_str(),
             issuing = next.issuer(),
             "following the authority's files"
         );
-        self.adopt(next).await
+        self.adopt(&mut changing, next).await
     }
 }
 

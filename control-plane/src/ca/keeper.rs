@@ -13,7 +13,9 @@ use weft_core::world::Change;
 
 use super::{Ca, CaError};
 use crate::app::write_private;
+use crate::leader::Leadership;
 use crate::push::Hub;
+use crate::replicas::Others;
 use crate::report::chain;
 use crate::status::Live;
 use crate::world::World;
@@ -32,6 +34,10 @@ pub(crate) struct Keeper {
     pub(crate) world: Arc<World>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) live: Arc<Live>,
+    /// Whether it is us who takes steps.
+    pub(crate) leads: Leadership,
+    /// What other control planes over the same store say of their sidecars.
+    pub(crate) others: Arc<Others>,
     /// `ca.pem`.
     pub(crate) file: PathBuf,
 }
@@ -72,10 +78,16 @@ impl Keeper {
     }
 
     async fn step(&self, now: SystemTime) -> Result<(), CaError> {
-        self.ca.follow_files(now).await?;
-        self.ca.forget_revocations(now).await?;
-        self.ca.renew_issuing(now).await?;
+        let leads = self.leads.holds();
+        if leads {
+            self.ca.follow_files(now).await?;
+            self.ca.forget_revocations(now).await?;
+            self.ca.renew_issuing(now).await?;
+        }
         self.publish();
+        if !leads {
+            return Ok(());
+        }
         let (unaware, former_in_use) = (self.unaware().len(), self.former_in_use(now));
         if self.ca.advance(Progress { unaware, former_in_use }, now).await? {
             self.publish();
@@ -101,6 +113,14 @@ impl Keeper {
 
     /// The connected sidecars that do not trust yet what is trusted now.
     fn unaware(&self) -> Vec<String> {
+        let sequence = self.world.read(|known| known.trust().sequence);
+        let mut unaware = self.unaware_here();
+        unaware.extend(self.others.unaware(sequence));
+        unaware
+    }
+
+    /// Those of them that are connected to us.
+    pub(crate) fn unaware_here(&self) -> Vec<String> {
         let told = self.world.read(|known| known.trust().clone());
         let name = ResourceName::Trust(told.trust_domain.clone());
         match self.hub.snapshot().hash_of(&name, &Resource::Trust(told)) {

@@ -11,6 +11,7 @@ mod own;
 mod rate;
 mod revocations;
 mod service;
+mod shared;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,8 +23,9 @@ use tokio::sync::watch;
 use weft_certs::{CertError, Credentials, IssueParams, Issued, KeyPair, Phase, Progress, Roots, SETTLING};
 use weft_core::model::{Name, Revoked, SpiffeId, Trust, TrustDomain};
 
+use crate::leader::Leadership;
 use crate::peer::Peer;
-use crate::store::{Certificate, Embedded, Grant};
+use crate::store::{Certificate, Grant, Stamp, Store, StoreError};
 use crate::tokens::{TokenError, Tokens};
 
 pub(crate) use error::CaError;
@@ -71,7 +73,7 @@ pub(crate) struct Claimant {
 pub(crate) struct Ca {
     roots: ArcSwap<Roots>,
     tokens: Tokens,
-    store: Embedded,
+    store: Store,
     issued: Mutex<HashMap<String, Arc<Certificate>>>,
     /// Certificates whose holders have said that they use a later one, and when.
     replaced: Mutex<HashMap<String, SystemTime>>,
@@ -81,8 +83,8 @@ pub(crate) struct Ca {
     look: files::Look,
     /// Who vouches for service-account tokens.
     accounts: Option<Attestor>,
-    /// Held while roots or revocations are changed, lest two changes undo one another.
-    changing: tokio::sync::Mutex<()>,
+    /// Held while roots or revocations are changed, lest two changes undo one another: the authority as it stands in the store.
+    changing: tokio::sync::Mutex<Stamp>,
     changed: watch::Sender<u64>,
     rate: rate::Rate,
     ttl: Duration,
@@ -97,14 +99,14 @@ impl fmt::Debug for Ca {
 impl Ca {
     /// The authority in the files, else that in the store, or a new one at the first start.
     pub(crate) async fn open(
-        store: Embedded,
+        store: Store,
         trust_domain: &TrustDomain,
         files: Option<Files>,
         ttl: Duration,
         now: SystemTime,
     ) -> Result<Self, CaError> {
         let given = files.as_ref().map(|files| files.read(trust_domain, now)).transpose()?;
-        let roots = open_roots(&store, trust_domain, given, now).await?;
+        let (roots, stamp) = open_roots(&store, trust_domain, given, now).await?;
         let issued = store.certificates().await?;
         let issued = issued.into_iter().map(|c| (c.serial.clone(), Arc::new(c))).collect();
         let ca = Self {
@@ -117,7 +119,7 @@ impl Ca {
             store,
             issued: Mutex::new(issued),
             replaced: Mutex::default(),
-            changing: tokio::sync::Mutex::default(),
+            changing: tokio::sync::Mutex::new(stamp),
             changed: watch::Sender::new(0),
             rate: rate::Rate::default(),
             ttl,
@@ -138,7 +140,11 @@ impl Ca {
 
     /// Where roots and issuing certificate come from, for people.
     pub(crate) fn source(&self) -> String {
-        self.files.as_ref().map_or_else(|| "the data directory".to_owned(), |files| format!("files: {files}"))
+        match (&self.files, self.store.shared()) {
+            (Some(files), _) => format!("files: {files}"),
+            (None, Some(_)) => "etcd".to_owned(),
+            (None, None) => "the data directory".to_owned(),
+        }
     }
 
     /// What is wrong with where they come from.
@@ -216,7 +222,7 @@ impl Ca {
                 Ok(Claimant { identity, namespace, grant: token.grant, token: token.id })
             }
             Proof::Certificate(peer) => {
-                let claimant = self.known(peer)?;
+                let claimant = self.known(peer).await?;
                 if claimant.token == kubernetes::PROVED_BY {
                     return Err(CaError::ProveAgain);
                 }
@@ -229,9 +235,10 @@ impl Ca {
     }
 
     /// What the holder of a certificate may claim.
-    pub(crate) fn known(&self, peer: &Peer) -> Result<Claimant, CaError> {
+    pub(crate) async fn known(&self, peer: &Peer) -> Result<Claimant, CaError> {
         let certificate = self
-            .certificate(&peer.serial)
+            .certificate_of_any(&peer.serial)
+            .await?
             .filter(|certificate| certificate.spiffe_id == peer.identity.as_str())
             .ok_or_else(|| CaError::UnknownCertificate(peer.serial.clone()))?;
         let (namespace, _) = peer
@@ -299,6 +306,20 @@ impl Ca {
         self.lock().get(serial).cloned()
     }
 
+    /// The same, also where another control plane issued it a moment ago.
+    async fn certificate_of_any(&self, serial: &str) -> Result<Option<Arc<Certificate>>, StoreError> {
+        match self.certificate(serial) {
+            None if self.store.shared().is_some() => {
+                let found = self.store.certificate(serial).await?.map(Arc::new);
+                if let Some(found) = &found {
+                    self.lock().insert(found.serial.clone(), found.clone());
+                }
+                Ok(found)
+            }
+            known => Ok(known),
+        }
+    }
+
     /// When the newest certificate of each workload ends, by identity and workload.
     pub(crate) fn expiries(&self) -> HashMap<(String, String), SystemTime> {
         let mut expiries = HashMap::new();
@@ -344,49 +365,58 @@ impl Ca {
 
     /// Begins a move to another root.
     pub(crate) async fn rotate(&self, now: SystemTime) -> Result<(), CaError> {
-        let _changing = self.changing.lock().await;
+        let mut changing = self.begin_change(now).await?;
         let next = self.roots.load().rotate(now).map_err(CaError::Rotate)?;
-        self.adopt(next).await?;
+        self.adopt(&mut changing, next).await?;
         tracing::info!("a new root is announced");
         Ok(())
     }
 
     /// Gives up a move to another root that is only announced.
     pub(crate) async fn abort(&self, now: SystemTime) -> Result<(), CaError> {
-        let _changing = self.changing.lock().await;
+        let mut changing = self.begin_change(now).await?;
         let next = self.roots.load().abort(now).map_err(CaError::Rotate)?;
-        self.adopt(next).await?;
+        self.adopt(&mut changing, next).await?;
         tracing::info!("the new root is given up");
         Ok(())
     }
 
     /// Takes the next step of a move, where nothing stands in its way; whether it did.
     async fn advance(&self, progress: Progress, now: SystemTime) -> Result<bool, CaError> {
-        let _changing = self.changing.lock().await;
-        let next = self.roots.load().advance(progress, now).map_err(CaError::Authority)?;
-        let Some(next) = next else { return Ok(false) };
+        let next = || self.roots.load().advance(progress, now).map_err(CaError::Authority);
+        if next()?.is_none() {
+            return Ok(false);
+        }
+        let mut changing = self.begin_change(now).await?;
+        let Some(next) = next()? else { return Ok(false) };
         match next.phase() {
             Phase::Steady => tracing::info!("the former root is dropped"),
             phase => tracing::info!(phase = phase.as_str(), issuing = next.issuer(), "the new root signs"),
         }
-        self.adopt(next).await?;
+        self.adopt(&mut changing, next).await?;
         Ok(true)
     }
 
     /// Makes another issuing certificate, where that is due.
     async fn renew_issuing(&self, now: SystemTime) -> Result<(), CaError> {
-        let _changing = self.changing.lock().await;
-        let Some(next) = self.roots.load().renew_issuing(now).map_err(CaError::Authority)? else {
+        let next = || self.roots.load().renew_issuing(now).map_err(CaError::Authority);
+        if next()?.is_none() {
             return Ok(());
-        };
+        }
+        let mut changing = self.begin_change(now).await?;
+        let Some(next) = next()? else { return Ok(()) };
         tracing::info!(issuing = next.issuer(), "renewed the issuing certificate");
-        self.adopt(next).await
+        self.adopt(&mut changing, next).await
     }
 
     /// First it is written down, then it is in force.
-    async fn adopt(&self, next: Roots) -> Result<(), CaError> {
-        let kept_as = if next.is_given() { GIVEN } else { AUTHORITY };
-        self.store.replace_secret(kept_as, next.to_pem().into_bytes()).await?;
+    async fn adopt(&self, stamp: &mut Stamp, next: Roots) -> Result<(), CaError> {
+        let pem = next.to_pem().into_bytes();
+        if next.is_given() {
+            self.store.replace_secret(GIVEN, pem).await?;
+        } else {
+            *stamp = self.store.swap_secret(AUTHORITY, stamp, pem).await?;
+        }
         if next.is_given() && !self.roots.load().is_given() {
             // The keys of the former root are forgotten: it signs nothing any more.
             self.store.forget_secret(AUTHORITY).await?;
@@ -396,16 +426,19 @@ impl Ca {
         Ok(())
     }
 
-    /// What is due from time to time: forgetting what long expired.
-    pub(crate) async fn maintain(&self, now: SystemTime) -> Result<(), CaError> {
+    /// What is due from time to time: forgetting what long expired; in the store, where it is us to see to it.
+    pub(crate) async fn maintain(&self, leads: &Leadership, now: SystemTime) -> Result<(), CaError> {
         let before = |life: Duration| now.checked_sub(life).unwrap_or(SystemTime::UNIX_EPOCH);
-        self.lock().retain(|_, certificate| certificate.not_after >= before(CERTIFICATE_REMEMBERED));
-        self.rate.forget(now);
-        self.store.prune_certificates(before(CERTIFICATE_REMEMBERED)).await?;
         {
-            let issued = self.lock();
+            let mut issued = self.lock();
+            issued.retain(|_, certificate| certificate.not_after >= before(CERTIFICATE_REMEMBERED));
             lock(&self.replaced).retain(|serial, _| issued.contains_key(serial));
         }
+        self.rate.forget(now);
+        if !leads.holds() {
+            return Ok(());
+        }
+        self.store.prune_certificates(before(CERTIFICATE_REMEMBERED)).await?;
         // One that was taken back must outlive the certificates that it gave.
         self.store.prune_tokens(before(TOKEN_REMEMBERED.max(self.ttl))).await?;
         Ok(())
@@ -419,13 +452,14 @@ impl Ca {
 /// The roots as they were, or a first one. Where there are files now, and were none before, they are followed as soon as the loops
 /// run: what there is in the store signs until everybody trusts what they hold.
 async fn open_roots(
-    store: &Embedded,
+    store: &Store,
     trust_domain: &TrustDomain,
     given: Option<weft_certs::Authority>,
     now: SystemTime,
-) -> Result<Roots, CaError> {
+) -> Result<(Roots, Stamp), CaError> {
     let text = |pem: Option<Vec<u8>>| pem.map(|pem| String::from_utf8_lossy(&pem).into_owned());
-    let (own, before) = (text(store.secret(AUTHORITY).await?), text(store.secret(GIVEN).await?));
+    let (own, stamp) = store.stamped_secret(AUTHORITY).await?;
+    let (own, before) = (text(own), text(store.secret(GIVEN).await?));
     let roots = match (given, before, own) {
         (Some(given), None, None) => Roots::given(given, None, now),
         (Some(given), Some(before), _) => Roots::given(given, Some(&before), now),
@@ -433,11 +467,13 @@ async fn open_roots(
         (_, None, Some(own)) => Roots::from_pem(&own, now),
         (None, None, None) => {
             let fresh = Roots::create(trust_domain, now).map_err(CaError::Authority)?;
-            let kept = store.keep_secret(AUTHORITY, fresh.to_pem().into_bytes()).await?;
-            Roots::from_pem(&String::from_utf8_lossy(&kept), now)
+            store.keep_secret(AUTHORITY, fresh.to_pem().into_bytes()).await?;
+            let (kept, stamp) = store.stamped_secret(AUTHORITY).await?;
+            let roots = Roots::from_pem(&text(kept).unwrap_or_default(), now);
+            return Ok((roots.map_err(CaError::Authority)?, stamp));
         }
     };
-    roots.map_err(CaError::Authority)
+    Ok((roots.map_err(CaError::Authority)?, stamp))
 }
 
 /// Nothing panics while it holds one of these; if it did, the data would still be whole.

@@ -135,12 +135,12 @@ fn server_config(credentials: &Credentials, protocol: &[u8]) -> Result<Arc<Serve
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Embedded;
+    use crate::store::Store;
 
     #[tokio::test]
     async fn a_renewed_certificate_is_used_by_the_next_handshake() {
         let dir = tempfile::tempdir().unwrap();
-        let (store, domain) = (Embedded::open(dir.path()).unwrap(), "mesh.local".parse().unwrap());
+        let (store, domain) = (Store::open(dir.path()).unwrap(), "mesh.local".parse().unwrap());
         let ca = Ca::open(store, &domain, None, Duration::from_secs(1), SystemTime::now()).await.unwrap();
         let own = OwnCertificate::new(Arc::new(ca), "10.1.2.3:7443".parse().unwrap(), Vec::new()).unwrap();
         let (settings, first) = (own.settings(), own.current.load_full());

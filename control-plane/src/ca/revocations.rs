@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use tokio::sync::MutexGuard;
 use weft_core::model::{self, Revoked, Serial, SpiffeId};
 
 use super::{Ca, CaError};
-use crate::store::{Embedded, Revocation, StoreError};
+use crate::store::{Revocation, Stamp, Store, StoreError};
 
 /// Revocations at a time.
 const MOST: usize = 10_000;
+/// How often roots are numbered anew because somebody else changes them.
+const TRIES: usize = 5;
 /// A reason is for people, and short.
 const LONGEST_REASON: usize = 200;
 
@@ -35,8 +38,14 @@ impl State {
 }
 
 impl Revocations {
-    pub(super) async fn open(store: &Embedded) -> Result<Self, StoreError> {
+    pub(super) async fn open(store: &Store) -> Result<Self, StoreError> {
         Ok(Self(ArcSwap::from_pointee(State::of(store.revocations().await?))))
+    }
+
+    /// The same anew.
+    pub(super) async fn reload(&self, store: &Store) -> Result<(), StoreError> {
+        self.0.store(Arc::new(State::of(store.revocations().await?)));
+        Ok(())
     }
 
     /// What everybody is told.
@@ -86,7 +95,7 @@ impl Ca {
         };
         let reason = reason.chars().take(LONGEST_REASON).collect();
         let revocation = Revocation { what: revoked.to_string(), since: now, until, reason };
-        let _changing = self.changing.lock().await;
+        let mut changing = self.begin_change(now).await?;
         let mut records = self.revocations.0.load().records.clone();
         records.retain(|record| record.what != revocation.what);
         if records.len() >= MOST {
@@ -94,7 +103,8 @@ impl Ca {
         }
         self.store.keep_revocation(&revocation).await?;
         records.push(revocation.clone());
-        self.put_in_force(records, now).await?;
+        self.put_in_force(&mut changing, records, now).await?;
+        drop(changing);
         tracing::warn!(what = revocation.what, reason = revocation.reason, "revoked");
         Ok(revocation)
     }
@@ -102,7 +112,7 @@ impl Ca {
     /// Believes it again.
     pub(crate) async fn restore(&self, what: &str, now: SystemTime) -> Result<(), CaError> {
         let what = what.parse::<Revoked>().map_err(CaError::RevokedName)?.to_string();
-        let _changing = self.changing.lock().await;
+        let mut changing = self.begin_change(now).await?;
         let mut records = self.revocations.0.load().records.clone();
         let before = records.len();
         records.retain(|record| record.what != what);
@@ -110,7 +120,8 @@ impl Ca {
             return Err(CaError::Absent(format!("revocation of {what}")));
         }
         self.store.remove_revocations(vec![what.clone()]).await?;
-        self.put_in_force(records, now).await?;
+        self.put_in_force(&mut changing, records, now).await?;
+        drop(changing);
         tracing::warn!(what, "believed again");
         Ok(())
     }
@@ -128,11 +139,11 @@ impl Ca {
         if !self.revocations.0.load().records.iter().any(|record| is_over(&record)) {
             return Ok(());
         }
-        let _changing = self.changing.lock().await;
+        let mut changing = self.begin_change(now).await?;
         let records = self.revocations.0.load().records.clone();
         let (over, left): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| is_over(&record));
         self.store.remove_revocations(over.into_iter().map(|record| record.what).collect()).await?;
-        self.put_in_force(left, now).await
+        self.put_in_force(&mut changing, left, now).await
     }
 
     fn check_revocable(&self, identity: &SpiffeId) -> Result<(), CaError> {
@@ -146,9 +157,21 @@ impl Ca {
         Ok(())
     }
 
-    async fn put_in_force(&self, records: Vec<Revocation>, now: SystemTime) -> Result<(), CaError> {
+    /// The roots are numbered anew with them; where another control plane has done so at the same moment, after that.
+    async fn put_in_force(
+        &self,
+        stamp: &mut MutexGuard<'_, Stamp>,
+        records: Vec<Revocation>,
+        now: SystemTime,
+    ) -> Result<(), CaError> {
         self.revocations.0.store(Arc::new(State::of(records)));
-        let renumbered = self.roots.load().renumber(now);
-        self.adopt(renumbered).await
+        for _ in 1..TRIES {
+            let renumbered = self.roots.load().renumber(now);
+            match self.adopt(stamp, renumbered).await {
+                Err(CaError::Store(StoreError::Changed(_))) => self.take_over_roots(stamp, now).await?,
+                done => return done,
+            }
+        }
+        Err(StoreError::Changed("the authority").into())
     }
 }

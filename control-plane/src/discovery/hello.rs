@@ -94,6 +94,7 @@ fn registration(
         labels: labels(&claimant.grant, hello.labels.into_iter().collect())?,
         zone: hello.zone,
         version: hello.version,
+        replica: String::new(),
         ready: false,
         unhealthy: BTreeSet::new(),
     })

@@ -78,7 +78,7 @@ impl v1::discovery_server::Discovery for DiscoveryService {
     ) -> Result<Response<Self::SyncStream>, Status> {
         let from = Connection::of(&request).map(|c| c.address.to_string()).unwrap_or_default();
         let peer = Connection::of(&request).and_then(|connection| connection.peer.clone());
-        let admitted = self.admit(peer).inspect_err(|status| refused(&self.0, &from, "?", status));
+        let admitted = self.admit(peer).await.inspect_err(|status| refused(&self.0, &from, "?", status));
         let (peer, claimant) = admitted?;
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let inbound = request.into_inner();
@@ -88,7 +88,7 @@ impl v1::discovery_server::Discovery for DiscoveryService {
 }
 
 impl DiscoveryService {
-    fn admit(&self, peer: Option<Peer>) -> Result<(Peer, Claimant), Status> {
+    async fn admit(&self, peer: Option<Peer>) -> Result<(Peer, Claimant), Status> {
         if self.0.drain.is_draining() {
             return Err(Status::unavailable("the control plane is shutting down"));
         }
@@ -100,7 +100,7 @@ impl DiscoveryService {
                 "a sidecar shows its certificate; Identity.Sign issues one for a join token",
             )
         })?;
-        let claimant = self.0.ca.known(&peer).map_err(|error| ca::status(&error))?;
+        let claimant = self.0.ca.known(&peer).await.map_err(|error| ca::status(&error))?;
         Ok((peer, claimant))
     }
 }

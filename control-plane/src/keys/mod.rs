@@ -17,7 +17,7 @@ use weft_core::world::{Change, World as Known};
 
 use crate::metrics::Metrics;
 use crate::report::chain;
-use crate::store::{Embedded, KeySet, StoreError};
+use crate::store::{KeySet, Store, StoreError};
 use crate::world::World;
 use fetch::{FetchError, fetch};
 pub(crate) use fetch::{addresses, trust};
@@ -41,7 +41,7 @@ const MOST_ASKED: usize = 1_000;
 #[derive(Debug)]
 pub(crate) struct Keys {
     world: Arc<World>,
-    store: Embedded,
+    store: Store,
     metrics: Arc<Metrics>,
     asked: Mutex<BTreeSet<String>>,
     wake: Notify,
@@ -78,7 +78,7 @@ impl Keys {
     /// What was kept before, put into force.
     pub(crate) async fn open(
         world: Arc<World>,
-        store: Embedded,
+        store: Store,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, StoreError> {
         for set in store.key_sets().await? {
@@ -88,6 +88,13 @@ impl Keys {
         }
         let (asked, wake) = (Mutex::default(), Notify::new());
         Ok(Arc::new(Self { world, store, metrics, asked, wake }))
+    }
+
+    /// Takes over keys that another control plane has fetched.
+    pub(crate) fn take_over(&self, set: &KeySet) {
+        if let Ok(keys) = read_key_set(set.text.as_bytes()) {
+            self.world.apply(Change::Keys { source: set.source(), keys });
+        }
     }
 
     /// A sidecar has met a token of this issuer whose key it does not know.

@@ -3,6 +3,9 @@
 //! A stream that ends cleanly takes its workload out at once; one that breaks leaves it for a second, in which a
 //! sidecar that only lost its connection is back. After a restart of the control plane everyone has a little longer, and so
 //! they have where many streams break at once: then it is rather our network that is gone than all of them.
+//! Where several control planes share the store, each keeps there who is connected to it (`shared`).
+
+mod shared;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -16,7 +19,7 @@ use weft_core::world::{self, Change};
 use weft_proto::convert::protocol_from_wire;
 
 use crate::report::chain;
-use crate::store::{Embedded, Offer, OfferedPort, Registration, StoreError};
+use crate::store::{Offer, OfferedPort, Registering, Registration, Store, StoreError, encode};
 use crate::world::World;
 
 /// How long a workload stays whose stream broke.
@@ -63,7 +66,9 @@ pub(crate) struct Registered {
 /// The registry of workloads.
 pub(crate) struct Registry {
     world: Arc<World>,
-    store: Embedded,
+    store: Store,
+    /// What we are called among those who share the store; empty: we are alone.
+    replica: String,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -73,6 +78,8 @@ struct State {
     entries: BTreeMap<QualifiedName, Entry>,
     /// Names whose records in the store are out of date.
     unsaved: BTreeSet<QualifiedName>,
+    /// Of those that are gone: what we had written of them.
+    gone: BTreeMap<QualifiedName, Vec<u8>>,
     next_stream: u64,
     /// Workloads whose streams broke, and who may still come back.
     lost: usize,
@@ -87,6 +94,14 @@ struct Entry {
     stream: Option<Stream>,
     until: Option<Instant>,
     former: VecDeque<String>,
+    /// What we have written of it, and when; none: nothing yet, where others write too.
+    written: Option<Written>,
+}
+
+#[derive(Clone)]
+struct Written {
+    record: Vec<u8>,
+    at: i64,
 }
 
 impl Entry {
@@ -118,20 +133,24 @@ pub(crate) struct Lease {
 }
 
 impl Registry {
-    /// The registrations that the store remembers, for a while.
-    pub(crate) async fn open(store: Embedded, world: Arc<World>) -> Result<Arc<Self>, StoreError> {
-        let until = Some(Instant::now() + RESTART_GRACE);
+    /// The registrations that the store remembers, for a while; those of others for as long as they say.
+    pub(crate) async fn open(
+        store: Store,
+        world: Arc<World>,
+        replica: String,
+    ) -> Result<Arc<Self>, StoreError> {
+        let until = replica.is_empty().then(|| Instant::now() + RESTART_GRACE);
         let mut state = State::default();
         for registration in store.registrations().await? {
             // One that this version cannot read is announced again by its sidecar.
             let Some(known) = known(&registration) else { continue };
             let name = known.name.clone();
             world.apply(Change::Registered(known));
-            let entry = Entry { registration, stream: None, until, former: VecDeque::new() };
+            let entry = Entry { registration, stream: None, until, former: VecDeque::new(), written: None };
             state.entries.insert(name, entry);
         }
-        state.lost = state.entries.len();
-        Ok(Arc::new(Self { world, store, state: Mutex::new(state), changed: Notify::new() }))
+        state.lost = state.entries.values().filter(|entry| entry.is_lost()).count();
+        Ok(Arc::new(Self { world, store, replica, state: Mutex::new(state), changed: Notify::new() }))
     }
 
     /// Registers a workload for as long as the lease is held. An earlier stream of the workload is ended.
@@ -141,12 +160,14 @@ impl Registry {
         mut registration: Registration,
     ) -> Result<Lease, AnnounceError> {
         let mut state = self.lock();
+        registration.replica.clone_from(&self.replica);
         let mut former = VecDeque::new();
         let full = state.entries.len() >= MOST;
         match state.entries.get_mut(&workload) {
             Some(entry) => {
                 let before = &entry.registration;
-                if entry.stream.is_some() && before.spiffe_id != registration.spiffe_id {
+                let is_held = entry.stream.is_some() || self.is_elsewhere(before);
+                if is_held && before.spiffe_id != registration.spiffe_id {
                     return Err(AnnounceError::Taken { workload, holder: before.spiffe_id.clone() });
                 }
                 if entry.former.contains(&registration.instance) {
@@ -170,9 +191,8 @@ impl Registry {
         let number = state.next_stream;
         let (hold, held) = oneshot::channel();
         let stream = Some(Stream { number, _hold: hold });
-        let entry = Entry { registration: registration.clone(), stream, until: None, former };
-        let before = state.entries.insert(workload.clone(), entry);
-        state.lost -= usize::from(before.is_some_and(|before| before.is_lost()));
+        let entry = Entry { registration: registration.clone(), stream, until: None, former, written: None };
+        state.put(workload.clone(), entry);
         if let Some(known) = known(&registration) {
             self.note(&mut state, &workload, Change::Registered(known));
         }
@@ -183,7 +203,8 @@ impl Registry {
     pub(crate) fn list(&self) -> Vec<Registered> {
         let listed = |entry: &Entry| Registered {
             registration: entry.registration.clone(),
-            connected: entry.stream.is_some(),
+            connected: entry.stream.is_some()
+                || (self.is_elsewhere(&entry.registration) && entry.until.is_none()),
         };
         self.lock().entries.values().map(listed).collect()
     }
@@ -235,24 +256,24 @@ impl Registry {
     }
 
     async fn save(&self) -> bool {
-        let (names, present, gone) = {
+        let (names, changes) = {
             let mut state = self.lock();
-            let names = std::mem::take(&mut state.unsaved);
-            let mut present = Vec::new();
-            let mut gone = Vec::new();
-            for name in &names {
-                match state.entries.get(name) {
-                    Some(entry) => present.push(entry.registration.clone()),
-                    None => gone.push(name.to_string()),
-                }
-            }
-            (names, present, gone)
+            let names: Vec<_> = std::mem::take(&mut state.unsaved).into_iter().collect();
+            let changes = names.iter().filter_map(|name| self.change(&mut state, name));
+            (names.clone(), changes.collect::<Vec<_>>())
         };
-        if names.is_empty() {
+        if changes.is_empty() {
             return true;
         }
-        match self.store.keep_registrations(&present, gone).await {
-            Ok(()) => true,
+        let registering: Vec<_> = changes.iter().map(|(_, change)| change.clone()).collect();
+        match self.store.register(&registering).await {
+            Ok(done) => {
+                let mut state = self.lock();
+                for ((name, change), at) in changes.into_iter().zip(done) {
+                    self.written(&mut state, &name, change, at);
+                }
+                state.unsaved.is_empty()
+            }
             Err(error) => {
                 tracing::error!(reason = chain(&error), "cannot write down registrations");
                 self.lock().unsaved.extend(names);
@@ -261,9 +282,27 @@ impl Registry {
         }
     }
 
+    /// What is to be changed in the store so that it says of a workload what is so.
+    fn change(&self, state: &mut State, name: &QualifiedName) -> Option<(QualifiedName, Registering)> {
+        let (record, before) = match state.entries.get(name) {
+            // Its own control plane sees to it.
+            Some(entry) if self.is_elsewhere(&entry.registration) => return None,
+            Some(entry) => {
+                let record = encode("a registration", &entry.registration).ok()?;
+                (Some(record), entry.written.as_ref().map(|written| written.record.clone()))
+            }
+            None if self.replica.is_empty() => (None, None),
+            // What is not known to be ours is not ours to delete.
+            None => (None, Some(state.gone.get(name)?.clone())),
+        };
+        Some((name.clone(), Registering { name: name.to_string(), record, before }))
+    }
+
     fn remove(&self, state: &mut State, name: &QualifiedName) {
-        if let Some(entry) = state.entries.remove(name) {
-            state.lost -= usize::from(entry.is_lost());
+        if let Some(entry) = state.take_out(name) {
+            if let Some(written) = entry.written {
+                state.gone.insert(name.clone(), written.record);
+            }
             self.note(state, name, Change::Unregistered(name.clone()));
         }
     }
@@ -343,6 +382,18 @@ impl Drop for Lease {
 }
 
 impl State {
+    fn put(&mut self, name: QualifiedName, entry: Entry) {
+        self.lost += usize::from(entry.is_lost());
+        let before = self.entries.insert(name, entry);
+        self.lost -= usize::from(before.is_some_and(|before| before.is_lost()));
+    }
+
+    fn take_out(&mut self, name: &QualifiedName) -> Option<Entry> {
+        let entry = self.entries.remove(name)?;
+        self.lost -= usize::from(entry.is_lost());
+        Some(entry)
+    }
+
     /// Gives who was lost more time, and all those before, where they are too many to be gone all of them.
     fn be_patient(&mut self, newly_lost: &QualifiedName, until: Instant) {
         let was_patient = self.is_patient;
@@ -405,6 +456,7 @@ mod tests {
     use weft_core::world::Defaults;
 
     use super::*;
+    use crate::leader::Leadership;
     use crate::metrics::Metrics;
     use crate::push::Hub;
 
@@ -421,16 +473,22 @@ mod tests {
             labels: BTreeMap::new(),
             zone: String::new(),
             version: String::new(),
+            replica: String::new(),
             ready: false,
             unhealthy: BTreeSet::new(),
         }
     }
 
-    async fn open(store: &Embedded) -> Arc<Registry> {
+    async fn open(store: &Store) -> Arc<Registry> {
         let defaults = Defaults { trust_domain: "mesh.local".parse().unwrap(), service_cidrs: Vec::new() };
-        let world =
-            World::open(defaults, store.clone(), Arc::new(Hub::default()), Metrics::new()).await.unwrap();
-        Registry::open(store.clone(), world).await.unwrap()
+        let world = World::open(
+            defaults,
+            store.clone(),
+            Leadership::alone(),
+            Arc::new(Hub::default()),
+            Metrics::new(),
+        );
+        Registry::open(store.clone(), world.await.unwrap(), String::new()).await.unwrap()
     }
 
     fn known(registry: &Registry) -> usize {
@@ -440,7 +498,7 @@ mod tests {
     #[tokio::test]
     async fn a_broken_stream_leaves_its_workload_a_second() {
         let dir = tempfile::tempdir().unwrap();
-        let registry = open(&Embedded::open(dir.path()).unwrap()).await;
+        let registry = open(&Store::open(dir.path()).unwrap()).await;
         let name: QualifiedName = "default/web".parse().unwrap();
         drop(registry.announce(name.clone(), registration("1")).unwrap());
         let now = Instant::now();
@@ -456,7 +514,7 @@ mod tests {
     #[tokio::test]
     async fn where_many_are_lost_at_once_all_of_them_are_waited_for() {
         let dir = tempfile::tempdir().unwrap();
-        let registry = open(&Embedded::open(dir.path()).unwrap()).await;
+        let registry = open(&Store::open(dir.path()).unwrap()).await;
         let announce = |number: usize| {
             let name: QualifiedName = format!("default/w{number}").parse().unwrap();
             let workload = format!("w{number}");
@@ -481,8 +539,9 @@ mod tests {
     #[tokio::test]
     async fn after_a_restart_workloads_have_a_while_to_come_back() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Embedded::open(dir.path()).unwrap();
-        store.keep_registrations(&[registration("1")], Vec::new()).await.unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let record = Some(encode("a registration", &registration("1")).unwrap());
+        store.register(&[Registering { name: "default/web".into(), record, before: None }]).await.unwrap();
         let registry = open(&store).await;
         let now = Instant::now();
         assert!(registry.reap(now).is_some());
@@ -496,7 +555,7 @@ mod tests {
     #[tokio::test]
     async fn what_ends_while_we_go_down_stays_registered() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Embedded::open(dir.path()).unwrap();
+        let store = Store::open(dir.path()).unwrap();
         let registry = open(&store).await;
         let name: QualifiedName = "default/web".parse().unwrap();
         let lease = registry.announce(name, registration("1")).unwrap();

@@ -1,18 +1,36 @@
 //! What outlives the process: keys, revisions, tokens, certificates, registrations, addresses.
 //!
-//! The records here are what is written, as JSON; `embedded` keeps them in one file in the data directory.
+//! The records here are what is written, as JSON; an `engine` keeps them: `embedded` in one file in the data directory, `etcd`
+//! where several control planes share them.
 
+mod backup;
 mod embedded;
+mod engine;
+mod etcd;
+mod handle;
+mod records;
+mod revisions;
+mod seal;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use weft_core::model::KeySource;
 
-pub(crate) use embedded::{Custody, Embedded, Passphrase, TokenUse};
+use crate::etcd::EtcdError;
+
+pub(crate) use backup::Backup;
+pub use backup::RestoreError;
+pub(crate) use embedded::FILE;
+pub(crate) use engine::Table;
+pub(crate) use etcd::record;
+pub(crate) use handle::{Stamp, Store};
+pub(crate) use records::{Registering, TokenUse};
+pub(crate) use seal::{Custody, Passphrase};
 
 /// What went wrong with the store.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +41,21 @@ pub enum StoreError {
     /// The database file cannot be opened.
     #[error("cannot open the store {0}")]
     Open(PathBuf, #[source] Box<redb::Error>),
+    /// It is not what was written.
+    #[error(
+        "the store {0} is broken, and nothing is started over it: put it aside and restore a backup, \
+         `weft restore FILE --data-dir DIR`; {1}"
+    )]
+    Corrupt(PathBuf, String),
+    /// etcd.
+    #[error("etcd cannot {0}")]
+    Etcd(&'static str, #[source] EtcdError),
+    /// Another control plane over the same store was quicker.
+    #[error("somebody else has changed {0} at the same time: try again")]
+    Changed(&'static str),
+    /// A document of a revision is not there.
+    #[error("a document of revision {0} is missing in the store")]
+    Missing(u64),
     /// Reading or writing failed.
     #[error("cannot {0}")]
     Access(&'static str, #[source] Box<redb::Error>),
@@ -265,6 +298,9 @@ pub(crate) struct Registration {
     pub zone: String,
     /// The sidecar's version.
     pub version: String,
+    /// The control plane that it is connected to, where several share the store.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub replica: String,
     /// Takes traffic.
     pub ready: bool,
     /// The services (`namespace/name`) as one behind which its app does not work.
@@ -317,4 +353,14 @@ impl KeySet {
     fn name(&self) -> String {
         format!("{} {} {}", self.is_issuer, self.from, self.authorities)
     }
+}
+
+/// Writes a record as it is stored.
+pub(crate) fn encode<T: Serialize>(what: &'static str, record: &T) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(record).map_err(|e| StoreError::Record(what, e))
+}
+
+/// Reads a stored record.
+pub(crate) fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(bytes).map_err(|e| StoreError::Record(what, e))
 }

@@ -6,9 +6,14 @@ mod accounts;
 #[cfg(test)]
 mod answers;
 #[cfg(test)]
+mod backup;
+#[cfg(test)]
 mod configuration;
 #[cfg(test)]
 mod custody;
+#[cfg(test)]
+#[path = "../programs/etcd.rs"]
+mod etcd;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
@@ -17,6 +22,8 @@ mod join;
 mod mesh;
 #[cfg(test)]
 mod pages;
+#[cfg(test)]
+mod replicas;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]

@@ -208,6 +208,17 @@ impl Admin {
         self.client.tap(request).await.map(tonic::Response::into_inner)
     }
 
+    /// Everything that is kept.
+    pub(crate) async fn back_up(&mut self) -> Result<Vec<u8>, Status> {
+        let (request, ()) = with_bearer(&self.token, (Request::new(v1::BackupRequest {}), ()));
+        let mut chunks = self.client.backup(request).await?.into_inner();
+        let mut text = Vec::new();
+        while let Some(chunk) = chunks.message().await? {
+            text.extend(chunk.data);
+        }
+        Ok(text)
+    }
+
     pub(crate) async fn apply_text(&mut self, text: &str) -> v1::ApplyResponse {
         let files = vec![v1::SourceFile { name: "mesh.yaml".into(), text: text.into() }];
         self.apply(v1::ApplyRequest { files, author: "tester".into(), ..Default::default() }).await.unwrap()
@@ -221,12 +232,17 @@ impl Admin {
 }
 
 /// Asks again and again until the answer is yes.
-pub(crate) async fn eventually(what: &str, mut ask: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, ask: impl AsyncFnMut() -> bool) {
+    eventually_within(PATIENCE, what, ask).await;
+}
+
+/// The same for what takes its time.
+pub(crate) async fn eventually_within(patience: Duration, what: &str, mut ask: impl AsyncFnMut() -> bool) {
     let asking = async {
         let mut again = interval(Duration::from_millis(20));
         while !ask().await {
             again.tick().await;
         }
     };
-    timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("in vain: {what}"));
+    timeout(patience, asking).await.unwrap_or_else(|_| panic!("in vain: {what}"));
 }

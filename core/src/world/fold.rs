@@ -81,6 +81,14 @@ impl World {
                 let affected = [ResourceName::Trust(self.defaults.trust_domain.clone())].into();
                 Effects { affected, ..Effects::default() }
             }
+            Change::Allocated { service, addresses } => {
+                if self.allocated.get(&service).is_some_and(|allocated| *allocated == addresses) {
+                    return Effects::default();
+                }
+                self.alter(&Subject::Service(service.clone()), |world| {
+                    world.put_allocated(service, addresses)
+                })
+            }
             Change::Keys { source, keys } => self.replace_keys(source, keys),
         }
     }
@@ -381,6 +389,20 @@ impl World {
             self.reserved.extend(&addresses);
             self.allocated.insert(service.clone(), addresses.clone());
             allocated.insert(service.clone(), addresses);
+        }
+    }
+
+    /// Takes over which addresses a service has. One that they were taken from and that is still there is given others.
+    fn put_allocated(&mut self, service: QualifiedName, addresses: Vec<IpAddr>) {
+        for address in self.allocated.remove(&service).unwrap_or_default() {
+            // Until all is told, two may have the same one.
+            if !self.allocated.values().flatten().any(|other| *other == address) {
+                self.reserved.remove(&address);
+            }
+        }
+        if !addresses.is_empty() {
+            self.reserved.extend(&addresses);
+            self.allocated.insert(service, addresses);
         }
     }
 

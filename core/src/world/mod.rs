@@ -134,6 +134,13 @@ pub enum Change {
         /// The services as one behind which it does not.
         unhealthy: BTreeSet<QualifiedName>,
     },
+    /// Virtual addresses were given to a service by somebody else; none: they were taken back.
+    Allocated {
+        /// Which one.
+        service: QualifiedName,
+        /// Its addresses.
+        addresses: Vec<IpAddr>,
+    },
     /// Keys were fetched; none: they are to be forgotten.
     Keys {
         /// From where.

@@ -6,7 +6,7 @@ use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use weft_core::compile::{compile, compile_one};
 use weft_core::model::{Protocol, QualifiedName, Resource, ResourceName, SpiffeId, Trust};
-use weft_core::world::{Change, Defaults, Holder, Offer, OfferedPort, Registration, World};
+use weft_core::world::{Change, Defaults, Effects, Holder, Offer, OfferedPort, Registration, World};
 
 use crate::documents::good;
 
@@ -61,6 +61,34 @@ pub(crate) fn registration(workload: &str, address: &str, offers: &[&str]) -> Re
 pub(crate) fn labelled(mut registration: Registration, labels: &[(&str, &str)]) -> Registration {
     registration.labels = labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
     registration
+}
+
+#[test]
+fn addresses_that_somebody_else_gives_out_are_taken_over_and_nobody_keeps_anothers() {
+    let (mut world, a, b) = (world(), name("default/a"), name("default/b"));
+    for service in ["a", "b"] {
+        let workload = format!("default/{service}-1");
+        world.apply(Change::Registered(registration(&workload, "10.0.0.1", &[&format!("{service}:80")])));
+    }
+    let (of_a, of_b) = (world.service_addresses(&a).to_vec(), world.service_addresses(&b).to_vec());
+    let allocated = |service: &QualifiedName, addresses: &[std::net::IpAddr]| Change::Allocated {
+        service: service.clone(),
+        addresses: addresses.to_vec(),
+    };
+    assert_eq!(world.apply(allocated(&a, &of_a)), Effects::default());
+    // The other way round, one after the other: for a moment both have the same.
+    let effects = world.apply(allocated(&a, &of_b));
+    assert!(effects.allocated.is_empty());
+    for address in [of_a[0], of_b[0]] {
+        assert!(effects.affected.contains(&ResourceName::Address(address)), "{address}");
+    }
+    world.apply(allocated(&b, &of_a));
+    assert_eq!((world.service_addresses(&a), world.service_addresses(&b)), (&of_b[..], &of_a[..]));
+    assert_eq!(world.holder(of_a[0]), Some(Holder::Service(&b)));
+    assert_eq!(world.holder(of_b[0]), Some(Holder::Service(&a)));
+    // Taken back while it is there: it is given some again, of which none is another's.
+    let effects = world.apply(allocated(&b, &[]));
+    assert!(!effects.allocated[&b].is_empty() && effects.allocated[&b].iter().all(|it| !of_b.contains(it)));
 }
 
 #[test]

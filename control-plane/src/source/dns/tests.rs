@@ -16,8 +16,9 @@ use weft_core::model::Endpoint;
 use weft_core::world::Defaults;
 
 use super::*;
+use crate::leader::Leadership;
 use crate::push::Hub;
-use crate::store::Embedded;
+use crate::store::Store;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -52,8 +53,11 @@ impl Place {
             trust_domain: "mesh.local".parse().unwrap(),
             service_cidrs: vec!["240.64.0.0/12".parse().unwrap()],
         };
-        let (store, metrics) = (Embedded::open(dir.path()).unwrap(), Metrics::new());
-        let world = World::open(defaults, store, Arc::new(Hub::default()), metrics.clone()).await.unwrap();
+        let (store, metrics) = (Store::open(dir.path()).unwrap(), Metrics::new());
+        let world =
+            World::open(defaults, store, Leadership::alone(), Arc::new(Hub::default()), metrics.clone())
+                .await
+                .unwrap();
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let server = socket.local_addr().unwrap();
         let zone = Zone::default();

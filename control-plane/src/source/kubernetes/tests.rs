@@ -12,9 +12,10 @@ use weft_core::world::{Defaults, Offer, OfferedPort, Registration, World as Know
 use super::*;
 use crate::ca::Ca;
 use crate::kubernetes::{Double, Lease};
+use crate::leader::Leadership;
 use crate::metrics::Metrics;
 use crate::push::Hub;
-use crate::store::Embedded;
+use crate::store::Store;
 
 const PODS: &str = "/api/v1/pods";
 const SERVICES: &str = "/api/v1/services";
@@ -41,11 +42,12 @@ impl Fixture {
     async fn start() -> Self {
         let double = Double::start(&KINDS).await;
         let dir = TempDir::new().unwrap();
-        let store = Embedded::open(dir.path()).unwrap();
+        let store = Store::open(dir.path()).unwrap();
         let domain = "mesh.local".parse().unwrap();
         let defaults = Defaults { trust_domain: "mesh.local".parse().unwrap(), service_cidrs: Vec::new() };
         let hub = Arc::new(Hub::default());
-        let world = World::open(defaults, store.clone(), hub, Metrics::new()).await.unwrap();
+        let world =
+            World::open(defaults, store.clone(), Leadership::alone(), hub, Metrics::new()).await.unwrap();
         task::spawn("world", world.clone().run());
         let ca = Ca::open(store, &domain, None, Duration::from_secs(3600), SystemTime::now()).await.unwrap();
         let cluster = Arc::new(Cluster::new(double.client(), world.clone()));

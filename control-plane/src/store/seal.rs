@@ -8,14 +8,16 @@ use std::num::NonZeroU32;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::{pbkdf2, rand};
-use redb::{Database, ReadableTable};
 
-use super::super::StoreError;
-use super::{Fault, SECRETS};
+use super::StoreError;
+use super::engine::{Batch, Engine, Outcome, Table};
 
 /// Of HMAC-SHA-512: a fifth of a second or so for each guess.
 const ROUNDS: u32 = 210_000;
 const SALT: usize = 16;
+/// How often it is tried again because somebody else changes secrets.
+const TRIES: usize = 5;
+const WHAT: &str = "take its secrets";
 /// The secrets that say that others are sealed, and prove the passphrase.
 const HEADER: &str = "seal";
 const PROOF: &str = "seal-proof";
@@ -79,43 +81,61 @@ impl Seal {
 }
 
 /// Brings the secrets of a store into the custody that is wanted, all or none of them.
-pub(super) fn take(database: &Database, custody: &Custody) -> Result<Option<Seal>, Fault> {
-    let txn = database.begin_write()?;
-    let seal = {
-        let mut secrets = txn.open_table(SECRETS)?;
-        let header = secrets.get(HEADER)?.map(|header| header.value().to_vec());
-        let proof = secrets.get(PROOF)?.map(|proof| proof.value().to_vec()).unwrap_or_default();
-        match (header, custody) {
+pub(super) async fn take(engine: &Engine, custody: &Custody) -> Result<Option<Seal>, StoreError> {
+    for _ in 0..TRIES {
+        let secrets = engine.scan(WHAT, Table::Secrets).await?;
+        let of = |wanted: &str| secrets.iter().find(|(name, _)| name == wanted).map(|(_, value)| value);
+        let (header, proof) = (of(HEADER), of(PROOF).cloned().unwrap_or_default());
+        let (seal, batch) = match (header, custody) {
             (None, Custody::Clear | Custody::Unsealed(_)) => return Ok(None),
-            (Some(_), Custody::Clear) => return Err(StoreError::Sealed.into()),
+            (Some(_), Custody::Clear) => return Err(StoreError::Sealed),
             (Some(header), Custody::Sealed(passphrase)) => {
-                return Ok(Some(prove(&header, &proof, passphrase)?));
+                return prove(header, &proof, passphrase).map(Some);
             }
             (Some(header), Custody::Unsealed(passphrase)) => {
-                let seal = prove(&header, &proof, passphrase)?;
-                secrets.remove(HEADER)?;
-                secrets.remove(PROOF)?;
-                for (name, sealed) in all(&secrets)? {
-                    secrets.insert(name.as_str(), seal.open(&name, &sealed)?.as_slice())?;
-                }
-                None
+                (None, unsealing(&prove(header, &proof, passphrase)?, &secrets)?)
             }
             (None, Custody::Sealed(passphrase)) => {
-                let mut salt = [0; SALT];
-                rand::fill(&mut salt).map_err(|_| StoreError::Seal("the system's random source failed"))?;
-                let seal = Seal::new(passphrase, &salt, ROUNDS)?;
-                for (name, secret) in all(&secrets)? {
-                    secrets.insert(name.as_str(), seal.close(&name, &secret)?.as_slice())?;
-                }
-                let header = [&ROUNDS.to_be_bytes()[..], &salt].concat();
-                secrets.insert(HEADER, header.as_slice())?;
-                secrets.insert(PROOF, seal.close(PROOF, PROVES)?.as_slice())?;
-                Some(seal)
+                let (seal, batch) = sealing(passphrase, &secrets)?;
+                (Some(seal), batch)
             }
+        };
+        // Another control plane over the same store may do the same at this moment.
+        if engine.commit(WHAT, batch).await? == Outcome::Done {
+            return Ok(seal);
         }
-    };
-    txn.commit()?;
-    Ok(seal)
+    }
+    Err(StoreError::Changed("the seal of the keys"))
+}
+
+fn sealing(passphrase: &Passphrase, secrets: &[(String, Vec<u8>)]) -> Result<(Seal, Batch), StoreError> {
+    let mut salt = [0; SALT];
+    rand::fill(&mut salt).map_err(|_| StoreError::Seal("the system's random source failed"))?;
+    let seal = Seal::new(passphrase, &salt, ROUNDS)?;
+    let header = [&ROUNDS.to_be_bytes()[..], &salt].concat();
+    let mut batch =
+        Batch::default().expecting(Table::Secrets, HEADER, None).putting(Table::Secrets, HEADER, header);
+    batch = batch.putting(Table::Secrets, PROOF, seal.close(PROOF, PROVES)?);
+    for (name, secret) in secrets {
+        batch = batch.expecting(Table::Secrets, name, Some(secret.clone())).putting(
+            Table::Secrets,
+            name,
+            seal.close(name, secret)?,
+        );
+    }
+    Ok((seal, batch))
+}
+
+fn unsealing(seal: &Seal, secrets: &[(String, Vec<u8>)]) -> Result<Batch, StoreError> {
+    let mut batch = Batch::default();
+    for (name, sealed) in secrets {
+        batch = batch.expecting(Table::Secrets, name, Some(sealed.clone()));
+        batch = match name.as_str() {
+            HEADER | PROOF => batch.deleting(Table::Secrets, name),
+            _ => batch.putting(Table::Secrets, name, seal.open(name, sealed)?),
+        };
+    }
+    Ok(batch)
 }
 
 fn prove(header: &[u8], proof: &[u8], passphrase: &Passphrase) -> Result<Seal, StoreError> {
@@ -127,18 +147,9 @@ fn prove(header: &[u8], proof: &[u8], passphrase: &Passphrase) -> Result<Seal, S
     }
 }
 
-fn all(table: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Vec<(String, Vec<u8>)>, Fault> {
-    let mut found = Vec::new();
-    for entry in table.iter()? {
-        let (name, value) = entry?;
-        found.push((name.value().to_owned(), value.value().to_vec()));
-    }
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::Embedded;
+    use super::super::Store;
     use super::*;
 
     fn sealed(passphrase: &str) -> Custody {
@@ -154,16 +165,16 @@ mod tests {
             bytes.windows(text.len()).any(|window| window == text.as_bytes())
         };
         {
-            let store = Embedded::open_in(dir.path(), &sealed("one\n")).unwrap();
+            let store = Store::open_in(dir.path(), &sealed("one\n")).await.unwrap();
             store.keep_secret("key", b"hush-hush".to_vec()).await.unwrap();
             store.replace_secret("other", b"quiet-please".to_vec()).await.unwrap();
             assert_eq!(store.keep_secret("key", b"another".to_vec()).await.unwrap(), b"hush-hush");
         }
         assert!(!holds("hush-hush") && !holds("quiet-please"));
-        assert!(matches!(Embedded::open_in(dir.path(), &Custody::Clear), Err(StoreError::Sealed)));
-        assert!(matches!(Embedded::open_in(dir.path(), &sealed("two")), Err(StoreError::WrongPassphrase)));
+        assert!(matches!(Store::open_in(dir.path(), &Custody::Clear).await, Err(StoreError::Sealed)));
+        assert!(matches!(Store::open_in(dir.path(), &sealed("two")).await, Err(StoreError::WrongPassphrase)));
         let secret = async |custody: &Custody| {
-            let store = Embedded::open_in(dir.path(), custody).unwrap();
+            let store = Store::open_in(dir.path(), custody).await.unwrap();
             (store.secret("key").await.unwrap().unwrap(), store.secret("other").await.unwrap().unwrap())
         };
         let both = (b"hush-hush".to_vec(), b"quiet-please".to_vec());
@@ -175,7 +186,7 @@ mod tests {
         assert_eq!(secret(&off).await, both);
         assert_eq!(secret(&Custody::Clear).await, both);
         assert_eq!(secret(&sealed("three")).await, both);
-        assert!(matches!(Embedded::open_in(dir.path(), &sealed("one")), Err(StoreError::WrongPassphrase)));
+        assert!(matches!(Store::open_in(dir.path(), &sealed("one")).await, Err(StoreError::WrongPassphrase)));
     }
 
     #[test]

@@ -1,0 +1,45 @@
+//! Puts a backup in the place of a store that is not there (any more), of either kind.
+
+use std::path::Path;
+
+use crate::app::StartError;
+use crate::config::StoreOptions;
+use crate::etcd::{Access, Client};
+use crate::store::{Backup, Custody, FILE, RestoreError, Store, StoreError};
+
+/// What was restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// How many records.
+    pub records: usize,
+    /// When the backup was taken.
+    pub taken: String,
+}
+
+/// Restores a backup into a data directory without a store, or into an etcd that holds none.
+pub async fn restore(backup: &[u8], options: &StoreOptions, data_dir: &Path) -> Result<Restored, StartError> {
+    let backup = Backup::read(backup)?;
+    let store = match options.etcd()? {
+        None => {
+            let file = data_dir.join(FILE);
+            if file.exists() {
+                return Err(RestoreError::Occupied(file.display().to_string()).into());
+            }
+            Store::open_in(data_dir, &Custody::Clear).await?
+        }
+        Some(settings) => {
+            let store = match Store::open_at(Client::new(Access::new(&settings)?), &Custody::Clear).await {
+                // Nothing is empty that is sealed.
+                Err(StoreError::Sealed) => None,
+                opened => Some(opened?),
+            };
+            match store {
+                Some(store) if store.is_empty().await? => store,
+                Some(_) | None => return Err(RestoreError::Occupied(settings.address.to_string()).into()),
+            }
+        }
+    };
+    let taken = backup.taken.clone();
+    let records = store.take_over(backup).await?;
+    Ok(Restored { records, taken })
+}
