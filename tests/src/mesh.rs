@@ -32,6 +32,10 @@ pub struct Options {
     pub config: Vec<(&'static str, String)>,
     /// More that the control plane is started with.
     pub flags: Vec<String>,
+    /// A disk of its own for the control plane's data, so large (as tmpfs takes it).
+    pub disk: Option<&'static str>,
+    /// How many control planes more there are, over one store that the flags name.
+    pub more_control_planes: usize,
 }
 
 /// A hub with a control plane in it.
@@ -39,7 +43,7 @@ pub struct Options {
 pub struct Mesh {
     weft: PathBuf,
     options: Options,
-    control: Option<Process>,
+    control: Vec<Option<Process>>,
     hub: Hub,
     folder: TempDir,
 }
@@ -58,36 +62,64 @@ pub struct SidecarPod {
 impl Mesh {
     /// Starts a mesh of the `weft` binary at this path.
     pub fn start(weft: &Path, options: Options) -> Self {
-        let hub = Hub::create().expect("a hub");
+        Self::start_in(Hub::create().expect("a hub"), weft, options)
+    }
+
+    /// The same in a hub in which something may run already.
+    pub fn start_in(hub: Hub, weft: &Path, options: Options) -> Self {
         let folder = tempfile::Builder::new().prefix("weft-test-").tempdir().expect("a folder");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a readable folder");
         fs::create_dir(folder.path().join("config")).expect("a folder");
         for (name, text) in &options.config {
             fs::write(folder.path().join("config").join(name), text).expect("a document");
         }
-        let mut mesh = Self { weft: weft.to_owned(), options, control: None, hub, folder };
-        mesh.start_control_plane();
+        let mut mesh = Self { weft: weft.to_owned(), options, control: Vec::new(), hub, folder };
+        for number in 0..=mesh.options.more_control_planes {
+            mesh.control.push(None);
+            mesh.start_control_plane_of(number);
+        }
         mesh
     }
 
     /// Starts the control plane, again after [`Self::kill_control_plane`].
     pub fn start_control_plane(&mut self) {
-        let mut command = Command::new(&self.weft);
-        command.args(["control-plane", "--http-addr", "127.0.0.1:7080"]);
+        self.start_control_plane_of(0);
+    }
+
+    /// The same for one of several, counted from 0.
+    pub fn start_control_plane_of(&mut self, number: usize) {
+        let mut command = match self.options.disk {
+            None => Command::new(&self.weft),
+            Some(size) => {
+                let mount =
+                    format!("mkdir \"$0\" && mount -t tmpfs -o size={size} none \"$0\" && exec \"$@\"");
+                let mut command = Command::new("unshare");
+                command
+                    .args(["-rm", "sh", "-c", &mount])
+                    .arg(self.folder.path().join("disk"))
+                    .arg(&self.weft);
+                command
+            }
+        };
+        command.args(["control-plane", "--http-addr", &dashboard(number)]);
         if !self.options.flags.iter().any(|flag| flag.starts_with("--otlp-addr")) {
-            command.args(["--otlp-addr", "127.0.0.1:4317"]);
+            command.args(["--otlp-addr", &format!("127.0.0.1:{}", 4317 + number)]);
         }
-        command.args(["--grpc-addr", &format!("{}:7443", self.hub.address_v4())]);
-        command.arg("--data-dir").arg(self.data()).arg("--config-dir").arg(self.config());
+        command.args(["--grpc-addr", &format!("{}:{}", self.hub.address_v4(), 7443 + number)]);
+        let data = match self.options.disk {
+            None => self.data_of(number),
+            Some(_) => self.folder.path().join("disk/data"),
+        };
+        command.arg("--data-dir").arg(data).arg("--config-dir").arg(self.config());
         if let Some(ttl) = self.options.certificate_ttl {
             command.args(["--certificate-ttl", ttl]);
         }
         command.args(&self.options.flags);
-        self.control =
-            Some(Process::start(command, &self.folder.path().join("control-plane.log"), |command| {
-                self.hub.run(|| command.spawn()).expect("the hub")
-            }));
-        let ready = || self.hub.run(|| get("127.0.0.1:7080", "/ready")).expect("the hub") == Some(200);
+        let process = Process::start(command, &self.log_of(number), |command| {
+            self.hub.run(|| command.spawn()).expect("the hub")
+        });
+        self.control[number] = Some(process);
+        let ready = || self.hub.run(|| get(&dashboard(number), "/ready")).expect("the hub") == Some(200);
         eventually("the control plane is ready", START, ready);
         let anchors = self.folder.path().join("anchors.pem");
         fs::copy(self.data().join("ca.pem"), &anchors).expect("the trust anchors");
@@ -96,17 +128,43 @@ impl Mesh {
 
     /// Ends the control plane without warning.
     pub fn kill_control_plane(&mut self) {
-        self.control.take().expect("a running control plane").kill();
+        self.kill_control_plane_of(0);
+    }
+
+    /// The same for one of several.
+    pub fn kill_control_plane_of(&mut self, number: usize) {
+        self.control[number].take().expect("a running control plane").kill();
+    }
+
+    /// Which of several control planes lead, as they say themselves.
+    pub fn leaders(&self) -> Vec<usize> {
+        let leads = |number: &usize| {
+            let asked =
+                || HttpClient::connect(dashboard(*number)).ok()?.get("localhost", "/metrics", "").ok();
+            let answer = self.hub.run(asked).expect("the hub");
+            answer.is_some_and(|answer| answer.text().lines().any(|line| line == "weft_leader 1"))
+        };
+        (0..self.control.len()).filter(leads).collect()
     }
 
     /// The control plane's process.
     pub fn control_plane_process(&self) -> &Process {
-        self.control.as_ref().expect("a running control plane")
+        self.control_plane_process_of(0)
+    }
+
+    /// The process of one of several.
+    pub fn control_plane_process_of(&self, number: usize) -> &Process {
+        self.control[number].as_ref().expect("a running control plane")
     }
 
     /// What the control plane has logged.
     pub fn control_plane_log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("control-plane.log")).unwrap_or_default()
+        let logs = (0..self.control.len()).map(|number| fs::read_to_string(self.log_of(number)));
+        logs.map(Result::unwrap_or_default).collect()
+    }
+
+    fn log_of(&self, number: usize) -> PathBuf {
+        self.folder.path().join(format!("control-plane-{number}.log"))
     }
 
     /// The folder that the control plane watches.
@@ -116,7 +174,21 @@ impl Mesh {
 
     /// The control plane's data.
     pub fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        match self.options.disk {
+            None => self.data_of(0),
+            Some(_) => self.disk().join("data"),
+        }
+    }
+
+    /// Its disk, as we see it from outside, where it has one of its own.
+    pub fn disk(&self) -> PathBuf {
+        let process = self.control_plane_process().id();
+        PathBuf::from(format!("/proc/{process}/root{}", self.folder.path().join("disk").display()))
+    }
+
+    fn data_of(&self, number: usize) -> PathBuf {
+        let name = if number == 0 { "data".to_owned() } else { format!("data-{number}") };
+        self.folder.path().join(name)
     }
 
     /// A scratch folder that ends with the mesh.
@@ -249,7 +321,8 @@ impl Mesh {
     }
 
     fn control_plane(&self) -> String {
-        format!("https://{}:7443", self.hub.address_v4())
+        let url = |number| format!("https://{}:{}", self.hub.address_v4(), 7443 + number);
+        (0..=self.options.more_control_planes).map(url).collect::<Vec<_>>().join(",")
     }
 }
 
@@ -385,6 +458,10 @@ impl Drop for SidecarPod {
             }
         }
     }
+}
+
+fn dashboard(number: usize) -> String {
+    format!("127.0.0.1:{}", 7080 + number)
 }
 
 fn get(address: &str, path: &str) -> Option<u16> {
