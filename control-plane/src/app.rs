@@ -21,6 +21,7 @@ use weft_runtime::task;
 
 use crate::api::{AdminGate, AdminService};
 use crate::ca::{Attestor, Ca, CaError, Files, Keeper, OwnCertificate};
+use crate::clock::Steady;
 use crate::config::{Config, Discovery};
 use crate::configuration::{Configuration, ConfigurationError};
 use crate::dashboard::Dashboard;
@@ -443,12 +444,12 @@ fn start_loops(
 }
 
 async fn maintain(ca: Arc<Ca>, leads: Leadership, telemetry: Arc<Telemetry>) {
-    let mut due = interval(MAINTENANCE);
+    let (mut due, clock) = (interval(MAINTENANCE), Steady::begin());
     loop {
         due.tick().await;
-        let now = SystemTime::now();
-        telemetry.traces().expire(now);
-        if let Err(error) = ca.maintain(&leads, now).await {
+        let (now, past) = (SystemTime::now(), clock.past());
+        telemetry.traces().expire(past);
+        if let Err(error) = ca.maintain(&leads, now, past).await {
             tracing::error!(reason = chain(&error), "the certificate authority's upkeep failed");
         }
     }

@@ -10,6 +10,7 @@ mod api;
 mod app;
 mod asks;
 mod ca;
+mod clock;
 mod config;
 mod configuration;
 mod dashboard;

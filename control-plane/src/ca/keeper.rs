@@ -13,6 +13,7 @@ use weft_core::world::Change;
 
 use super::{Ca, CaError};
 use crate::app::write_private;
+use crate::clock::Steady;
 use crate::leader::Leadership;
 use crate::push::Hub;
 use crate::replicas::Others;
@@ -56,9 +57,9 @@ impl Keeper {
     /// Works for ever.
     pub(crate) async fn run(self: Arc<Self>) {
         let mut changes = self.ca.changes();
-        let mut complained = false;
+        let (mut complained, clock) = (false, Steady::begin());
         loop {
-            match self.step(SystemTime::now()).await {
+            match self.step(SystemTime::now(), clock.past()).await {
                 Ok(()) => complained = false,
                 Err(error) if complained => {
                     tracing::debug!(reason = chain(&error), "the certificate authority's upkeep fails still");
@@ -77,11 +78,11 @@ impl Keeper {
         }
     }
 
-    async fn step(&self, now: SystemTime) -> Result<(), CaError> {
+    async fn step(&self, now: SystemTime, past: SystemTime) -> Result<(), CaError> {
         let leads = self.leads.holds();
         if leads {
             self.ca.follow_files(now).await?;
-            self.ca.forget_revocations(now).await?;
+            self.ca.forget_revocations(now, past).await?;
             self.ca.renew_issuing(now).await?;
         }
         self.publish();

@@ -427,8 +427,13 @@ impl Ca {
     }
 
     /// What is due from time to time: forgetting what long expired; in the store, where it is us to see to it.
-    pub(crate) async fn maintain(&self, leads: &Leadership, now: SystemTime) -> Result<(), CaError> {
-        let before = |life: Duration| now.checked_sub(life).unwrap_or(SystemTime::UNIX_EPOCH);
+    pub(crate) async fn maintain(
+        &self,
+        leads: &Leadership,
+        now: SystemTime,
+        past: SystemTime,
+    ) -> Result<(), CaError> {
+        let before = |life: Duration| past.checked_sub(life).unwrap_or(SystemTime::UNIX_EPOCH);
         {
             let mut issued = self.lock();
             issued.retain(|_, certificate| certificate.not_after >= before(CERTIFICATE_REMEMBERED));
