@@ -326,10 +326,11 @@ impl Dashboard {
     }
 
     async fn changes(&self, revision: u64, frame: &Frame) -> Answer {
-        let changes = self.admin.configuration.changes(revision.saturating_sub(1), revision).await;
+        // First what names the revision that was asked for, where there is none.
         let back = self.admin.configuration.changes(frame.revision, revision).await;
-        match (changes, back) {
-            (Ok(changes), Ok(back)) => {
+        let changes = self.admin.configuration.changes(revision.saturating_sub(1), revision).await;
+        match (back, changes) {
+            (Ok(back), Ok(changes)) => {
                 html(StatusCode::OK, policies::changes(revision, &changes, &back, frame))
             }
             (Err(error), _) | (_, Err(error)) => {
