@@ -155,9 +155,78 @@ def keyboard(browser):
     print("keyboard: everything is reached, in the order in which it is read")
 
 
+def without_scripts(browser):
+    page = look(browser, java_script_enabled=False)
+    log_in(page, os.environ["WEFT_VIEWER"])
+    first, _ = two_traces(page)
+    for path, says in [("/", "orders"), ("/services/default/orders", "p99"), (f"/traces/{first}", "weft.tls"), ("/policies", "TrafficPolicy")]:
+        page.goto(URL + path)
+        assert says in page.locator("main").text_content(), path
+    assert page.locator("noscript meta").count() == 0
+    page.goto(f"{URL}/")
+    assert page.locator("head meta[http-equiv=refresh]").count() == 1, "the browser itself loads it anew"
+    tap(page, "no-scripts")
+    is_well(page, scripts=False)
+    page.context.close()
+    print("scripts: every page is whole without them")
+
+
+def rollback(browser):
+    """An operator goes back; a viewer, a form of nobody's and one of another site change nothing."""
+    viewer, operator = look(browser), look(browser)
+    log_in(viewer, os.environ["WEFT_VIEWER"])
+    log_in(operator, os.environ["WEFT_OPERATOR"])
+    viewer.goto(f"{URL}/policies/1")
+    assert viewer.get_by_role("button", name="Roll back").count() == 0
+    proof = lambda page: page.locator(".who input[name=proof]").get_attribute("value")
+    way = f"{URL}/policies/1/rollback"
+    for page, form, headers in [
+        (viewer, {"now": "2", "proof": proof(viewer)}, {}),
+        (operator, {"now": "2"}, {}),
+        (operator, {"now": "2", "proof": proof(viewer)}, {}),
+        (operator, {"now": "2", "proof": proof(operator)}, {"sec-fetch-site": "cross-site"}),
+    ]:
+        answer = page.context.request.post(way, form=form, headers=headers, max_redirects=0)
+        assert answer.status == 403, (answer.status, form, answer.text())
+    stale = operator.context.request.post(way, form={"now": "1", "proof": proof(operator)}, max_redirects=0)
+    assert stale.status == 409 and "look at it with" in stale.text(), stale.text()
+    operator.goto(f"{URL}/policies")
+    assert operator.locator("main").inner_text().count("TrafficPolicy default/orders") >= 1
+    operator.get_by_role("link", name="1", exact=True).click()
+    assert "deleted TrafficPolicy default/orders" in operator.locator("main").inner_text()
+    picture(operator, "rollback")
+    operator.get_by_role("button", name="Roll back to revision 1").click()
+    operator.wait_for_url(f"{URL}/policies/3")
+    operator.goto(f"{URL}/policies")
+    first = operator.get_by_role("region", name="Revisions, newest first").locator("tbody tr").first.inner_text()
+    assert "rollback" in first and "dashboard" in first, first
+    is_well(operator)
+    operator.get_by_role("button", name="Log out").click()
+    operator.wait_for_url(f"{URL}/")
+    assert operator.context.request.get(f"{URL}/policies").status == 401
+    print("rollback: an operator goes back, and nobody else")
+
+
+def compares(browser):
+    page = look(browser)
+    page.goto(f"{URL}/traces?service=orders")
+    for number in (0, 1):
+        page.get_by_role("checkbox", name="Compare trace").nth(number).check()
+    page.get_by_role("button", name="Compare the two").click()
+    page.wait_for_url("**/compare?**")
+    text = page.locator("main").inner_text()
+    assert "Hop by hop" in text and "Difference" in text, text
+    page.get_by_role("link").filter(has=page.locator("code")).first.click()
+    page.get_by_label("Compare with trace").fill("0" * 32)
+    page.get_by_role("button", name="Compare").click()
+    page.get_by_role("alert").wait_for()
+    page.context.close()
+    print("compare: two traces stand beside each other, hop by hop")
+
+
 with sync_playwright() as playwright:
     # In a test's network namespace there is nobody to be kept away from, and as root Chromium runs in no other way.
     chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
-    for check in (pages, live, keyboard):
+    for check in (pages, live, keyboard, without_scripts, compares, rollback):
         check(chromium)
     chromium.close()
