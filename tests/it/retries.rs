@@ -193,7 +193,9 @@ fn a_routes_retry_holds_for_its_rule() {
         assert_eq!(sent.count(), 5, "sends are one more than attempts");
         assert!(begun.elapsed() >= Duration::from_millis(150), "{:?}", begun.elapsed());
         let retries = ["direction=\"outbound\"", "route=\"default/orders\""];
-        assert!((client.metric("weft_retries_total", &retries) - 3.0).abs() < 0.1);
+        eventually("they are counted", Duration::from_secs(10), || {
+            (client.metric("weft_retries_total", &retries) - 3.0).abs() < 0.1
+        });
     });
 }
 

@@ -75,8 +75,9 @@ fn one_service_turns_strict_and_its_plaintext_callers_alone_are_cut_off() {
         assert!(wide.contains("1 caller") && wide.contains("default/legacy on port 8080, "), "{wide}");
 
         eventually("stat names it", SOON, || {
+            // What was asked before its sidecar first told of its counts is no row.
+            plainly(&legacy, &orders);
             let mut stat = mesh.weft_json(&["stat", "orders", "--by", "service", "--window", "10m"]);
-            // There may be no row yet.
             let Some(told) = stat.pointer_mut("/0/plaintext") else { return false };
             let seen = told.get_mut(0).and_then(Value::as_object_mut).and_then(|it| it.remove("last_seen"));
             seen.is_some() && *told == expected

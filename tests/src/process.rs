@@ -1,6 +1,6 @@
 //! A program under test, whose output is kept and which ends with the test.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -50,9 +50,16 @@ impl Process {
         let _ = self.child.wait();
     }
 
-    /// Stops it where it stands, as a machine that hangs.
+    /// Stops it where it stands, as a machine that hangs. It has, when this returns: the signal alone lets what runs run on for a while.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.child.id());
+        eventually("every thread stands still", Duration::from_secs(10), || {
+            let mut tasks = fs::read_dir(&tasks).expect("a program that runs").flatten();
+            tasks.all(|task| {
+                fs::read_to_string(task.path().join("stat")).is_ok_and(|stat| stat.contains(") T "))
+            })
+        });
     }
 
     /// Lets it go on.

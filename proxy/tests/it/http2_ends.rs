@@ -8,7 +8,7 @@ use bytes::Bytes;
 use h2::Reason;
 use http::{HeaderValue, Response};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 use weft_runtime::task;
 
@@ -220,21 +220,26 @@ async fn a_reset_of_the_app_is_a_reset_to_the_client() {
 #[tokio::test]
 async fn a_response_that_is_cut_never_looks_whole() {
     let (listener, address) = app().await;
+    let half_is_there = Arc::new(Notify::new());
+    let dies = half_is_there.clone();
     task::spawn("test-app", async move {
         while let Ok((stream, _)) = listener.accept().await {
             let mut connection = h2::server::handshake(stream).await.unwrap();
             let (_, mut respond) = connection.accept().await.unwrap().unwrap();
             let mut stream = respond.send_response(Response::new(()), false).unwrap();
             stream.send_data(Bytes::from_static(b"half of"), false).unwrap();
-            // Lets it go out, then the app dies.
-            let going = std::future::poll_fn(|cx| connection.poll_closed(cx));
-            drop(timeout(Duration::from_millis(50), going).await);
+            tokio::select! {
+                _ = std::future::poll_fn(|cx| connection.poll_closed(cx)) => {}
+                () = dies.notified() => {}
+            }
         }
     });
     for pair in Pair::both(address) {
         let mut sender = wire::client(pair.connect().await).await;
         let (response, _) = sender.send_request(wire::request("GET", "/"), true).unwrap();
         let mut body = timeout(PATIENCE, response).await.unwrap().unwrap().into_body();
+        assert_eq!(timeout(PATIENCE, body.data()).await.unwrap().unwrap().unwrap(), "half of");
+        half_is_there.notify_one();
         let error = timeout(PATIENCE, wire::read(&mut body)).await.unwrap().unwrap_err();
         assert_eq!((error.is_reset(), error.reason()), (true, Some(Reason::INTERNAL_ERROR)));
     }
