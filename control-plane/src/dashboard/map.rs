@@ -32,11 +32,12 @@ pub(super) fn draw(calls: &Calls) -> String {
         "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"Service map\"><svg class=\"map\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" role=\"group\" aria-label=\"The table of calls says the same\">"
     );
     let mut labels = String::new();
-    for ((from, to), tally) in &calls.edges {
-        if let (Some(from), Some(to)) = (places.get(from.as_str()), places.get(to.as_str())) {
+    for ((caller, to), tally) in &calls.edges {
+        if let (Some(from), Some(to)) = (places.get(caller.as_str()), places.get(to.as_str())) {
             line(&mut svg, *from, *to, tally, calls);
             if calls.edges.len() <= MOST_LABELS {
-                label(&mut labels, *from, *to, tally, calls);
+                let calls_others = calls.edges.keys().filter(|(from, _)| from == caller).count() > 1;
+                label(&mut labels, label_height(*from, *to, calls_others), *to, tally, calls);
             }
         }
     }
@@ -74,13 +75,18 @@ fn line(svg: &mut String, from: Spot, to: Spot, tally: &Tally, calls: &Calls) {
     );
 }
 
-/// What an edge says, beside its end.
-fn label(svg: &mut String, from: Spot, to: Spot, tally: &Tally, calls: &Calls) {
-    let ((_, y1), (x2, y2)) = (corner(from), corner(to));
-    // In the middle of its last gap; one that comes from the next column has its middle there too.
+/// How far down an edge says what it has to say: beside whom it leads to where others begin with it, else half way.
+fn label_height(from: Spot, to: Spot, calls_others: bool) -> usize {
+    let ((_, y1), (_, y2)) = (corner(from), corner(to));
+    // One that comes from further away runs along the row of its end.
     let is_next = to.0 == from.0 + 1;
-    let x = x2.saturating_sub((ACROSS - WIDTH) / 2);
-    let y = (if is_next { usize::midpoint(y1, y2) } else { y2 }) + HEIGHT / 2;
+    let y = if is_next && !calls_others { usize::midpoint(y1, y2) } else { y2 };
+    y + HEIGHT / 2
+}
+
+/// What an edge says, in the middle of its last gap.
+fn label(svg: &mut String, y: usize, to: Spot, tally: &Tally, calls: &Calls) {
+    let x = corner(to).0.saturating_sub((ACROSS - WIDTH) / 2);
     let (class, success) = (grade(tally.success_rate()), tally.success_rate());
     let tls = match tally.mtls_rate() {
         1.0.. => "mTLS".to_owned(),
@@ -244,6 +250,14 @@ mod tests {
         assert!(svg.contains(">10.0/s<tspan class=\"warn\"> · 99.0 %</tspan>"), "{svg}");
         assert!(svg.contains("p99 4.0 ms · mTLS</text>") && svg.contains(">access · limit</text>"), "{svg}");
         assert!(svg.contains("href=\"/services/b/orders\""), "{svg}");
+    }
+
+    #[test]
+    fn edges_that_begin_together_say_what_they_say_apart() {
+        let heights = [(0, false), (1, false), (0, true), (1, true)]
+            .map(|(row, calls_others)| label_height((0, 0), (1, row), calls_others) - HEIGHT / 2 - MARGIN);
+        assert_eq!(heights, [0, DOWN / 2, 0, DOWN]);
+        assert_eq!(label_height((0, 0), (2, 1), false) - HEIGHT / 2 - MARGIN, DOWN);
     }
 
     #[test]
