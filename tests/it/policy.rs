@@ -10,16 +10,19 @@ use weft_tests::{App, HttpClient, Mesh, Response, SidecarPod, eventually};
 
 /// A server that answers every request on a connection with its own name.
 pub(crate) fn named(pod: &SidecarPod, name: &'static str) -> App {
-    App::serve(pod, 8080, move |mut stream: TcpStream| {
-        let Ok(reader) = stream.try_clone() else { return };
-        let mut lines = BufReader::new(reader).lines().map_while(Result::ok);
-        while lines.find(String::is_empty).is_some() {
-            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}", name.len());
-            if stream.write_all(answer.as_bytes()).is_err() {
-                return;
-            }
+    App::serve(pod, 8080, move |stream: TcpStream| say_name(stream, name))
+}
+
+/// Answers every request on a connection with a name.
+pub(crate) fn say_name(mut stream: TcpStream, name: &str) {
+    let Ok(reader) = stream.try_clone() else { return };
+    let mut lines = BufReader::new(reader).lines().map_while(Result::ok);
+    while lines.find(String::is_empty).is_some() {
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}", name.len());
+        if stream.write_all(answer.as_bytes()).is_err() {
+            return;
         }
-    })
+    }
 }
 
 /// A pod of the service `orders` that answers with its own name, in a zone.

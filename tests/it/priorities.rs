@@ -1,7 +1,6 @@
 //! TrafficPolicy's loadBalancing.priorities: some pods are called first, and others only when too few of those are left.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,7 +9,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use weft_tests::{HttpClient, Mesh, Options, SidecarPod, eventually};
 
-use crate::policy::{ask, client, orders, policy, settle, shares};
+use crate::policy::{ask, client, orders, policy, say_name, settle, shares};
 use crate::{in_pods, weft};
 
 /// An app that says its name, until it is stopped.
@@ -29,7 +28,7 @@ impl Stoppable {
         std::thread::spawn(move || {
             for stream in accepting.incoming().map_while(Result::ok) {
                 opened.lock().expect("whole").push(stream.try_clone().expect("a stream"));
-                std::thread::spawn(move || answer(stream, name));
+                std::thread::spawn(move || say_name(stream, name));
             }
         });
         Self { listener, open }
@@ -40,17 +39,6 @@ impl Stoppable {
         SockRef::from(&self.listener).shutdown(Shutdown::Both).expect("an end");
         for stream in self.open.lock().expect("whole").drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-fn answer(mut stream: TcpStream, name: &str) {
-    let Ok(reader) = stream.try_clone() else { return };
-    let mut lines = BufReader::new(reader).lines().map_while(Result::ok);
-    while lines.find(String::is_empty).is_some() {
-        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}", name.len());
-        if stream.write_all(answer.as_bytes()).is_err() {
-            return;
         }
     }
 }
