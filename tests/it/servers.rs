@@ -83,7 +83,9 @@ fn a_client_that_has_ended_its_side_still_gets_its_answer() {
             } else {
                 format!("content-length: {}\r\n\r\n{body}", body.len())
             };
-            let _ = (&stream).write_all(format!("HTTP/1.1 200 OK\r\n{answer}").as_bytes());
+            // Not said, and a moment later, it would be closed upon the next request, which nobody can send again.
+            let _ =
+                (&stream).write_all(format!("HTTP/1.1 200 OK\r\nconnection: close\r\n{answer}").as_bytes());
         });
         let address = (peers.server.address(), 8080);
         for caller in peers.callers() {

@@ -26,7 +26,8 @@ const MAX_SWEEPS: u8 = 7;
 /// As long as nothing is known of an endpoint, so much is expected of it; more, once its connections have outlived that.
 const UNPROVEN: Duration = Duration::from_millis(50);
 
-/// Who closes a connection sooner than this does not do so because it was idle.
+/// Who closes a connection sooner than this does not do so because it was idle. Who has not left one open for as long may
+/// close each after its answer, without a word.
 const NO_PATIENCE: Duration = Duration::from_millis(10);
 
 /// A connection that carries one request at a time.
@@ -182,6 +183,7 @@ impl Idle {
     fn may_close_now(&self, parked: &Parked) -> bool {
         let limit = match self.patience.get() {
             Some(patience) => patience * 3 / 4,
+            None if self.proven.get() < NO_PATIENCE => return true,
             // One that is still open may be about to be closed by a server that is late.
             None => self.proven.get().max(UNPROVEN) / 2,
         };
@@ -216,4 +218,31 @@ pub async fn connect(worker: &Worker, flight: &mut InFlight) -> Result<Connectio
     let stream = flight.upstream.connect(worker, Carries::Http1).await?;
     flight.connected();
     Ok(Connection { stream, sent: 0, parked: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_is_trusted_with_what_cannot_be_repeated_once_it_has_left_a_connection_open() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let client =
+            TcpStream::connect(listener.local_addr().expect("its address")).await.expect("a connection");
+        let _server = listener.accept().await.expect("the other end");
+        let connection = Connection { stream: client.into(), sent: 0, parked: None };
+        // It is new however long the test takes.
+        let since = Instant::now() + Duration::from_secs(3600);
+        let parked = Parked { connection, since, sweeps: 0 };
+        let idle = Idle::default();
+        assert!(idle.may_close_now(&parked), "a server of which nothing is known");
+        idle.outlived(NO_PATIENCE / 2);
+        assert!(idle.may_close_now(&parked), "a server that may close after each answer");
+        idle.outlived(Duration::from_secs(7200));
+        assert!(!idle.may_close_now(&parked), "a server that leaves connections open");
+        idle.promised(Duration::ZERO);
+        assert!(idle.may_close_now(&parked), "a server that has said that it does not");
+    }
 }

@@ -154,7 +154,8 @@ async fn what_a_sidecar_that_leaves_has_not_read_goes_to_another_one_even_a_post
         let (mut stream, _) = app.accept().await.unwrap();
         let mut request = [0; 4096];
         while stream.read(&mut request).await.unwrap() > 0 {
-            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\nkeep-alive: timeout=60\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
         }
     };
     let ending = async {

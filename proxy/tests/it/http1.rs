@@ -345,7 +345,7 @@ async fn callers_are_still_served_while_they_hear_that_a_sidecar_leaves() {
     let pair = Pair::of_protocol(address, Protocol::Http);
     let serving = async {
         let (stream, _) = listener.accept().await.unwrap();
-        serve(stream, |_| ok("x")).await;
+        serve(stream, |_| ok("x").replace("OK\r\n", "OK\r\nKeep-Alive: timeout=60\r\n")).await;
     };
     let asking = async {
         assert!(pair.ask(CLOSE).await.starts_with("HTTP/1.1 200"));

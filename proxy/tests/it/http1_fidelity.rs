@@ -85,7 +85,7 @@ async fn pipelined_requests_are_answered_in_order() {
                 if number == 1 {
                     assert_eq!(read_until(&mut server, "0\r\n\r\n").await, "3\r\nabc\r\n0\r\n\r\n");
                 }
-                let response = format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{number}");
+                let response = format!("HTTP/1.1 200 OK\r\nKeep-Alive: timeout=60\r\nContent-Length: 1\r\n\r\n{number}");
                 server.write_all(response.as_bytes()).await.unwrap();
             }
             read_head(&mut server).await
