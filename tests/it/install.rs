@@ -1,11 +1,11 @@
 //! `weft install`, `crds`, `upgrade` and `uninstall`: valid for every Kubernetes of today, and nothing that is not asked for.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use weft_tests::{program, python};
+use weft_tests::python;
 
 use crate::inject::{piped, run};
 
@@ -64,9 +64,17 @@ fn what_is_installed_is_valid_for_every_kubernetes_of_today() {
     }
 }
 
+/// The one of Kubernetes 1.37, which came with the Python programs, whatever the machine has.
+pub(crate) fn newest_kubectl() -> Option<PathBuf> {
+    let python = python("kubernetes.py")?;
+    let kubectl = Path::new(python.get_program()).with_file_name("kubectl");
+    assert!(kubectl.is_file(), "target/python is old: pip install -r tests/programs/requirements.txt");
+    Some(kubectl)
+}
+
 /// `kubectl` with these arguments on these manifests, without a cluster; what it prints.
 fn kubectl(arguments: &[&str], manifests: &str) -> Option<String> {
-    let mut command = Command::new(program(&["kubectl"])?);
+    let mut command = Command::new(newest_kubectl()?);
     command.args(arguments).args(["--local", "-f", "-"]).env("KUBECONFIG", "/dev/null");
     let output = piped(command, manifests);
     let told = String::from_utf8_lossy(&output.stderr);
@@ -103,15 +111,6 @@ fn kubectl_reads_what_is_printed_and_knows_every_field_of_pods_with_sidecars() {
         let manifests = printed(arguments);
         let Some(read) = kubectl(&["label", "weft.mesh/tried=yes", "-o", "name"], &manifests) else { return };
         assert_eq!(read.lines().filter(|line| !line.is_empty()).count(), kinds(&manifests).len(), "{read}");
-    }
-    let said = Command::new(program(&["kubectl"]).expect("it was there"))
-        .args(["version", "--client", "-o", "json"])
-        .output()
-        .expect("kubectl starts");
-    let version: Value = serde_json::from_slice(&said.stdout).expect("JSON");
-    let minor = version["clientVersion"]["minor"].as_str().unwrap_or_default().trim_end_matches('+');
-    if minor.parse::<u32>().is_ok_and(|minor| minor < 29) {
-        return eprintln!("kubectl 1.{minor} knows no native sidecars: what it reads was not compared");
     }
     let (code, injected, told) = run(&["inject"], include_str!("inject/workloads.yaml"));
     assert_eq!(code, Some(0), "{told}");
@@ -203,6 +202,35 @@ fn the_chart_renders_to_what_is_installed() {
                 without_kinds(&printed(&["install"]), &["Namespace", "CustomResourceDefinition"])
             );
         }
+    }
+}
+
+#[test]
+fn helm_itself_renders_the_chart_to_what_is_installed() {
+    let chart =
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join("deploy/helm/weft");
+    for settings in [
+        &[][..],
+        &[
+            "image.registry=r.example/m",
+            "image.tag=7",
+            "trustDomain=example.org",
+            "storage.size=3Gi",
+            "webhook.failurePolicy=Fail",
+        ],
+    ] {
+        let mut install = vec!["install"];
+        install.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+        let Some(mut helm) = python("helm.py") else { return };
+        helm.arg(&chart).arg("weft");
+        if !settings.is_empty() {
+            helm.arg(settings.join(","));
+        }
+        let manifests = printed(&install);
+        let compared = piped(helm, &manifests);
+        let told = String::from_utf8_lossy(&compared.stdout);
+        assert!(compared.status.success(), "{}", String::from_utf8_lossy(&compared.stderr));
+        assert!(told.starts_with(&format!("{} objects", kinds(&manifests).len() - 1)), "{told}");
     }
 }
 
