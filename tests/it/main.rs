@@ -10,6 +10,7 @@ mod breaker;
 mod bulk;
 mod bulkhead;
 mod client_first;
+mod clocks;
 mod configuration;
 mod control_plane_away;
 mod curl;

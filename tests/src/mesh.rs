@@ -32,6 +32,8 @@ pub struct Options {
     pub config: Vec<(&'static str, String)>,
     /// More that the control plane is started with.
     pub flags: Vec<String>,
+    /// Its environment, beside ours.
+    pub environment: Vec<(&'static str, String)>,
     /// A disk of its own for the control plane's data, so large (as tmpfs takes it).
     pub disk: Option<&'static str>,
     /// How many control planes more there are, over one store that the flags name.
@@ -114,7 +116,7 @@ impl Mesh {
         if let Some(ttl) = self.options.certificate_ttl {
             command.args(["--certificate-ttl", ttl]);
         }
-        command.args(&self.options.flags);
+        command.args(&self.options.flags).envs(self.options.environment.iter().cloned());
         let process = Process::start(command, &self.log_of(number), |command| {
             self.hub.run(|| command.spawn()).expect("the hub")
         });
