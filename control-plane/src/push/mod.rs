@@ -1,9 +1,10 @@
 //! Who is told what, when, and what they made of it.
 //!
-//! `snapshot` holds every resource encoded once; `session` is one sidecar's side of the protocol without any
-//! I/O; `hub` tells each session which of its subscriptions changed. A change touches only the sessions that
-//! subscribe to it, and each holds at most its own subscriptions as dirty names: the latest wins.
+//! `snapshot` holds every resource encoded once, `history` what endpoints were before; `session` is one sidecar's side of
+//! the protocol without any I/O; `hub` tells each session which of its subscriptions changed. A change touches only the
+//! sessions that subscribe to it, and each holds at most its own subscriptions as dirty names: the latest wins.
 
+mod history;
 mod hub;
 mod session;
 mod snapshot;

@@ -2,17 +2,15 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
-use prost::Message;
 use weft_core::model::{Address, BackendTarget, QualifiedName, Resource, ResourceName};
 use weft_proto::convert::encode;
 use weft_proto::v1;
 
-/// How many earlier sets of endpoints are remembered per service, so that a delta can start from them.
-const PAST_ENDPOINTS: usize = 16;
+use super::history::History;
 
 /// A resource as it goes onto the wire.
 #[derive(Debug)]
@@ -25,17 +23,8 @@ pub(crate) struct Encoded {
     pub body: Bytes,
     /// The services that it brings along: an address the one it belongs to, a service those that its routes lead to.
     pub brings: Vec<QualifiedName>,
-    endpoints: Option<Arc<[v1::Endpoint]>>,
-    past: Vec<Past>,
-}
-
-/// An earlier set of endpoints.
-#[derive(Debug)]
-struct Past {
-    hash: u64,
-    endpoints: Arc<[v1::Endpoint]>,
-    /// What became of it, found out once for all who hold it.
-    delta: OnceLock<Option<v1::EndpointDelta>>,
+    endpoints: Option<Vec<v1::Endpoint>>,
+    history: History,
 }
 
 /// Every resource there is.
@@ -121,7 +110,7 @@ impl Snapshot {
 
 impl Encoded {
     fn new(name: ResourceName, resource: &Resource, body: Bytes, before: Option<&Arc<Self>>) -> Self {
-        let endpoints = match resource {
+        let endpoints: Option<Vec<v1::Endpoint>> = match resource {
             Resource::Endpoints(endpoints) => Some(endpoints.iter().map(Into::into).collect()),
             _ => None,
         };
@@ -140,8 +129,10 @@ impl Encoded {
             }
             _ => Vec::new(),
         };
-        let past = before.map(|before| before.with_past()).unwrap_or_default();
-        Self { name, hash: hash(&body), body, brings, endpoints, past }
+        let history = before.zip(endpoints.as_deref()).and_then(|(before, now)| {
+            Some(before.history.next(before.endpoints.as_deref()?, before.hash, now))
+        });
+        Self { name, hash: hash(&body), body, brings, endpoints, history: history.unwrap_or_default() }
     }
 
     /// The whole resource, for a push.
@@ -151,43 +142,13 @@ impl Encoded {
 
     /// What became of the endpoints since the set with this hash, where that is known and shorter than all of them.
     pub(crate) fn since(&self, from_hash: u64) -> Option<v1::EndpointDelta> {
-        let past = self.past.iter().find(|past| past.hash == from_hash)?;
-        past.delta.get_or_init(|| self.delta(past)).clone()
-    }
-
-    fn delta(&self, past: &Past) -> Option<v1::EndpointDelta> {
-        fn by_workload(endpoints: &[v1::Endpoint]) -> HashMap<&str, &v1::Endpoint> {
-            endpoints.iter().map(|endpoint| (endpoint.workload.as_str(), endpoint)).collect()
-        }
         let now = self.endpoints.as_deref()?;
-        let (before, after) = (by_workload(&past.endpoints), by_workload(now));
-        let differs = |e: &&v1::Endpoint| before.get(e.workload.as_str()) != Some(e);
-        let gone = |e: &&v1::Endpoint| !after.contains_key(e.workload.as_str());
-        let delta = v1::EndpointDelta {
-            service: self.name.to_string(),
-            from_hash: past.hash,
-            hash: self.hash,
-            upserts: now.iter().filter(differs).cloned().collect(),
-            removed: past.endpoints.iter().filter(gone).map(|e| e.workload.clone()).collect(),
-        };
-        (delta.encoded_len() < self.body.len()).then_some(delta)
-    }
-
-    /// The earlier sets of endpoints, as seen from the one that follows on this; newest first.
-    fn with_past(&self) -> Vec<Past> {
-        let own = self.endpoints.as_ref().map(|endpoints| (self.hash, endpoints));
-        let earlier = self.past.iter().map(|past| (past.hash, &past.endpoints));
-        let past = |(hash, endpoints): (u64, &Arc<[v1::Endpoint]>)| Past {
-            hash,
-            endpoints: endpoints.clone(),
-            delta: OnceLock::new(),
-        };
-        own.into_iter().chain(earlier).take(PAST_ENDPOINTS).map(past).collect()
+        self.history.since(from_hash, (&self.name, now, self.hash), self.body.len())
     }
 }
 
 /// The first 8 bytes of the body's SHA-256; never 0, which says "absent".
-fn hash(body: &[u8]) -> u64 {
+pub(super) fn hash(body: &[u8]) -> u64 {
     let digest = digest::digest(&digest::SHA256, body);
     let first = digest.as_ref().iter().take(8).fold(0_u64, |hash, byte| hash << 8 | u64::from(*byte));
     first.max(1)
