@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
+use tokio_stream::StreamExt as _;
+use tokio_stream::adapters::Map;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use weft_core::model::TrustDomain;
@@ -36,8 +38,10 @@ const SEND: Duration = Duration::from_secs(10);
 /// Messages that HTTP/2 has not taken up yet.
 const BACKLOG: usize = 4;
 
-/// Sends control messages to one sidecar.
-type Sender = mpsc::Sender<Result<v1::ControlMessage, Status>>;
+/// What one sidecar is told next.
+type Told = Result<v1::ControlMessage, Status>;
+/// Sends that. Boxed, for a channel makes room for 32 at once.
+type Sender = mpsc::Sender<Box<Told>>;
 
 /// What every stream works with.
 #[derive(Debug, Clone)]
@@ -70,7 +74,7 @@ impl DiscoveryService {
 
 #[tonic::async_trait]
 impl v1::discovery_server::Discovery for DiscoveryService {
-    type SyncStream = ReceiverStream<Result<v1::ControlMessage, Status>>;
+    type SyncStream = Map<ReceiverStream<Box<Told>>, fn(Box<Told>) -> Told>;
 
     async fn sync(
         &self,
@@ -83,7 +87,7 @@ impl v1::discovery_server::Discovery for DiscoveryService {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let inbound = request.into_inner();
         task::spawn("sidecar", serve(self.0.clone(), peer, claimant, inbound, sender, from));
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        Ok(Response::new(ReceiverStream::new(receiver).map(|told| *told)))
     }
 }
 
@@ -136,7 +140,7 @@ async fn serve(
         refused(&shared, &from, &workload, &status);
     }
     // The sidecar learns the reason, unless it is gone already.
-    let _ = timeout(SEND, sender.send(Err(status))).await;
+    let _ = timeout(SEND, sender.send(Box::new(Err(status)))).await;
 }
 
 async fn greet(

@@ -182,7 +182,7 @@ impl Stream<'_> {
 
     async fn send(&self, message: Told) -> Result<(), Ended> {
         let message = v1::ControlMessage { message: Some(message) };
-        match timeout(SEND, self.sender.send(Ok(message))).await {
+        match timeout(SEND, self.sender.send(Box::new(Ok(message)))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Ended::Lost),
             Err(_) => Err(Ended::Refused(Status::deadline_exceeded("the sidecar does not read"))),
