@@ -22,6 +22,9 @@ use serde_json::{Map, Value, json};
 /// Of the changes to what everybody subscribes to, and how far apart they are.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 
+/// How long a part of the churn lasts, after which it is said how things are.
+const PART: Duration = Duration::from_secs(30);
+
 /// Holds thousands of sidecars' streams against one control plane, and says what that costs.
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -168,7 +171,7 @@ struct Churn {
 
 async fn churn(plane: &Plane, fleet: &mut Fleet, wanted: &Churn, report: &mut Report) -> anyhow::Result<()> {
     let (begun, cpu, pushes) = (Instant::now(), plane.cpu()?, plane.metric("weft_pushes_total").await?);
-    let parts = 5;
+    let parts = wanted.seconds.div_ceil(PART.as_secs());
     let mut changes = 0;
     for part in 1..=parts {
         let end = begun + Duration::from_secs(wanted.seconds * part / parts);
