@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::Value;
 
-pub(crate) use table::align;
+pub(crate) use table::{align, align_or_fold, align_within, paragraph, shorten};
 
 /// How results are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -100,7 +100,8 @@ fn render_list<R: Row>(format: Format, rows: &[R]) -> anyhow::Result<String> {
     };
     let header = R::COLUMNS.iter().take(shown).map(|&title| title.to_owned()).collect();
     let cells = rows.iter().map(|row| row.cells().into_iter().take(shown).collect());
-    Ok(align(std::iter::once(header).chain(cells)))
+    let room = (format == Format::Table).then(room).flatten();
+    Ok(align_within(room, std::iter::once(header).chain(cells)))
 }
 
 /// Prints an object, or, as a table, the text that stands for it.
@@ -204,10 +205,16 @@ pub(crate) fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// How many columns the terminal has; 100 where there is none.
+/// How many columns there are: `COLUMNS`, or the terminal's. Nothing is cut for a program that reads us, and says no number.
+pub(crate) fn room() -> Option<usize> {
+    let said = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let terminals = || rustix::termios::tcgetwinsize(io::stdout()).map(|size| usize::from(size.ws_col)).ok();
+    said.filter(|columns| *columns > 0).or_else(terminals).filter(|columns| *columns > 0)
+}
+
+/// How many columns a picture may take; 100 where nothing says how many there are.
 pub(crate) fn width() -> usize {
-    let columns = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| usize::from(size.ws_col));
-    if columns == 0 { 100 } else { columns.clamp(60, 240) }
+    room().map_or(100, |columns| columns.clamp(60, 240))
 }
 
 #[cfg(test)]

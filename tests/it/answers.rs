@@ -1,7 +1,7 @@
 //! What the mesh says of its requests: `weft stat`, `top`, `tap`, and questions to its sidecars.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use weft_tests::{App, HttpClient, Mesh, Options, SidecarPod, eventually};
@@ -208,19 +208,80 @@ fn sidecar(mesh: &Mesh, orders: &SidecarPod) {
     });
 }
 
+const LONG: &str = "recommendations-for-customers-who-come-back";
+const CALLER: &str = "storefront-of-the-northern-warehouses";
+
+/// What an answer looks like, and, where nothing else runs, when it begins.
 #[test]
-fn an_answer_comes_at_once() {
-    in_pods!(an_answer_comes_at_once alone, || {
-        let mesh = Mesh::start(weft(), Options::default());
+fn answers_come_at_once_and_are_read_at_80_columns() {
+    in_pods!(answers_come_at_once_and_are_read_at_80_columns alone, || {
+        let denial = NO_DELETES.replace("name: orders", &format!("name: {LONG}"));
+        let config = vec![("a-policy-with-a-long-name-that-denies-what-deletes.yaml", denial)];
+        let mesh = Mesh::start(weft(), Options { config, ..Options::default() });
+        let service = mesh.pod(LONG, &format!("{LONG}:8080:http"));
+        let _app = App::echo(&service, 8080);
+        let web = mesh.pod(CALLER, "");
+        let host = format!("{LONG}:8080");
+        let path = format!("/customers/{}/recommendations", "7".repeat(100));
+        let ask = |method: &str| {
+            let request = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: 0\r\n\r\n");
+            let answer = web.run(|| HttpClient::connect(host.as_str())?.send(request.as_bytes()));
+            answer.map_or(0, |answer| answer.status)
+        };
+        eventually("the policy is in force", SOON, || ask("DELETE") == 403 && ask("GET") == 200);
+        let mut id = String::new();
+        eventually("both sidecars have told of it", SOON, || {
+            let failed = mesh.weft_json(&["traces", "--errors"]);
+            id = failed[0]["trace_id"].as_str().unwrap_or_default().to_owned();
+            let counted = mesh.weft_json(&["stat", LONG]);
+            !id.is_empty() && row(&counted, LONG, CALLER).is_some()
+        });
         fs::read(weft()).expect("the program, so that it need not come from the disk");
-        for command in [["stat", "-A"], ["status", "-A"], ["traces", "-A"], ["identity", "-A"]] {
-            let took = (0..5).map(|_| {
-                let begun = Instant::now();
-                mesh.weft_ok(&command);
-                begun.elapsed()
+        let explain = ["explain", "--from", CALLER, "--to", &host, "DELETE", &path];
+        let answers: &[&[&str]] = &[
+            &["stat"],
+            &["stat", "-A"],
+            &["top", LONG, "--once"],
+            &["top", LONG, "--once", "--callers"],
+            &["status"],
+            &["identity"],
+            &["traces"],
+            &["trace", &id],
+            &["why", &id],
+            &explain,
+            &["check"],
+            &["history"],
+        ];
+        for arguments in answers {
+            let mut text = String::new();
+            eventually("there is something to tell", SOON, || {
+                assert_eq!(ask("GET"), 200);
+                text = mesh.weft_at_80_columns(arguments).1;
+                text.lines().count() > 1
             });
-            let best = took.min().unwrap_or_default();
-            assert!(best < Duration::from_millis(300), "{command:?}: {best:?}");
+            eprintln!("$ weft {}\n{text}", arguments.join(" "));
+            assert!(is_read_at_80_columns(&text), "{arguments:?}: {text}");
+            let first = (0..5).map(|_| mesh.weft_at_80_columns(arguments).0).min().unwrap_or_default();
+            assert!(first < Duration::from_millis(300), "{arguments:?}: {first:?}");
         }
+        live(&mesh, || ask("GET"));
     });
+}
+
+fn is_read_at_80_columns(text: &str) -> bool {
+    text.lines().all(|line| line.chars().count() <= 80)
+}
+
+/// The answer that comes as requests do.
+fn live(mesh: &Mesh, ask: impl Fn() -> u16 + Sync) {
+    let shown = std::thread::scope(|scope| {
+        let tap = scope.spawn(|| mesh.weft_at_80_columns(&["tap", LONG, "--limit", "3"]).1);
+        eventually("it has seen enough", SOON, || {
+            assert_eq!(ask(), 200);
+            tap.is_finished()
+        });
+        tap.join().expect("what was seen")
+    });
+    eprintln!("$ weft tap\n{shown}");
+    assert!(shown.lines().count() == 3 && is_read_at_80_columns(&shown), "{shown}");
 }

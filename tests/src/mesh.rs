@@ -1,12 +1,13 @@
 //! A control plane and pods with sidecars, each the real program.
 
 use std::fs;
+use std::io::Read;
 use std::net::IpAddr;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -212,6 +213,20 @@ impl Mesh {
     pub fn weft(&self, arguments: &[&str]) -> Output {
         let mut command = self.weft_command(arguments);
         self.hub.run(|| command.output()).expect("the hub").expect("weft starts")
+    }
+
+    /// Runs a `weft` command as on a terminal of 80 columns; when its first byte came, and all that it printed.
+    pub fn weft_at_80_columns(&self, arguments: &[&str]) -> (Duration, String) {
+        let mut command = self.weft_command(arguments);
+        command.env("COLUMNS", "80").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let begun = Instant::now();
+        let mut child = self.hub.run(|| command.spawn()).expect("the hub").expect("weft starts");
+        let mut out = child.stdout.take().expect("a pipe");
+        let mut text = vec![0];
+        let first = out.read(&mut text).map(|_| begun.elapsed()).expect("output");
+        out.read_to_end(&mut text).expect("output");
+        child.wait().expect("an end");
+        (first, String::from_utf8(text).expect("text"))
     }
 
     /// Starts a `weft` command that goes on, beside the control plane; its output is kept under `name`.

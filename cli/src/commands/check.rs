@@ -58,7 +58,7 @@ pub(crate) fn execute(common: &Common, arguments: &Arguments) -> anyhow::Result<
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         checks.extend(runtime.block_on(mesh(common, arguments.proxy)));
     }
-    output::object(common.output, &checks, &table(&checks, output::colours()))?;
+    output::object(common.output, &checks, &table(&checks, output::colours(), output::room()))?;
     let failed = checks.iter().any(|check| check.verdict == Verdict::Failed);
     if failed && matches!(common.output, Format::Table | Format::Wide) {
         output::note("weft: some checks failed")?;
@@ -257,7 +257,7 @@ fn sidecars(mut all: Vec<Sidecar>, now: Timestamp) -> Vec<Check> {
     checks
 }
 
-fn table(checks: &[Check], colours: bool) -> String {
+fn table(checks: &[Check], colours: bool, room: Option<usize>) -> String {
     let line = |check: &Check| {
         let (word, colour) = match check.verdict {
             Verdict::Ok => ("ok", 32),
@@ -268,7 +268,7 @@ fn table(checks: &[Check], colours: bool) -> String {
         let hint = if check.hint.is_empty() { String::new() } else { format!("  ({})", check.hint) };
         vec![word, check.check.to_owned(), format!("{}{hint}", check.detail)]
     };
-    output::align(checks.iter().map(line))
+    output::align_or_fold(room, 2, checks.iter().map(line).collect())
 }
 
 #[cfg(test)]
@@ -289,7 +289,7 @@ mod tests {
 
     fn check(change: impl FnOnce(&mut v1::SidecarStatus), expected: &str) {
         let checks = sidecars(vec![sidecar(change)], "2026-01-01T00:00:00Z".parse().unwrap());
-        assert_eq!(table(&checks, false), expected);
+        assert_eq!(table(&checks, false, None), expected);
     }
 
     #[test]
@@ -337,7 +337,7 @@ mod tests {
         assert_eq!(verdicts("files: a, b, c", far, days), both(Verdict::Ok, Verdict::Ok));
         assert_eq!(verdicts("files: a, b, c", far, hour), both(Verdict::Ok, Verdict::Warning));
         let trouble = v1::CaStatusResponse { trouble: "half written".into(), ..Default::default() };
-        assert!(table(&authority(&trouble, now), false).contains("not taken over: half written"));
+        assert!(table(&authority(&trouble, now), false, None).contains("not taken over: half written"));
     }
 
     #[test]

@@ -74,7 +74,7 @@ pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Re
         headers: arguments.headers.into_iter().chain(bearer).map(field).collect(),
     };
     let told = Told::from(answer(admin.explain(request).await)?);
-    output::object(common.output, &told, &told.in_words())?;
+    output::object(common.output, &told, &told.in_words(output::room()))?;
     let is_answered = matches!(told.decision.as_str(), "forward" | "answer");
     Ok(if is_answered { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -177,7 +177,7 @@ impl From<v1::ExplainResponse> for Told {
 }
 
 impl Told {
-    fn in_words(&self) -> String {
+    fn in_words(&self, room: Option<usize>) -> String {
         let row = |stage: &str, text: &str, source: &str| {
             vec![stage.to_owned(), text.to_owned(), source.to_owned()]
         };
@@ -211,7 +211,8 @@ impl Told {
             "deny" => format!("it is denied{answer}"),
             _ => format!("it is refused{answer}"),
         };
-        format!("{}{verdict}, as of revision {}\n", output::align(rows), self.revision)
+        let verdict = output::paragraph(room, &format!("{verdict}, as of revision {}", self.revision));
+        output::align_or_fold(room, 1, rows) + &verdict
     }
 }
 
@@ -235,7 +236,7 @@ mod tests {
             ..v1::ExplainResponse::default()
         });
         assert_eq!(
-            told.in_words(),
+            told.in_words(None),
             "access  denied  AuthorizationPolicy default/no (p.yaml:3)\nit is denied with 403 denied, as of revision 7\n"
         );
         let json = serde_json::to_value(&told).unwrap();

@@ -110,19 +110,19 @@ impl Row for Sidecar {
     const COLUMNS: &'static [&'static str] = &[
         "NAMESPACE",
         "WORKLOAD",
-        "SERVICE ACCOUNT",
         "CONNECTED",
         "READY",
         "IN SYNC",
         "CERTIFICATE",
         "PLAINTEXT",
+        "SERVICE ACCOUNT",
         "REVISION",
         "VERSION",
         "SERVICES",
         "ADDRESSES",
         "PLAINTEXT CALLERS",
     ];
-    const WIDE_ONLY: usize = 5;
+    const WIDE_ONLY: usize = 6;
     const PLURAL: &'static str = "sidecars";
 
     fn cells(&self) -> Vec<String> {
@@ -147,12 +147,12 @@ impl Row for Sidecar {
         vec![
             self.namespace.clone(),
             self.workload.clone(),
-            self.service_account.clone(),
             yes(self.connected),
             ready,
             in_sync,
             until(&self.certificate_expires),
             plaintext,
+            self.service_account.clone(),
             self.revision.to_string(),
             self.version.clone(),
             self.services.join(","),
@@ -210,23 +210,23 @@ mod tests {
     #[test]
     fn who_fails_a_health_check_is_not_ready_and_it_is_said_of_which_service() {
         let failing = Sidecar { ready: false, unhealthy: vec!["default/web".into()], ..sidecar(Vec::new()) };
-        assert_eq!(failing.cells()[4], "no: fails the health check of default/web");
-        assert_eq!(sidecar(Vec::new()).cells()[4], "yes");
+        assert_eq!(failing.cells()[3], "no: fails the health check of default/web");
+        assert_eq!(sidecar(Vec::new()).cells()[3], "yes");
     }
 
     #[test]
     fn who_calls_in_plaintext_is_counted_and_named_where_there_is_room() {
         let cells = sidecar(Vec::new()).cells();
-        assert_eq!(cells[7], "1 caller");
+        assert_eq!(cells[6], "1 caller");
         assert!(cells[12].starts_with("default/legacy on port 8080, "), "{}", cells[12]);
         let silent = Sidecar { plaintext: Vec::new(), ..sidecar(Vec::new()) };
-        assert_eq!((silent.cells()[7].as_str(), silent.cells()[12].as_str()), ("no", ""));
+        assert_eq!((silent.cells()[6].as_str(), silent.cells()[12].as_str()), ("no", ""));
     }
 
     #[test]
     fn what_is_rejected_stands_in_the_table() {
-        assert_eq!(sidecar(Vec::new()).cells()[5], "yes");
-        assert_eq!(sidecar(vec![rejection()]).cells()[5], "rejected service default/orders: no address");
+        assert_eq!(sidecar(Vec::new()).cells()[4], "yes");
+        assert_eq!(sidecar(vec![rejection()]).cells()[4], "rejected service default/orders: no address");
         assert_eq!(sidecar(Vec::new()).cells().len(), Sidecar::COLUMNS.len());
     }
 }

@@ -8,7 +8,7 @@ use weft_proto::v1;
 
 use crate::args::Common;
 use crate::client::{self, answer};
-use crate::output::{self, Format, Reader, harmless};
+use crate::output::{self, Format, Reader, harmless, shorten};
 use crate::target::Target;
 use crate::time::milliseconds;
 
@@ -63,7 +63,7 @@ pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Re
         let line = match common.output {
             Format::Json => serde_json::to_string(&request)? + "\n",
             Format::Yaml => output::yaml_document(&serde_json::to_value(&request)?),
-            Format::Table | Format::Wide => request.line(common.output),
+            Format::Table | Format::Wide => request.line(common.output, output::room()),
         };
         if output::stream(&line)? == Reader::Gone {
             break;
@@ -126,7 +126,7 @@ impl Request {
         })
     }
 
-    fn line(&self, format: Format) -> String {
+    fn line(&self, format: Format, room: Option<usize>) -> String {
         let clock = self.time.get(11..23).unwrap_or(&self.time);
         let caller = self.caller.split_once('/').map_or(self.caller.as_str(), |(_, name)| name);
         let status = match (self.status, self.grpc_status) {
@@ -134,25 +134,20 @@ impl Request {
             (Some(status), None) => status.to_string(),
             (None, None) => "gone".to_owned(),
         };
-        let mut line = format!(
-            "{clock} {} {} {} -> {status} in {}",
-            harmless(caller),
-            harmless(&self.method),
-            harmless(&self.path),
-            milliseconds(self.duration_ms)
-        );
+        let (caller, method, path) = (harmless(caller), harmless(&self.method), harmless(&self.path));
+        let mut rest = format!(" -> {status} in {}", milliseconds(self.duration_ms));
         if let Some(error) = &self.error {
-            line += &format!(" {}", harmless(error));
+            rest += &format!(" {}", harmless(error));
         }
         if self.retries > 0 {
-            line += &format!(" after {} retries", self.retries);
+            rest += &format!(" after {} retries", self.retries);
         }
         if self.tls != "mutual" {
-            line += " without mTLS";
+            rest += " without mTLS";
         }
         if format == Format::Wide {
             let route = if self.route.is_empty() { "-" } else { &self.route };
-            line += &format!(
+            rest += &format!(
                 " route {} to {} trace {} seen by {}",
                 harmless(route),
                 harmless(&self.upstream),
@@ -161,9 +156,16 @@ impl Request {
             );
         }
         if self.left_out > 0 {
-            line += &format!(" ({} left out before)", self.left_out);
+            rest += &format!(" ({} left out before)", self.left_out);
         }
-        line + "\n"
+        let Some(room) = room.filter(|_| format == Format::Table) else {
+            return format!("{clock} {caller} {method} {path}{rest}\n");
+        };
+        // Who and where from have what the rest leaves; the path more of it, for it says more.
+        let left = room.saturating_sub(clock.len() + method.chars().count() + rest.chars().count() + 3);
+        let caller = shorten(&caller, (left / 3).max(left.saturating_sub(path.chars().count())).max(4));
+        let path = shorten(&path, left.saturating_sub(caller.chars().count()).max(8));
+        format!("{clock} {caller} {method} {path}{rest}\n")
     }
 }
 
@@ -194,7 +196,7 @@ mod tests {
     #[test]
     fn a_line_says_who_asked_what_and_what_became_of_it() {
         let check = |change: &dyn Fn(&mut v1::TapEvent), expected| {
-            assert_eq!(request(change).line(Format::Table), expected);
+            assert_eq!(request(change).line(Format::Table, None), expected);
         };
         check(&|_| {}, "01:48:43.456 web GET /orders/7 -> 200 in 3.4ms\n");
         check(
@@ -209,6 +211,20 @@ mod tests {
             &|event| (event.status, event.path) = (0, "/\u{1b}[2J\n".into()),
             "01:48:43.456 web GET /\\u{1b}[2J\\n -> gone in 3.4ms\n",
         );
+    }
+
+    #[test]
+    fn a_line_fits_its_terminal() {
+        let long = request(|event| {
+            event.caller = "default/recommendations-for-returning-customers".into();
+            event.path = format!("/orders/{}/items", "7".repeat(90));
+            event.error = "connect-failed".into();
+        });
+        let line = long.line(Format::Table, Some(80));
+        assert_eq!(line.trim_end().chars().count(), 80, "{line}");
+        assert!(line.starts_with("01:48:43.456 reco") && line.contains("mers GET /orders/7"), "{line}");
+        assert!(line.ends_with("7/items -> 200 in 3.4ms connect-failed\n"), "{line}");
+        assert!(long.line(Format::Wide, Some(80)).contains(&"7".repeat(90)), "-o wide says all");
     }
 
     #[test]

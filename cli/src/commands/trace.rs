@@ -88,7 +88,11 @@ fn waterfall(trace: &Trace, width: usize, colours: bool) -> String {
     let labels: Vec<String> = order.iter().map(label).collect();
     let label_width =
         labels.iter().map(|label| label.chars().count()).max().unwrap_or_default().min(width / 2);
-    let bar_width = width.saturating_sub(label_width + 2 + "client  999ms  ".len()).max(10);
+    let widest = |text: &dyn Fn(&Span) -> String| {
+        order.iter().map(|(_, span)| text(span).chars().count()).max().unwrap_or_default()
+    };
+    let others = widest(&|span| span.kind.clone()) + widest(&|span| milliseconds(span.duration_ms));
+    let bar_width = width.saturating_sub(label_width + others + 6).max(10);
 
     let mut lines = Vec::new();
     for ((_, span), label) in order.iter().zip(&labels) {
@@ -98,7 +102,7 @@ fn waterfall(trace: &Trace, width: usize, colours: bool) -> String {
             (true, true) => format!("\u{1b}[31m{bar}\u{1b}[0m"),
             (true, false) => format!("\u{1b}[36m{bar}\u{1b}[0m"),
         };
-        let label = label.chars().take(label_width).collect();
+        let label = output::shorten(label, label_width);
         lines.push(vec![label, span.kind.clone(), milliseconds(span.duration_ms), bar]);
     }
     let more = if left > 0 { format!("({left} more spans; -o json has all)\n") } else { String::new() };
@@ -221,7 +225,7 @@ web GET /              server  40ms   ━━━━━━━━━━━━━━
             .collect();
         let shown = waterfall(&Trace { trace_id: "abc".into(), spans: chain }, 80, false);
         assert!(shown.ends_with("(9500 more spans; -o json has all)\n") && !shown.contains('\u{1b}'));
-        assert!(shown.lines().all(|line| line.chars().count() <= 82), "{shown}");
+        assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
         assert_eq!(waterfall(&Trace { trace_id: "abc".into(), spans: Vec::new() }, 80, false), "no spans\n");
     }
 

@@ -8,9 +8,9 @@ use weft_proto::v1;
 
 use crate::args::{Common, duration, key_value};
 use crate::client::{self, answer};
-use crate::output::{self, Row, harmless};
+use crate::output::{self, Format, Row, harmless};
 use crate::target::Target;
-use crate::time::milliseconds;
+use crate::time::{milliseconds, until};
 
 /// Show recent traces, newest first
 #[derive(Debug, clap::Args)]
@@ -62,7 +62,15 @@ pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Re
             .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX).max(1)),
     };
     let traces = answer(admin.traces(request).await)?.traces;
-    output::list(common.output, &traces.into_iter().map(Trace::from).collect::<Vec<_>>())?;
+    // The beginning of an id is enough to ask by.
+    let shown = match output::room() {
+        Some(room) if room < 120 && common.output == Format::Table => 16,
+        _ => 32,
+    };
+    output::list(
+        common.output,
+        &traces.into_iter().map(|trace| Trace::new(trace, shown)).collect::<Vec<_>>(),
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -76,12 +84,15 @@ struct Trace {
     spans: u32,
     services: Vec<String>,
     errors: u32,
+    /// Of the id, in a table.
+    #[serde(skip)]
+    shown: usize,
 }
 
-impl From<v1::TraceSummary> for Trace {
-    fn from(trace: v1::TraceSummary) -> Self {
+impl Trace {
+    fn new(trace: v1::TraceSummary, shown: usize) -> Self {
         let v1::TraceSummary { trace_id, root, service, start, duration_ms, spans, services, errors } = trace;
-        Self { trace_id, root, service, start, duration_ms, spans, services, errors }
+        Self { trace_id, root, service, start, duration_ms, spans, services, errors, shown }
     }
 }
 
@@ -93,8 +104,8 @@ impl Row for Trace {
 
     fn cells(&self) -> Vec<String> {
         vec![
-            self.trace_id.clone(),
-            self.start.clone(),
+            self.trace_id.chars().take(self.shown).collect(),
+            until(&self.start),
             harmless(&self.service),
             harmless(&self.root),
             milliseconds(self.duration_ms),
@@ -111,7 +122,7 @@ mod tests {
 
     #[test]
     fn the_json_is_as_scripts_rely_on() {
-        let trace = Trace::from(v1::TraceSummary {
+        let summary = v1::TraceSummary {
             trace_id: "4bf92f3577b34da6a3ce929d0e0e4736".into(),
             root: "GET /".into(),
             service: "web".into(),
@@ -120,11 +131,13 @@ mod tests {
             spans: 8,
             services: vec!["orders".into(), "web".into()],
             errors: 0,
-        });
+        };
+        let trace = Trace::new(summary, 16);
         assert_eq!(
             serde_json::to_string(&trace).unwrap(),
             r#"{"trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","root":"GET /","service":"web","start":"2026-01-02T03:04:05Z","duration_ms":1.5,"spans":8,"services":["orders","web"],"errors":0}"#
         );
         assert_eq!(trace.cells().len(), Trace::COLUMNS.len());
+        assert_eq!(trace.cells()[0], "4bf92f3577b34da6");
     }
 }

@@ -29,7 +29,7 @@ pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Re
     let mut admin = client::connect(&Target::find(&common.target)?).await?;
     let why = answer(admin.why(v1::WhyRequest { trace_id: arguments.trace_id }).await)?;
     let why = Why::from(why);
-    output::object(common.output, &why, &why.in_words())?;
+    output::object(common.output, &why, &why.in_words(output::room()))?;
     Ok(if why.verdict == "failed" { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -72,8 +72,9 @@ impl From<v1::WhyResponse> for Why {
 const SHOWN: usize = 40;
 
 impl Why {
-    fn in_words(&self) -> String {
-        let mut text = format!("{}: {}\n\n", self.verdict, harmless(&self.headline));
+    fn in_words(&self, room: Option<usize>) -> String {
+        let say = |text: &str| output::paragraph(room, &harmless(text));
+        let mut text = say(&format!("{}: {}", self.verdict, self.headline)) + "\n";
         let is_decisive = |hop: &&Hop| hop.span_id == self.decisive_span;
         let header =
             ["", "CALLER", "SERVICE", "REQUEST", "TOOK", "OWN", "OUTCOME"].map(str::to_owned).to_vec();
@@ -89,16 +90,16 @@ impl Why {
                 harmless(&hop.outcome),
             ]
         };
-        text += &output::align(std::iter::once(header).chain(shown.map(row)));
+        text += &output::align_within(room, std::iter::once(header).chain(shown.map(row)));
         if self.hops.len() > SHOWN {
             text += &format!("(of {} hops the first {SHOWN}; -o json has all)\n", self.hops.len());
         }
         if !self.rule.is_empty() {
-            text += &format!("\nrule: {}\n", harmless(&self.rule));
+            text += &format!("\n{}", say(&format!("rule: {}", self.rule)));
         }
         text += "\nwhat to do:\n";
         for advice in &self.advice {
-            text += &format!("- {}\n", harmless(advice));
+            text += &say(&format!("- {advice}"));
         }
         text
     }
@@ -140,6 +141,6 @@ rule: AuthorizationPolicy default/no-deletes
 what to do:
 - see weft explain
 ";
-        assert_eq!(why.in_words(), expected);
+        assert_eq!(why.in_words(None), expected);
     }
 }
