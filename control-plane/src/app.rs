@@ -22,13 +22,13 @@ use weft_runtime::task;
 use crate::api::{AdminGate, AdminService};
 use crate::ca::{Attestor, Ca, CaError, Files, Keeper, OwnCertificate};
 use crate::clock::Steady;
-use crate::config::{Config, Discovery};
+use crate::config::Config;
 use crate::configuration::{Configuration, ConfigurationError};
 use crate::dashboard::Dashboard;
 use crate::discovery::Shared;
 use crate::etcd::EtcdError;
 use crate::keys::Keys;
-use crate::kubernetes::{Access, AccessError, Client, LASTS, Lease};
+use crate::kubernetes::{AccessError, Client, Lease};
 use crate::leader::Leadership;
 use crate::metrics::Metrics;
 use crate::push::Hub;
@@ -42,10 +42,10 @@ use crate::source::registry::Registry;
 use crate::status::Live;
 use crate::store::{RestoreError, Store, StoreError};
 use crate::telemetry::{SegmentError, Telemetry};
-use crate::tokens::{TokenError, hex, random};
+use crate::tokens::TokenError;
 use crate::webhook::Webhook;
 use crate::world::World;
-use several::{admin_token, follow_folder, open_store, start_replica};
+use several::{Way, admin_token, follow_folder, open_store, start_replica, way};
 
 /// How often what is due from time to time is done.
 const MAINTENANCE: Duration = Duration::from_mins(1);
@@ -93,9 +93,9 @@ pub enum StartError {
     Etcd(#[from] EtcdError),
     /// An authority in files and several control planes.
     #[error(
-        "an authority in files (--ca-cert) together with a store in etcd is not supported by this version yet"
+        "an authority in files (--ca-cert) together with a store in {0} is not supported by this version yet"
     )]
-    FilesAndEtcd,
+    FilesAndShared(&'static str),
     /// The certificate authority.
     #[error(transparent)]
     Ca(#[from] CaError),
@@ -187,7 +187,7 @@ struct Parts {
     store: Store,
     kubernetes: Option<Kubernetes>,
     leads: Leadership,
-    replica: Option<Arc<Replica>>,
+    replica: Option<Replica>,
 }
 
 /// What there is in a cluster.
@@ -312,7 +312,8 @@ async fn open(config: &Config) -> Result<(Parts, crate::telemetry::Task), StartE
     if let Some(folder) = config.config_dir.as_ref().filter(|folder| !folder.is_dir()) {
         return Err(StartError::ConfigDir(folder.clone()));
     }
-    let (store, replica) = open_store(config).await?;
+    let way = way(config)?;
+    let (store, replica) = Box::pin(open_store(config, way.as_ref())).await?;
     let leads = replica.as_ref().map_or_else(Leadership::alone, |replica| replica.leadership());
     let metrics = Metrics::new();
     let (domain, now) = (&config.trust_domain, SystemTime::now());
@@ -347,7 +348,7 @@ async fn open(config: &Config) -> Result<(Parts, crate::telemetry::Task), StartE
     });
     Ok((
         Parts {
-            kubernetes: kubernetes(config, &world)?,
+            kubernetes: way.map(|way| kubernetes(way, &world)),
             ca,
             keeper,
             world,
@@ -372,17 +373,9 @@ fn files(config: &Config) -> Option<Files> {
     Some(Files { chain, key, roots: config.ca_roots.clone()? })
 }
 
-/// The cluster, where there is one to be read.
-fn kubernetes(config: &Config, world: &Arc<World>) -> Result<Option<Kubernetes>, StartError> {
-    if !config.discovery.contains(&Discovery::Kubernetes) {
-        return Ok(None);
-    }
-    let client = Arc::new(Client::new(Access::find(config.kubeconfig.as_deref())?));
+fn kubernetes(Way { client, lease, .. }: Way, world: &Arc<World>) -> Kubernetes {
     let cluster = Arc::new(Cluster::new(client.clone(), world.clone()));
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let holder = format!("{}_{}", host.trim(), hex(&random::<8>()?));
-    let lease = Arc::new(Lease::new(client.clone(), "weft-leader", holder, LASTS));
-    Ok(Some(Kubernetes { client, cluster, lease }))
+    Kubernetes { client, cluster, lease }
 }
 
 /// What runs beside the listeners until the drain.
@@ -413,7 +406,16 @@ fn start_loops(
         let (reading, drain) = (cluster.clone(), watch.clone());
         task::supervise("kubernetes", move || until_drained(drain.clone(), reading.clone().run()));
         let (leading, drain) = (lease.clone(), watch.clone());
-        task::supervise("kubernetes-lease", move || until_drained(drain.clone(), leading.clone().run()));
+        // Who shares a store there leads by the same lease.
+        if !matches!(parts.replica, Some(Replica::Kubernetes(_))) {
+            task::supervise("kubernetes-lease", move || {
+                let (leading, drain) = (leading.clone(), drain.clone());
+                async move {
+                    until_drained(drain, leading.clone().run()).await;
+                    leading.leave().await;
+                }
+            });
+        }
         let keep = Arc::new(Keep {
             client: client.clone(),
             world: parts.world.clone(),

@@ -131,7 +131,8 @@ pub enum Discovery {
 /// Where state is kept, and the way there.
 #[derive(Debug, Clone, clap::Args)]
 pub struct StoreOptions {
-    /// Where state is kept: embedded (in the data directory), or etcd://HOST:PORT,...[/PREFIX], by any number of control planes.
+    /// Where state is kept: embedded (in the data directory), or, by any number of control planes, etcd://HOST:PORT,...[/PREFIX] or
+    /// kubernetes (in Secrets of our namespace; the cluster is then read as with --discovery kubernetes).
     #[arg(long, value_name = "STORE", default_value = "embedded", value_parser = store)]
     pub store: StoreAddress,
 
@@ -178,6 +179,11 @@ impl StoreOptions {
 }
 
 impl Config {
+    /// Whether a cluster is read.
+    pub(crate) fn reads_kubernetes(&self) -> bool {
+        self.discovery.contains(&Discovery::Kubernetes) || self.store.store == StoreAddress::Kubernetes
+    }
+
     /// How the injector equips pods.
     pub(crate) fn injection(&self) -> inject::Settings {
         let mut settings = inject::Settings::default();
@@ -196,6 +202,8 @@ pub enum StoreAddress {
     Embedded,
     /// In etcd, which several control planes may share.
     Etcd(EtcdAddress),
+    /// In the cluster, which several control planes share.
+    Kubernetes,
 }
 
 fn patience(text: &str) -> Result<Duration, String> {
@@ -211,7 +219,7 @@ fn store(text: &str) -> Result<StoreAddress, String> {
     match text {
         "embedded" => Ok(StoreAddress::Embedded),
         _ if text.starts_with("etcd://") => text.parse().map(StoreAddress::Etcd),
-        "kubernetes" => not_yet(text).map(|_| StoreAddress::Embedded),
+        "kubernetes" => Ok(StoreAddress::Kubernetes),
         _ => Err("there are embedded, etcd://HOST:PORT,... and kubernetes".into()),
     }
 }
@@ -289,9 +297,9 @@ mod tests {
 
     #[test]
     fn what_is_not_there_yet_is_refused_and_says_so() {
-        for flags in [["--store", "kubernetes"], ["--discovery", "consul=http://h:8500"]] {
-            assert!(parse(&flags).unwrap_err().contains("not supported by this version yet"), "{flags:?}");
-        }
+        let consul = parse(&["--discovery", "consul=http://h:8500"]);
+        assert!(consul.unwrap_err().contains("not supported by this version yet"));
+        assert!(parse(&["--store", "kubernetes"]).unwrap().reads_kubernetes());
         for flags in [
             ["--store", "file"],
             ["--store", "etcd://h"],

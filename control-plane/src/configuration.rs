@@ -342,7 +342,7 @@ impl Configuration {
     /// What is in force, after what others have made of it meanwhile was put into force.
     async fn caught_up(&self) -> Result<MutexGuard<'_, State>, ConfigurationError> {
         let mut state = self.state.lock().await;
-        if self.store.shared().is_none() {
+        if !self.store.is_shared() {
             return Ok(state);
         }
         let mut newest = state.revision;

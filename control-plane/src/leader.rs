@@ -20,6 +20,11 @@ impl Leadership {
         Self(sender.subscribe())
     }
 
+    /// As this says.
+    pub(crate) fn of(leads: watch::Receiver<bool>) -> Self {
+        Self(leads)
+    }
+
     /// Whether we lead at this moment.
     pub(crate) fn holds(&self) -> bool {
         *self.0.borrow()

@@ -41,7 +41,7 @@ mod world;
 pub use app::{AdminToken, App, Handle, Listeners, StartError};
 pub use config::{Config, Discovery, StoreAddress, StoreOptions};
 pub use etcd::{EtcdAddress, EtcdError};
-pub use kubernetes::AccessError;
+pub use kubernetes::{AccessError, ApiError};
 pub use restore::{Restored, restore};
 pub use run::run;
 pub use store::{RestoreError, StoreError};

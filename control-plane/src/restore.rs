@@ -1,10 +1,13 @@
-//! Puts a backup in the place of a store that is not there (any more), of either kind.
+//! Puts a backup in the place of a store that is not there (any more), of any kind.
 
-use std::path::Path;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::app::StartError;
-use crate::config::StoreOptions;
+use crate::config::{StoreAddress, StoreOptions};
 use crate::etcd::{Access, Client};
+use crate::kubernetes;
 use crate::store::{Backup, Custody, FILE, RestoreError, Store, StoreError};
 
 /// What was restored.
@@ -16,10 +19,22 @@ pub struct Restored {
     pub taken: String,
 }
 
-/// Restores a backup into a data directory without a store, or into an etcd that holds none.
+/// Restores a backup into a data directory without a store, or into an etcd or a cluster that holds none: where a pod finds it, or a
+/// kubeconfig in `KUBECONFIG` says.
 pub async fn restore(backup: &[u8], options: &StoreOptions, data_dir: &Path) -> Result<Restored, StartError> {
     let backup = Backup::read(backup)?;
     let store = match options.etcd()? {
+        None if options.store == StoreAddress::Kubernetes => {
+            let file = env::var_os("KUBECONFIG").map(PathBuf::from);
+            let client = Arc::new(kubernetes::Client::new(kubernetes::Access::find(file.as_deref())?));
+            let place = format!("the Secrets of the namespace {}", client.namespace());
+            match Store::open_in_cluster(client, &Custody::Clear).await {
+                Ok(store) if store.is_empty().await? => store,
+                // Nothing is empty that is sealed.
+                Ok(_) | Err(StoreError::Sealed) => return Err(RestoreError::Occupied(place).into()),
+                Err(error) => return Err(error.into()),
+            }
+        }
         None => {
             let file = data_dir.join(FILE);
             if file.exists() {

@@ -50,12 +50,16 @@ fn what_is_installed_is_valid_for_every_kubernetes_of_today() {
         ha.contains("r.example/m/weft-control-plane:") && ha.contains("--inject=image.registry=r.example/m")
     );
     assert_eq!(printed(&["upgrade"]), plain);
+    let shared = printed(&["install", "--ha"]);
+    assert!(shared.contains("replicas: 3") && shared.contains("--store=kubernetes"));
+    assert!(!ha.contains("--store=kubernetes"), "whose authority is in files keeps nothing else in common");
+    assert_eq!(printed(&["upgrade", "--ha"]), shared);
     let removal = printed(&["uninstall"]);
     assert_eq!(kinds(&removal)[0], "MutatingWebhookConfiguration");
     assert!(!removal.contains("CustomResourceDefinition"), "people's configuration stays");
     let crds = printed(&["crds"]);
     assert_eq!(kinds(&crds), ["CustomResourceDefinition"; 8]);
-    for manifests in [&plain, &ha, &removal, &crds] {
+    for manifests in [&plain, &ha, &shared, &removal, &crds] {
         let Some(mut check) = python("kubernetes.py") else { continue };
         check.args(VERSIONS);
         let checked = piped(check, manifests);
@@ -105,9 +109,7 @@ fn lost(less: &Value, more: &Value, at: &str) -> Vec<String> {
 
 #[test]
 fn kubectl_reads_what_is_printed_and_knows_every_field_of_pods_with_sidecars() {
-    for arguments in
-        [&["install"][..], &["install", "--ha", "--set", "ca.secret=issuer"], &["uninstall", "--crds"]]
-    {
+    for arguments in [&["install"][..], &["install", "--ha"], &["uninstall", "--crds"]] {
         let manifests = printed(arguments);
         let Some(read) = kubectl(&["label", "weft.mesh/tried=yes", "-o", "name"], &manifests) else { return };
         assert_eq!(read.lines().filter(|line| !line.is_empty()).count(), kinds(&manifests).len(), "{read}");
@@ -140,6 +142,48 @@ const VALUES: [(&str, &str, &str); 4] = [
     ("storage.size", "7777Gi", "1Gi"),
 ];
 
+/// What the chart leaves to Helm, and to its own folder of kinds.
+const LEFT_OUT: [&str; 2] = ["Namespace", "CustomResourceDefinition"];
+const HA: &str = "{{- if .Values.ha }}\n";
+const NOT_HA: &str = "{{- else }}\n";
+const END: &str = "{{- end }}\n";
+
+/// A template of the objects of both, where the value `ha` says which.
+fn either(one: &str, three: &str) -> String {
+    let id = |object: &&str| {
+        let line = |key: &str| object.lines().find(|line| line.trim_start().starts_with(key)).map(str::trim);
+        (line("kind:").map(str::to_owned), line("name:").map(str::to_owned))
+    };
+    let (one, three): (Vec<_>, Vec<_>) = (one.split("---\n").collect(), three.split("---\n").collect());
+    let mut parts: Vec<String> = Vec::new();
+    for object in &one {
+        match three.iter().find(|other| id(other) == id(object)) {
+            Some(same) if same == object => parts.push((*object).to_owned()),
+            Some(other) => parts.push(format!("{HA}{other}{NOT_HA}{object}{END}")),
+            None => parts.push(format!("{HA}{NOT_HA}{object}{END}")),
+        }
+    }
+    let new = three.iter().filter(|other| !one.iter().any(|object| id(object) == id(other)));
+    parts.extend(new.map(|object| format!("{HA}{object}{NOT_HA}{END}")));
+    parts.join("---\n")
+}
+
+/// What Helm makes of it, as far as `ha` is concerned.
+fn chosen(template: &str, ha: bool) -> String {
+    let (mut lines, mut takes) = (String::new(), true);
+    for line in template.split_inclusive('\n') {
+        match line {
+            HA => takes = ha,
+            NOT_HA => takes = !ha,
+            END => takes = true,
+            line if takes => lines.push_str(line),
+            _ => {}
+        }
+    }
+    let objects: Vec<_> = lines.split("---\n").filter(|object| !object.is_empty()).collect();
+    objects.join("---\n")
+}
+
 /// The chart as it must be: by the name of each file.
 fn chart() -> Vec<(&'static str, String)> {
     let mut settings = vec!["install".to_owned()];
@@ -147,7 +191,9 @@ fn chart() -> Vec<(&'static str, String)> {
         settings.extend(["--set".to_owned(), format!("{key}={stand_in}")]);
     }
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
-    let mut templates = without_kinds(&printed(&settings), &["Namespace", "CustomResourceDefinition"]);
+    let one = without_kinds(&printed(&settings), &LEFT_OUT);
+    let three = without_kinds(&printed(&[&settings[..], &["--ha"]].concat()), &LEFT_OUT);
+    let mut templates = either(&one, &three);
     for (key, stand_in, _) in VALUES {
         templates = templates.replace(stand_in, &format!("{{{{ .Values.{key} }}}}"));
     }
@@ -161,7 +207,7 @@ fn chart() -> Vec<(&'static str, String)> {
     );
     let [registry, tag, domain, size] = VALUES.map(|(_, _, value)| value);
     let values = format!(
-        "image:\n  registry: {registry}\n  tag: {tag}\ntrustDomain: {domain}\nstorage:\n  size: {size}\n\
+        "ha: false\nimage:\n  registry: {registry}\n  tag: {tag}\ntrustDomain: {domain}\nstorage:\n  size: {size}\n\
          webhook:\n  failurePolicy: Ignore\n"
     );
     vec![
@@ -196,11 +242,17 @@ fn the_chart_renders_to_what_is_installed() {
             for (key, _, value) in VALUES {
                 rendered = rendered.replace(&format!("{{{{ .Values.{key} }}}}"), value);
             }
-            assert!(!rendered.contains("{{"), "every value is known");
-            assert_eq!(
-                rendered,
-                without_kinds(&printed(&["install"]), &["Namespace", "CustomResourceDefinition"])
-            );
+            let one = chosen(&rendered, false);
+            assert!(!one.contains("{{"), "every value is known");
+            assert_eq!(one, without_kinds(&printed(&["install"]), &LEFT_OUT));
+            // The order is another one, in which Helm makes things in any case.
+            let sorted = |text: &str| {
+                let mut objects: Vec<_> = text.split("---\n").map(str::to_owned).collect();
+                objects.sort();
+                objects
+            };
+            let three = without_kinds(&printed(&["install", "--ha"]), &LEFT_OUT);
+            assert_eq!(sorted(&chosen(&rendered, true)), sorted(&three));
         }
     }
 }
@@ -209,22 +261,28 @@ fn the_chart_renders_to_what_is_installed() {
 fn helm_itself_renders_the_chart_to_what_is_installed() {
     let chart =
         Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join("deploy/helm/weft");
-    for settings in [
-        &[][..],
-        &[
-            "image.registry=r.example/m",
-            "image.tag=7",
-            "trustDomain=example.org",
-            "storage.size=3Gi",
-            "webhook.failurePolicy=Fail",
-        ],
+    for (flags, value, settings) in [
+        (&[][..], &[][..], &[][..]),
+        (&["--ha"], &["ha=true"], &["trustDomain=example.org"]),
+        (
+            &[],
+            &[],
+            &[
+                "image.registry=r.example/m",
+                "image.tag=7",
+                "trustDomain=example.org",
+                "storage.size=3Gi",
+                "webhook.failurePolicy=Fail",
+            ],
+        ),
     ] {
-        let mut install = vec!["install"];
+        let mut install = [&["install"], flags].concat();
         install.extend(settings.iter().flat_map(|setting| ["--set", setting]));
         let Some(mut helm) = python("helm.py") else { return };
         helm.arg(&chart).arg("weft");
-        if !settings.is_empty() {
-            helm.arg(settings.join(","));
+        let values = [value, settings].concat();
+        if !values.is_empty() {
+            helm.arg(values.join(","));
         }
         let manifests = printed(&install);
         let compared = piped(helm, &manifests);
@@ -236,9 +294,14 @@ fn helm_itself_renders_the_chart_to_what_is_installed() {
 
 #[test]
 fn the_control_plane_understands_what_it_is_installed_with() {
-    let settings =
-        ["--ha", "--set", "ca.secret=issuer", "--set", "image.tag=2", "--set", "trustDomain=example.org"];
-    let manifests = printed(&[&["install"][..], &settings].concat());
+    let settings = ["--ha", "--set", "image.tag=2", "--set", "trustDomain=example.org"];
+    let with_files = [&settings[..], &["--set", "ca.secret=issuer"]].concat();
+    for settings in [&settings[..], &with_files] {
+        understands(&printed(&[&["install"][..], settings].concat()));
+    }
+}
+
+fn understands(manifests: &str) {
     let (_, arguments) = manifests.split_once("args:\n").expect("arguments");
     let arguments: Vec<String> = arguments
         .lines()
@@ -263,8 +326,7 @@ fn the_control_plane_understands_what_it_is_installed_with() {
 #[test]
 fn what_cannot_be_installed_so_prints_nothing_and_says_why() {
     for (arguments, expected) in [
-        (&["install", "--ha"][..], "write --set ca.secret=NAME"),
-        (&["install", "--set", "image=x"], "there is no setting \"image\""),
+        (&["install", "--set", "image=x"][..], "there is no setting \"image\""),
         (&["install", "--set", "webhook.failurePolicy=Never"], "write Ignore or Fail"),
         (&["install", "--set", "storage.size=much"], "write a quantity such as 1Gi"),
         (&["install", "--set", "image.registry"], "is not of the form KEY=VALUE"),

@@ -18,10 +18,10 @@ use crate::output;
 #[command(after_help = "Examples:
   weft install | kubectl apply -f -
   weft install --set image.registry=registry.example.com/mesh | kubectl apply -f -
-  weft install --ha --set ca.secret=weft-issuer | kubectl apply -f -
+  weft install --ha | kubectl apply -f -
   kubectl label namespace shop weft.mesh/inject=enabled")]
 pub(crate) struct InstallArguments {
-    /// Three control planes, apart from each other; needs --set ca.secret=NAME
+    /// Three control planes, apart from each other, whose store is in the cluster
     #[arg(long)]
     ha: bool,
     /// A setting: image.registry, image.tag, sidecar=native|container, trustDomain, storage.size, storage.class, ca.secret, webhook.failurePolicy=Ignore|Fail; repeatable
@@ -66,7 +66,7 @@ pub(crate) fn install(arguments: &InstallArguments) -> anyhow::Result<ExitCode> 
         settings.set(&key, &value).context("--set")?;
     }
     settings.replicate(if arguments.ha { Replicas::Three } else { Replicas::One });
-    print(&install::objects(&settings)?)
+    print(&install::objects(&settings))
 }
 
 pub(crate) fn upgrade(arguments: &UpgradeArguments) -> anyhow::Result<ExitCode> {

@@ -10,32 +10,69 @@ use weft_runtime::drain::DrainWatch;
 use weft_runtime::task;
 
 use super::{ADMIN_TOKEN, Parts, StartError, until_drained, write_private};
-use crate::config::Config;
+use crate::config::{Config, StoreAddress};
 use crate::etcd::{Access, Client};
+use crate::kubernetes::{self, AccessError, LASTS, Lease};
 use crate::leader::Leadership;
-use crate::replicas::{Followers, Replica};
+use crate::replicas::{Followers, InCluster, InEtcd, Replica};
 use crate::source::files::Folder;
 use crate::store::{Custody, Passphrase, Store};
 use crate::tokens::{hex, random};
 
+/// The way into a cluster, and what we are called there.
+pub(super) struct Way {
+    pub(super) client: Arc<kubernetes::Client>,
+    pub(super) lease: Arc<Lease>,
+    id: String,
+}
+
+/// The way into the cluster, where there is one to be read.
+pub(super) fn way(config: &Config) -> Result<Option<Way>, StartError> {
+    if !config.reads_kubernetes() {
+        return Ok(None);
+    }
+    let client = Arc::new(kubernetes::Client::new(kubernetes::Access::find(config.kubeconfig.as_deref())?));
+    let id = replica_id()?;
+    let lease = Arc::new(Lease::new(client.clone(), "weft-leader", id.clone(), LASTS));
+    Ok(Some(Way { client, lease, id }))
+}
+
 /// The store, and our place among those who share it.
-pub(super) async fn open_store(config: &Config) -> Result<(Store, Option<Arc<Replica>>), StartError> {
+pub(super) async fn open_store(
+    config: &Config,
+    way: Option<&Way>,
+) -> Result<(Store, Option<Replica>), StartError> {
     let custody = custody(config)?;
-    let Some(settings) = config.store.etcd()? else {
+    if config.store.store == StoreAddress::Embedded {
         return Ok((Store::open_in(&config.data_dir, &custody).await?, None));
-    };
-    if config.ca_cert.is_some() {
-        return Err(StartError::FilesAndEtcd);
     }
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir);
     made.map_err(|error| StartError::File(config.data_dir.clone(), error))?;
-    let client = Client::new(Access::new(&settings)?);
-    let store = Store::open_at(client.clone(), &custody).await?;
-    // Named, so that logs and `leader` tell where it is; and random, so that it is another one after a restart.
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let id = format!("{}_{}", host.trim(), hex(&random::<6>()?));
-    let replica = Replica::join(client, id).await?;
+    let (store, replica) = match (config.store.etcd()?, way) {
+        (Some(settings), _) => {
+            let client = Client::new(Access::new(&settings)?);
+            let store = Store::open_at(client.clone(), &custody).await?;
+            (store, Replica::Etcd(InEtcd::join(client, replica_id()?).await?))
+        }
+        (None, Some(Way { client, lease, id })) => {
+            let store = Store::open_in_cluster(client.clone(), &custody).await?;
+            (store, Replica::Kubernetes(InCluster::join(client.clone(), lease.clone(), id.clone())))
+        }
+        (None, None) => return Err(AccessError::Nowhere.into()),
+    };
+    if config.ca_cert.is_some() {
+        return Err(StartError::FilesAndShared(store.place()));
+    }
     Ok((store, Some(replica)))
+}
+
+/// Named, so that logs and who leads tell where it is; and random, so that it is another one after a restart. A name of an object may have
+/// small letters, digits and hyphens.
+fn replica_id() -> Result<String, StartError> {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().to_ascii_lowercase();
+    let plain = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '-' };
+    let host: String = host.trim().chars().map(plain).collect();
+    Ok(format!("weft-{}-{}", host.trim_matches('-'), hex(&random::<6>()?)))
 }
 
 /// How keys are kept in the store.
@@ -59,7 +96,7 @@ pub(super) async fn admin_token(directory: &Path, store: &Store) -> Result<Strin
         Some(there) => there.clone(),
         None => hex(&random::<ADMIN_TOKEN>()?),
     };
-    if store.shared().is_some() {
+    if store.is_shared() {
         let kept = store.keep_secret("admin-token", token.into_bytes()).await?;
         token = String::from_utf8_lossy(&kept).into_owned();
     }
@@ -70,7 +107,7 @@ pub(super) async fn admin_token(directory: &Path, store: &Store) -> Result<Strin
 }
 
 /// What makes us one of several.
-pub(super) fn start_replica(parts: &Parts, replica: &Arc<Replica>, watch: &DrainWatch) {
+pub(super) fn start_replica(parts: &Parts, replica: &Replica, watch: &DrainWatch) {
     let followers = Arc::new(Followers {
         store: parts.store.clone(),
         ca: parts.ca.clone(),
@@ -93,8 +130,8 @@ pub(super) fn start_replica(parts: &Parts, replica: &Arc<Replica>, watch: &Drain
         let here = here.clone();
         let drain = drain.clone();
         async move {
-            until_drained(drain, here.clone().lead()).await;
-            here.leave_office().await;
+            Box::pin(until_drained(drain, here.clone().lead())).await;
+            here.leave().await;
         }
     });
 }

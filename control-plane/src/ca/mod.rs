@@ -140,11 +140,7 @@ impl Ca {
 
     /// Where roots and issuing certificate come from, for people.
     pub(crate) fn source(&self) -> String {
-        match (&self.files, self.store.shared()) {
-            (Some(files), _) => format!("files: {files}"),
-            (None, Some(_)) => "etcd".to_owned(),
-            (None, None) => "the data directory".to_owned(),
-        }
+        self.files.as_ref().map_or_else(|| self.store.place().to_owned(), |files| format!("files: {files}"))
     }
 
     /// What is wrong with where they come from.
@@ -309,7 +305,7 @@ impl Ca {
     /// The same, also where another control plane issued it a moment ago.
     async fn certificate_of_any(&self, serial: &str) -> Result<Option<Arc<Certificate>>, StoreError> {
         match self.certificate(serial) {
-            None if self.store.shared().is_some() => {
+            None if self.store.is_shared() => {
                 let found = self.store.certificate(serial).await?.map(Arc::new);
                 if let Some(found) = &found {
                     self.lock().insert(found.serial.clone(), found.clone());

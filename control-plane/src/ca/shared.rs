@@ -44,7 +44,7 @@ impl Ca {
     /// Begins a change of roots or revocations, from what others have made of the roots meanwhile.
     pub(super) async fn begin_change(&self, now: SystemTime) -> Result<MutexGuard<'_, Stamp>, CaError> {
         let mut stamp = self.changing.lock().await;
-        if self.store.shared().is_some() {
+        if self.store.is_shared() {
             self.take_over_roots(&mut stamp, now).await?;
         }
         Ok(stamp)

@@ -33,7 +33,7 @@ pub(crate) const FIELD_MANAGER: &str = "weft";
 
 /// Why there is no answer, or none that is of use.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ApiError {
+pub enum ApiError {
     /// It is not known how to reach it.
     #[error(transparent)]
     Access(#[from] AccessError),
@@ -134,6 +134,11 @@ impl Client {
     pub(crate) async fn merge(&self, path: &str, patch: &Value) -> Result<Value, ApiError> {
         let path = format!("{path}?fieldManager={FIELD_MANAGER}");
         self.call(Method::PATCH, &path, Some(("application/merge-patch+json", patch))).await
+    }
+
+    /// Takes an object away.
+    pub(crate) async fn delete(&self, path: &str) -> Result<(), ApiError> {
+        self.call(Method::DELETE, path, None).await.map(drop)
     }
 
     /// Opens a watch.

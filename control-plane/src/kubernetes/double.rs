@@ -22,8 +22,6 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use weft_runtime::task;
 
-use super::{Access, Client};
-
 const TOKEN: &str = "the-token-of-the-control-plane";
 /// What a list may be asked for without the whole of it at once.
 const NOT_FOUND: (u16, &str) = (404, "the server could not find the requested resource");
@@ -60,6 +58,8 @@ struct State {
     /// Grows when every connection is cut.
     cuts: u64,
     longest_page: usize,
+    /// Writes that are still to be refused, by the path of their collection.
+    refusals: BTreeMap<String, u32>,
 }
 
 type Body = BoxBody<Bytes, Infallible>;
@@ -103,10 +103,6 @@ impl Double {
         path
     }
 
-    pub(crate) fn client(&self) -> Arc<Client> {
-        Arc::new(Client::new(Access::find(Some(&self.kubeconfig())).unwrap()))
-    }
-
     /// Makes an object, or makes it be so.
     pub(crate) fn put(&self, collection: &str, object: Value) {
         self.cluster.lock().write(collection, object);
@@ -143,6 +139,11 @@ impl Double {
         state.cuts += 1;
         drop(state);
         self.cluster.wake();
+    }
+
+    /// Refuses so many writes of this kind as if somebody else had been quicker.
+    pub(crate) fn refuse(&self, collection: &str, writes: u32) {
+        self.cluster.lock().refusals.insert(collection.to_owned(), writes);
     }
 
     /// Answers a list with so many objects at most, whatever was asked for.
@@ -190,7 +191,11 @@ impl State {
         Some(object)
     }
 
-    fn list(&self, collection: &str, query: &BTreeMap<String, String>) -> Result<Value, (u16, &'static str)> {
+    fn list(
+        &self,
+        Subject { collection, namespace, .. }: &Subject,
+        query: &BTreeMap<String, String>,
+    ) -> Result<Value, (u16, &'static str)> {
         // `VERSION/OBJECTS BEFORE`: a page is of what was, which is no longer known after a compaction.
         let (version, begin) = match query.get("continue").and_then(|token| token.split_once('/')) {
             Some((version, begin)) => (version.parse().unwrap(), begin.parse().unwrap()),
@@ -201,12 +206,30 @@ impl State {
         }
         let limit: usize = query.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(usize::MAX);
         let limit = limit.min(self.longest_page);
-        let all: Vec<_> = self.objects.get(collection).into_iter().flat_map(BTreeMap::values).collect();
+        let all = self.objects.get(collection).into_iter().flat_map(BTreeMap::values);
+        let all: Vec<_> = all.filter(|object| is_meant(object, namespace, query)).collect();
         let page: Vec<_> = all.iter().skip(begin).take(limit).map(|object| untyped(object)).collect();
         let next = begin + page.len();
         let next = if next < all.len() { format!("{version}/{next}") } else { String::new() };
         Ok(json!({"metadata": {"resourceVersion": version.to_string(), "continue": next}, "items": page}))
     }
+}
+
+/// Whether it is in the namespace, where one is named, and has the label, with its value where one is named.
+fn is_meant(object: &Value, namespace: &str, query: &BTreeMap<String, String>) -> bool {
+    let metadata = &object["metadata"];
+    let selected = query.get("labelSelector").is_none_or(|selector| {
+        let (label, value) =
+            selector.split_once('=').map_or((selector.as_str(), None), |(l, v)| (l, Some(v)));
+        metadata["labels"].get(label).is_some_and(|found| value.is_none_or(|value| found == value))
+    });
+    selected && (namespace.is_empty() || metadata["namespace"] == namespace)
+}
+
+/// More than this a Secret may not hold.
+fn is_too_large(object: &Value) -> bool {
+    let data = object["data"].as_object().into_iter().flatten();
+    data.map(|(_, value)| value.as_str().unwrap_or_default().len() / 4 * 3).sum::<usize>() > 1 << 20
 }
 
 /// Lists of Kubernetes' own kinds leave out what the list says.
@@ -260,7 +283,7 @@ async fn answer(cluster: &Arc<Cluster>, request: Request<Incoming>) -> Response<
         return refused(NOT_FOUND);
     }
     if query.contains_key("watch") {
-        return watched(cluster, &subject.collection, &query);
+        return watched(cluster, subject, query);
     }
     let answered = act(&mut cluster.lock(), &head.method, &subject, kind, object, &query);
     cluster.wake();
@@ -281,11 +304,21 @@ fn act(
     let Subject { collection, namespace, name, is_status } = subject;
     let before =
         state.objects.get(collection).and_then(|all| all.get(&(namespace.clone(), name.clone()))).cloned();
+    if *method != Method::GET
+        && let Some(left) = state.refusals.get_mut(collection)
+        && *left > 0
+    {
+        *left -= 1;
+        return Err((409, "the object has been modified"));
+    }
     match *method {
-        Method::GET if name.is_empty() => state.list(collection, query).map(|list| (200, list)),
+        Method::GET if name.is_empty() => state.list(subject, query).map(|list| (200, list)),
         Method::GET => before.map(|object| (200, object)).ok_or(NOT_FOUND),
         Method::POST => {
             let there = state.objects.get(collection).is_some_and(|all| all.contains_key(&key_of(&object)));
+            if is_too_large(&object) {
+                return Err((422, "data: Too long: may not be more than 1048576 bytes"));
+            }
             if there { Err((409, "already exists")) } else { Ok((201, state.write(collection, object))) }
         }
         Method::PUT => {
@@ -311,8 +344,15 @@ fn act(
             if *is_status {
                 object = json!({"status": object["status"]});
             }
+            let version = &object["metadata"]["resourceVersion"];
+            if !version.is_null() && *version != after["metadata"]["resourceVersion"] {
+                return Err((409, "the object has been modified"));
+            }
             let unchanged = after.clone();
             merge(&mut after, &object);
+            if is_too_large(&after) {
+                return Err((422, "data: Too long: may not be more than 1048576 bytes"));
+            }
             if after == unchanged { Ok((200, after)) } else { Ok((200, state.write(collection, after))) }
         }
         Method::DELETE => {
@@ -341,10 +381,10 @@ fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
-fn watched(cluster: &Arc<Cluster>, collection: &str, query: &BTreeMap<String, String>) -> Response<Body> {
+fn watched(cluster: &Arc<Cluster>, subject: Subject, query: BTreeMap<String, String>) -> Response<Body> {
     let mut place: u64 = query["resourceVersion"].parse().unwrap();
     let (sender, receiver) = mpsc::channel(16);
-    let (weak, collection) = (Arc::downgrade(cluster), collection.to_owned());
+    let (weak, Subject { collection, namespace, .. }) = (Arc::downgrade(cluster), subject);
     let mut happened = cluster.happened.subscribe();
     let mut bookmarks = cluster.lock().bookmarks;
     task::spawn("double-watch", async move {
@@ -356,7 +396,9 @@ fn watched(cluster: &Arc<Cluster>, collection: &str, query: &BTreeMap<String, St
                 if place < state.oldest {
                     lines.push(json!({"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old resource version"}}));
                 }
-                let news = state.log.iter().filter(|(version, of, ..)| *version > place && *of == collection);
+                let news = state.log.iter().filter(|(version, of, _, object)| {
+                    *version > place && *of == collection && is_meant(object, &namespace, &query)
+                });
                 lines.extend(news.map(|(_, _, kind, object)| json!({"type": kind, "object": object})));
                 if lines.first().is_none_or(|line| line["type"] != "ERROR") {
                     place = state.version;
@@ -406,7 +448,7 @@ fn query(text: &str) -> BTreeMap<String, String> {
         .split('&')
         .filter(|pair| !pair.is_empty())
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    pairs.map(|(key, value)| (key.to_owned(), value.replace("%2F", "/"))).collect()
+    pairs.map(|(key, value)| (key.to_owned(), value.replace("%2F", "/").replace("%3D", "="))).collect()
 }
 
 fn said(status: u16, object: &Value) -> Response<Body> {

@@ -14,9 +14,10 @@ mod watch;
 
 pub(crate) use access::Access;
 pub use access::AccessError;
-pub(crate) use client::{ApiError, Client};
+pub use client::ApiError;
+pub(crate) use client::Client;
 pub(crate) use lease::{LASTS, Lease};
-pub(crate) use watch::{Collection, Event, Watch};
+pub(crate) use watch::{Collection, Event, Watch, escaped};
 
 #[cfg(test)]
 pub(crate) use double::Double;

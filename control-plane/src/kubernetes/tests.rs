@@ -1,6 +1,7 @@
 //! The client against the double of the API server.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -14,6 +15,12 @@ const ROUTES: Collection =
     Collection { group: "gateway.networking.k8s.io", versions: &["v1", "v1alpha2"], plural: "tcproutes" };
 const POD_PATH: &str = "/api/v1/pods";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/leases";
+
+impl Double {
+    pub(crate) fn client(&self) -> Arc<Client> {
+        Arc::new(Client::new(Access::find(Some(&self.kubeconfig())).unwrap()))
+    }
+}
 
 fn pod(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "shop", "name": name}, "spec": {}})
@@ -157,7 +164,7 @@ async fn objects_are_made_applied_merged_and_replaced_only_as_they_were_read() {
 async fn one_of_two_leads_and_the_other_when_it_is_gone() {
     let double = Double::start(&[LEASES]).await;
     let lease = |holder: &str| {
-        std::sync::Arc::new(Lease::new(double.client(), "weft-leader", holder.into(), Duration::from_secs(1)))
+        Arc::new(Lease::new(double.client(), "weft-leader", holder.into(), Duration::from_secs(1)))
     };
     let (first, second) = (lease("one"), lease("two"));
     let (mut first_leads, mut second_leads) = (first.leads(), second.leads());

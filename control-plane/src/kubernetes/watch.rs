@@ -16,6 +16,8 @@ use crate::report::chain;
 
 /// Objects in a page of a list.
 const PAGE: usize = 500;
+/// The same of ours, of which each may have more than 1 MiB.
+const PAGE_OF_OURS: usize = 16;
 /// How long a watch goes on, in seconds, and how much longer at most, so that not all end together.
 const WATCH: u32 = 240;
 const SPREAD: u32 = 60;
@@ -64,6 +66,8 @@ pub(crate) struct Watch {
     client: Arc<Client>,
     collection: Collection,
     sender: mpsc::Sender<(Collection, Event)>,
+    /// The namespace and the labels that are looked for; none: all of the cluster.
+    scope: Option<(String, &'static str)>,
 }
 
 /// Nobody listens any more.
@@ -76,7 +80,21 @@ impl Watch {
         collection: Collection,
         sender: mpsc::Sender<(Collection, Event)>,
     ) -> Self {
-        Self { client, collection, sender }
+        Self { client, collection, sender, scope: None }
+    }
+
+    /// Only those in our namespace that have this label.
+    pub(crate) fn of_ours(self, label: &'static str) -> Self {
+        let scope = Some((self.client.namespace().to_owned(), label));
+        Self { scope, ..self }
+    }
+
+    /// Where they are asked for, up to the first parameter.
+    fn path(&self, version: &str) -> String {
+        let Some((namespace, label)) = &self.scope else {
+            return format!("{}?", self.collection.path(version, None));
+        };
+        format!("{}?labelSelector={}&", self.collection.path(version, Some(namespace)), escaped(label))
     }
 
     /// Follows it until nobody listens.
@@ -119,8 +137,9 @@ impl Watch {
     }
 
     async fn list_version(&self, version: &'static str) -> Result<Option<String>, ApiError> {
-        let path = self.collection.path(version);
-        let mut page = self.client.get(&format!("{path}?limit={PAGE}")).await?;
+        let path = self.path(version);
+        let limit = if self.scope.is_some() { PAGE_OF_OURS } else { PAGE };
+        let mut page = self.client.get(&format!("{path}limit={limit}")).await?;
         if self.tell(Event::Listing).await.is_err() {
             return Ok(None);
         }
@@ -132,7 +151,7 @@ impl Watch {
                 }
             }
             let Some(next) = text_at(&page, "/metadata/continue") else { break };
-            page = self.client.get(&format!("{path}?limit={PAGE}&continue={}", escaped(next))).await?;
+            page = self.client.get(&format!("{path}limit={limit}&continue={}", escaped(next))).await?;
         }
         let place = text_at(&page, "/metadata/resourceVersion").unwrap_or_default().to_owned();
         Ok(self.tell(Event::Listed).await.is_ok().then_some(place))
@@ -163,8 +182,8 @@ impl Watch {
     ) -> Result<Option<Ended>, ApiError> {
         let seconds = WATCH.saturating_add(fastrand::u32(..SPREAD));
         let path = format!(
-            "{}?watch=1&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={}",
-            self.collection.path(version),
+            "{}watch=1&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={}",
+            self.path(version),
             escaped(place)
         );
         let mut lines = self.client.lines(&path).await?;
@@ -218,13 +237,14 @@ fn is_expired(error: &ApiError) -> bool {
 }
 
 impl Collection {
-    /// Of all namespaces.
-    fn path(&self, version: &str) -> String {
+    /// Of a namespace, or of all.
+    fn path(&self, version: &str, namespace: Option<&str>) -> String {
         let Self { group, plural, .. } = self;
+        let of = namespace.map(|namespace| format!("namespaces/{namespace}/")).unwrap_or_default();
         if group.is_empty() {
-            format!("/api/{version}/{plural}")
+            format!("/api/{version}/{of}{plural}")
         } else {
-            format!("/apis/{group}/{version}/{plural}")
+            format!("/apis/{group}/{version}/{of}{plural}")
         }
     }
 }
@@ -257,7 +277,7 @@ fn text_at<'v>(value: &'v Value, pointer: &str) -> Option<&'v str> {
 }
 
 /// What a query may not hold as it is (RFC 3986 section 3.4).
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut escaped = String::new();
     for byte in text.bytes() {
         match byte {

@@ -1,50 +1,54 @@
 //! Several control planes over one store: each serves, one leads, and all follow what the others change.
 //!
-//! `office` is who leads, `presence` the lease that says that we are there, `others` what the rest say of their sidecars. What is
-//! changed in the store is followed here.
+//! `in_etcd` (`office` is who leads, `presence` the lease that says that we are there) and `in_cluster` are one of them, by where the
+//! store is; `others` is what the rest say of their sidecars. What is changed in the store is followed here.
 
+mod in_cluster;
+mod in_etcd;
 mod office;
 mod others;
 mod presence;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
-
-use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::sleep;
-use weft_runtime::task;
 
 use crate::ca::{Ca, CaError, Keeper};
 use crate::configuration::{Configuration, ConfigurationError};
-use crate::etcd::{Batch, Client, EtcdError, Event, follow};
+use crate::etcd::EtcdError;
 use crate::keys::Keys;
+use crate::kubernetes::ApiError;
 use crate::leader::Leadership;
-use crate::report::chain;
 use crate::source::registry::Registry;
-use crate::store::{Allocation, Store, StoreError, Table, decode, record};
+use crate::store::{Allocation, Store, StoreError, Table, decode};
 use crate::world::World;
 
+pub(crate) use in_cluster::InCluster;
+pub(crate) use in_etcd::InEtcd;
 pub(crate) use others::Others;
 
-/// What happened and was not followed yet; then etcd waits.
+/// What happened and was not followed yet; then the store waits.
 const BACKLOG: usize = 64;
 /// Until what failed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Our place among them.
+/// Our place among them, by where the store is.
+#[derive(Debug, Clone)]
+pub(crate) enum Replica {
+    Etcd(Arc<InEtcd>),
+    Kubernetes(Arc<InCluster>),
+}
+
+/// What happened to a record of the store.
 #[derive(Debug)]
-pub(crate) struct Replica {
-    client: Client,
-    id: String,
-    /// Where in etcd's history everything that is followed was not read yet.
-    begun: i64,
-    leads: watch::Sender<bool>,
-    /// The office may be free.
-    vacant: Notify,
-    others: Arc<Others>,
-    /// When another one was last lost, as etcd counts.
-    lost: AtomicI64,
+struct Happened {
+    table: Table,
+    name: String,
+    /// None: it is gone.
+    value: Option<Vec<u8>>,
+    /// When, as the store counts.
+    at: i64,
+    /// It is a registration that is gone because its control plane is, which says nothing of the workload.
+    is_orphaned: bool,
 }
 
 /// What is kept in step with the store.
@@ -66,6 +70,8 @@ enum FollowError {
     Store(#[from] StoreError),
     #[error("the store cannot be followed")]
     Etcd(#[from] EtcdError),
+    #[error("the store cannot be followed")]
+    Kubernetes(#[from] ApiError),
     #[error("the authority cannot be followed")]
     Ca(#[from] CaError),
     #[error("the configuration cannot be followed")]
@@ -73,106 +79,87 @@ enum FollowError {
 }
 
 impl Replica {
-    /// One more, of this name; nothing of what is followed may have been read before.
-    pub(crate) async fn join(client: Client, id: String) -> Result<Arc<Self>, EtcdError> {
-        let (leads, others) = (watch::Sender::new(false), Arc::default());
-        let mut replica =
-            Self { client, id, begun: 0, leads, vacant: Notify::new(), others, lost: AtomicI64::new(0) };
-        replica.begun = replica.client.value(replica.office()).await?.1;
-        Ok(Arc::new(replica))
-    }
-
     /// Our name.
     pub(crate) fn id(&self) -> &str {
-        &self.id
+        match self {
+            Self::Etcd(here) => &here.id,
+            Self::Kubernetes(here) => here.id(),
+        }
     }
 
     /// Whether we lead.
     pub(crate) fn leadership(&self) -> Leadership {
-        Leadership::told_by(&self.leads)
+        match self {
+            Self::Etcd(here) => here.leadership(),
+            Self::Kubernetes(here) => here.leadership(),
+        }
     }
 
     /// What the others say.
     pub(crate) fn others(&self) -> &Arc<Others> {
-        &self.others
+        match self {
+            Self::Etcd(here) => &here.others,
+            Self::Kubernetes(here) => here.others(),
+        }
     }
 
     /// Follows what the others change, for ever.
-    pub(crate) async fn follow(self: Arc<Self>, followers: Arc<Followers>) {
-        let (told, mut batches) = mpsc::channel(BACKLOG);
-        let prefix = format!("{}/", self.client.access().prefix()).into_bytes();
-        let watching = follow(self.client.clone(), prefix, self.begun.saturating_add(1), told);
-        let watching = task::spawn("etcd-watch", watching);
-        // Since `join` others may have come, who will say nothing new.
-        let mut all_anew = true;
-        loop {
-            if all_anew {
-                match self.read_anew(&followers).await {
-                    Ok(()) => all_anew = false,
-                    Err(error) => {
-                        tracing::warn!(reason = chain(&error), "cannot read anew what others have changed");
-                        sleep(RETRY).await;
-                        continue;
-                    }
-                }
-            }
-            let Some(batch) = batches.recv().await else { break };
-            let followed = match batch {
-                Batch::Events(events) => self.take(&followers, events).await,
-                Batch::Gap => {
-                    all_anew = true;
-                    Ok(())
-                }
-            };
-            if let Err(error) = followed {
-                tracing::warn!(reason = chain(&error), "cannot follow what others change");
-                all_anew = true;
-            }
+    pub(crate) async fn follow(self, followers: Arc<Followers>) {
+        match self {
+            Self::Etcd(here) => here.follow(followers).await,
+            Self::Kubernetes(here) => here.follow(followers).await,
         }
-        watching.abort();
     }
 
-    async fn take(&self, followers: &Followers, events: Vec<Event>) -> Result<(), FollowError> {
-        let Followers { ca, world, registry, configuration, keys, .. } = followers;
+    /// Is there, for ever.
+    pub(crate) async fn attend(self, followers: Arc<Followers>) {
+        match self {
+            Self::Etcd(here) => here.attend(followers).await,
+            Self::Kubernetes(here) => here.attend(followers).await,
+        }
+    }
+
+    /// Leads, or waits for that, for ever.
+    pub(crate) async fn lead(self) {
+        match self {
+            Self::Etcd(here) => here.lead().await,
+            Self::Kubernetes(here) => here.lead().await,
+        }
+    }
+
+    /// Leaves, so that others may do at once what we did.
+    pub(crate) async fn leave(&self) {
+        match self {
+            Self::Etcd(here) => here.leave_office().await,
+            Self::Kubernetes(here) => here.leave().await,
+        }
+    }
+}
+
+impl Followers {
+    async fn take(&self, happened: Vec<Happened>) -> Result<(), FollowError> {
+        let Self { ca, world, registry, configuration, keys, .. } = self;
         let (mut roots, mut revocations, mut revisions) = (false, false, false);
-        for Event { key, revision, value } in events {
-            if key == self.office() {
-                if value.is_none() {
-                    self.vacant.notify_one();
-                }
-                continue;
-            }
-            if let Some(id) = self.other(&key) {
-                if value.is_none() {
-                    self.lost.store(revision, Ordering::Relaxed);
-                }
-                self.others.hear(id, value.as_deref());
-                continue;
-            }
+        for Happened { table, name, value, at, is_orphaned } in happened {
             let value = value.as_deref();
-            match record(self.client.access().prefix(), &key) {
-                Some((Table::Certificates, serial)) => ca.follow_certificate(serial, value)?,
-                // Its control plane is gone, which says nothing of the workload.
-                Some((Table::Registrations, name))
-                    if value.is_none() && revision == self.lost.load(Ordering::Relaxed) =>
-                {
-                    registry.orphan(&name);
-                }
-                Some((Table::Registrations, name)) => registry.follow(&name, value, revision)?,
-                Some((Table::Addresses, service)) => world.take_over(match value {
+            match table {
+                Table::Certificates => ca.follow_certificate(name, value)?,
+                Table::Registrations if is_orphaned => registry.orphan(&name),
+                Table::Registrations => registry.follow(&name, value, at)?,
+                Table::Addresses => world.take_over(match value {
                     Some(value) => decode("an address", value)?,
-                    None => Allocation { service, addresses: Vec::new() },
+                    None => Allocation { service: name, addresses: Vec::new() },
                 }),
-                Some((Table::KeySets, _)) => {
+                Table::KeySets => {
                     if let Some(value) = value {
                         keys.take_over(&decode("keys", value)?);
                     }
                 }
-                Some((Table::Secrets, _)) => roots = true,
-                Some((Table::Revocations, _)) => revocations = true,
-                Some((Table::Revisions, _)) => revisions = true,
+                Table::Secrets => roots = true,
+                Table::Revocations => revocations = true,
+                Table::Revisions => revisions = true,
                 // Asked of the store each time, or read with what names them.
-                Some((Table::Tokens | Table::Contents | Table::Marks, _)) | None => {}
+                Table::Tokens | Table::Contents | Table::Marks => {}
             }
         }
         if roots {
@@ -187,8 +174,8 @@ impl Replica {
         Ok(())
     }
 
-    async fn read_anew(&self, followers: &Followers) -> Result<(), FollowError> {
-        let Followers { store, ca, world, registry, configuration, keys, .. } = followers;
+    async fn read_anew(&self) -> Result<(), FollowError> {
+        let Self { store, ca, world, registry, configuration, keys, .. } = self;
         ca.follow_roots(SystemTime::now()).await?;
         ca.follow_certificates().await?;
         ca.follow_revocations().await?;
@@ -200,12 +187,6 @@ impl Replica {
         for set in store.key_sets().await? {
             keys.take_over(&set);
         }
-        self.hear_others().await?;
-        self.vacant.notify_one();
         Ok(())
-    }
-
-    fn key(&self, name: &str) -> Vec<u8> {
-        format!("{}/{name}", self.client.access().prefix()).into_bytes()
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{RETRY, Replica};
+use super::{InEtcd, RETRY};
 use crate::etcd::{EtcdError, KeptLease, Txn, grant, keep, revoke};
 use crate::report::chain;
 
@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_secs(2);
 /// For the office to be given back at the end.
 const LEAVING: Duration = Duration::from_secs(1);
 
-impl Replica {
+impl InEtcd {
     pub(super) fn office(&self) -> Vec<u8> {
         self.key("leader")
     }

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use super::Followers;
 use crate::push::SyncState;
 
 /// Sidecars that one names, at most.
@@ -26,8 +27,18 @@ pub(super) struct Said {
 }
 
 impl Said {
+    /// What is to be said of our sidecars.
+    pub(super) fn of(followers: &Followers) -> Self {
+        Self {
+            sequence: followers.world.read(|known| known.trust().sequence),
+            unaware: followers.keeper.unaware_here(),
+            revision: followers.world.revision(),
+            behind: Self::naming(followers.keeper.live.behind()),
+        }
+    }
+
     /// With this many names at most.
-    pub(super) fn naming(behind: Vec<String>) -> Option<Vec<String>> {
+    fn naming(behind: Vec<String>) -> Option<Vec<String>> {
         (behind.len() <= NAMED).then_some(behind)
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::{interval, sleep};
 
 use super::others::Said;
-use super::{Followers, RETRY, Replica};
+use super::{Followers, InEtcd, RETRY};
 use crate::etcd::{EtcdError, KeptLease, Txn, grant, keep};
 use crate::report::chain;
 use crate::source::registry::RESTART_GRACE;
@@ -19,7 +19,7 @@ const PRESENT: &str = "control-planes/";
 /// How often it is looked whether we have something else to say.
 const LOOK: Duration = Duration::from_millis(250);
 
-impl Replica {
+impl InEtcd {
     /// Is there, for ever.
     pub(crate) async fn attend(self: Arc<Self>, followers: Arc<Followers>) {
         loop {
@@ -50,12 +50,7 @@ impl Replica {
         let (mut look, mut last) = (interval(LOOK), None);
         loop {
             look.tick().await;
-            let said = Said {
-                sequence: followers.world.read(|known| known.trust().sequence),
-                unaware: followers.keeper.unaware_here(),
-                revision: followers.world.revision(),
-                behind: Said::naming(followers.keeper.live.behind()),
-            };
+            let said = Said::of(followers);
             if last.as_ref() == Some(&said) {
                 continue;
             }

@@ -5,6 +5,7 @@
 use super::StoreError;
 use super::embedded::Embedded;
 use super::etcd::Etcd;
+use super::kubernetes::Kubernetes;
 
 /// Kinds of records, each with names of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,6 +118,7 @@ pub(super) enum Outcome {
 pub(super) enum Engine {
     Embedded(Embedded),
     Etcd(Etcd),
+    Kubernetes(Kubernetes),
 }
 
 impl Engine {
@@ -129,6 +131,7 @@ impl Engine {
         match self {
             Self::Embedded(engine) => engine.read(what, table, name).await,
             Self::Etcd(engine) => engine.read(what, table, name).await,
+            Self::Kubernetes(engine) => Box::pin(engine.read(what, table, name)).await,
         }
     }
 
@@ -142,6 +145,7 @@ impl Engine {
         match self {
             Self::Embedded(engine) => engine.read_all(what, table, names).await,
             Self::Etcd(engine) => engine.read_all(what, table, names).await,
+            Self::Kubernetes(engine) => Box::pin(engine.read_all(what, table, names)).await,
         }
     }
 
@@ -154,6 +158,7 @@ impl Engine {
         match self {
             Self::Embedded(engine) => engine.scan(what, table).await,
             Self::Etcd(engine) => engine.scan(what, table).await,
+            Self::Kubernetes(engine) => Box::pin(engine.scan(what, table)).await,
         }
     }
 
@@ -162,6 +167,10 @@ impl Engine {
         match self {
             Self::Embedded(engine) => engine.names(what, table).await,
             Self::Etcd(engine) => engine.names(what, table).await,
+            Self::Kubernetes(engine) => {
+                let found = Box::pin(engine.scan(what, table)).await?;
+                Ok(found.into_iter().map(|(name, _)| name).collect())
+            }
         }
     }
 
@@ -170,14 +179,41 @@ impl Engine {
         match self {
             Self::Embedded(engine) => engine.snapshot(what).await,
             Self::Etcd(engine) => engine.snapshot(what).await,
+            Self::Kubernetes(engine) => Box::pin(engine.snapshot(what)).await,
         }
     }
 
-    /// A batch that is small: etcd takes at most 128 changes and 1.5 MiB together.
+    /// Whether others write there too.
+    pub(super) const fn is_shared(&self) -> bool {
+        !matches!(self, Self::Embedded(_))
+    }
+
+    /// A batch that is small: etcd takes at most 128 changes and 1.5 MiB together. What is expected is of tables that a cluster keeps in
+    /// one object (`secrets::group`).
     pub(super) async fn commit(&self, what: &'static str, batch: Batch) -> Result<Outcome, StoreError> {
         match self {
             Self::Embedded(engine) => engine.commit(what, batch).await,
             Self::Etcd(engine) => engine.commit(what, batch).await,
+            Self::Kubernetes(engine) => Box::pin(engine.commit(what, batch)).await,
+        }
+    }
+
+    /// Batches of one change each, which are done or not each by itself; and when, as the store counts.
+    pub(super) async fn each(
+        &self,
+        what: &'static str,
+        batches: &[Batch],
+    ) -> Result<Vec<(Outcome, i64)>, StoreError> {
+        match self {
+            Self::Embedded(engine) => {
+                let mut outcomes = Vec::with_capacity(batches.len());
+                for batch in batches {
+                    outcomes.push((engine.commit(what, batch.clone()).await?, 0));
+                }
+                Ok(outcomes)
+            }
+            Self::Etcd(engine) => engine.each(what, batches).await,
+            Self::Kubernetes(engine) => Box::pin(engine.each(what, batches)).await,
         }
     }
 
@@ -191,6 +227,7 @@ impl Engine {
                 engine.commit(what, Batch { expected: Vec::new(), writes }).await.map(drop)
             }
             Self::Etcd(engine) => engine.write_all(what, writes).await,
+            Self::Kubernetes(engine) => Box::pin(engine.write_all(what, writes)).await,
         }
     }
 }

@@ -27,10 +27,6 @@ impl Etcd {
         Self { client, lease: Arc::new(watch::Sender::new(None)) }
     }
 
-    pub(super) fn client(&self) -> &Client {
-        &self.client
-    }
-
     /// The lease that registrations go with from now on.
     pub(super) fn lease_with(&self, lease: Option<KeptLease>) {
         self.lease.send_replace(lease);

@@ -10,9 +10,11 @@ use super::StoreError;
 use super::embedded::Embedded;
 use super::engine::{Batch, Engine, Outcome, Table};
 use super::etcd::Etcd;
+use super::kubernetes::Kubernetes;
 use super::revisions::KnownContents;
 use super::seal::{self, Custody, Seal};
 use crate::etcd::{Client, KeptLease};
+use crate::kubernetes;
 
 /// The store. Clones share it.
 #[derive(Clone)]
@@ -56,6 +58,14 @@ impl Store {
         Self::taken(Engine::Etcd(Etcd::new(client)), custody).await
     }
 
+    /// The store in a cluster.
+    pub(crate) async fn open_in_cluster(
+        client: Arc<kubernetes::Client>,
+        custody: &Custody,
+    ) -> Result<Self, StoreError> {
+        Self::taken(Engine::Kubernetes(Kubernetes::new(client)), custody).await
+    }
+
     async fn taken(engine: Engine, custody: &Custody) -> Result<Self, StoreError> {
         let seal = seal::take(&engine, custody).await?;
         Ok(Self::over(engine, seal))
@@ -65,18 +75,24 @@ impl Store {
         Self { engine, seal: seal.map(Arc::new), known: Arc::default() }
     }
 
-    /// Where others write too: the way there.
-    pub(crate) fn shared(&self) -> Option<&Client> {
+    /// Whether others write here too.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.engine.is_shared()
+    }
+
+    /// What it is, for people.
+    pub(crate) fn place(&self) -> &'static str {
         match &self.engine {
-            Engine::Embedded(_) => None,
-            Engine::Etcd(engine) => Some(engine.client()),
+            Engine::Embedded(_) => "the data directory",
+            Engine::Etcd(_) => "etcd",
+            Engine::Kubernetes(_) => "Kubernetes",
         }
     }
 
     /// The lease that registrations go with from now on, where they do.
     pub(crate) fn lease_with(&self, lease: Option<KeptLease>) {
         match &self.engine {
-            Engine::Embedded(_) => {}
+            Engine::Embedded(_) | Engine::Kubernetes(_) => {}
             Engine::Etcd(engine) => engine.lease_with(lease),
         }
     }

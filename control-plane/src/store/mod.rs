@@ -1,16 +1,18 @@
 //! What outlives the process: keys, revisions, tokens, certificates, registrations, addresses.
 //!
-//! The records here are what is written, as JSON; an `engine` keeps them: `embedded` in one file in the data directory, `etcd`
-//! where several control planes share them.
+//! The records here are what is written, as JSON; an `engine` keeps them: `embedded` in one file in the data directory, `etcd` or
+//! `kubernetes` where several control planes share them.
 
 mod backup;
 mod embedded;
 mod engine;
 mod etcd;
 mod handle;
+mod kubernetes;
 mod records;
 mod revisions;
 mod seal;
+mod secrets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -22,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use weft_core::model::KeySource;
 
 use crate::etcd::EtcdError;
+use crate::kubernetes::ApiError;
 
 pub(crate) use backup::Backup;
 pub use backup::RestoreError;
@@ -31,6 +34,7 @@ pub(crate) use etcd::record;
 pub(crate) use handle::{Stamp, Store};
 pub(crate) use records::{Registering, TokenUse};
 pub(crate) use seal::{Custody, Passphrase};
+pub(crate) use secrets::{LABEL, Records, records, version};
 
 /// What went wrong with the store.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +54,19 @@ pub enum StoreError {
     /// etcd.
     #[error("etcd cannot {0}")]
     Etcd(&'static str, #[source] EtcdError),
+    /// The API server of a cluster.
+    #[error("the store in Kubernetes cannot {0}")]
+    Kubernetes(&'static str, #[source] ApiError),
+    /// An object of the store has no room.
+    #[error("the store in Kubernetes cannot {what}: the Secret {object} would be too large ({reason})")]
+    Full {
+        /// What was to be done.
+        what: &'static str,
+        /// Which object.
+        object: String,
+        /// What the API server says.
+        reason: String,
+    },
     /// Another control plane over the same store was quicker.
     #[error("somebody else has changed {0} at the same time: try again")]
     Changed(&'static str),

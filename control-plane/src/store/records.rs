@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde::de::DeserializeOwned;
 
-use super::engine::{Batch, Engine, Outcome, Table, Write};
+use super::engine::{Batch, Outcome, Table, Write};
 use super::handle::Store;
 use super::{Allocation, Certificate, KeySet, Registration, Revocation, StoreError, Token, decode, encode};
 
@@ -134,7 +134,7 @@ impl Store {
         self.remove("forget expired tokens", Table::Tokens, ids).await
     }
 
-    /// Changes registrations, each for itself. When each was done, as etcd counts; none: something else stood there.
+    /// Changes registrations, each for itself. When each was done, as the store counts; none: something else stood there.
     pub(crate) async fn register(&self, changes: &[Registering]) -> Result<Vec<Option<i64>>, StoreError> {
         const WHAT: &str = "keep registrations";
         let write = |change: &Registering| Write {
@@ -142,27 +142,22 @@ impl Store {
             name: change.name.clone(),
             value: change.record.clone(),
         };
-        match &self.engine {
-            // Nobody else writes here.
-            Engine::Embedded(_) => {
-                self.engine.write_all(WHAT, changes.iter().map(write).collect()).await?;
-                Ok(vec![Some(0); changes.len()])
-            }
-            Engine::Etcd(engine) => {
-                let batch = |change: &Registering| {
-                    let expected = change.before.clone().map(|before| Write {
-                        table: Table::Registrations,
-                        name: change.name.clone(),
-                        value: Some(before),
-                    });
-                    Batch { expected: expected.into_iter().collect(), writes: vec![write(change)] }
-                };
-                let batches: Vec<_> = changes.iter().map(batch).collect();
-                let outcomes = engine.each(WHAT, &batches).await?;
-                let done = |(outcome, at)| (outcome == Outcome::Done).then_some(at);
-                Ok(outcomes.into_iter().map(done).collect())
-            }
+        if !self.engine.is_shared() {
+            self.engine.write_all(WHAT, changes.iter().map(write).collect()).await?;
+            return Ok(vec![Some(0); changes.len()]);
         }
+        let batch = |change: &Registering| {
+            let expected = change.before.clone().map(|before| Write {
+                table: Table::Registrations,
+                name: change.name.clone(),
+                value: Some(before),
+            });
+            Batch { expected: expected.into_iter().collect(), writes: vec![write(change)] }
+        };
+        let batches: Vec<_> = changes.iter().map(batch).collect();
+        let outcomes = self.engine.each(WHAT, &batches).await?;
+        let done = |(outcome, at)| (outcome == Outcome::Done).then_some(at);
+        Ok(outcomes.into_iter().map(done).collect())
     }
 
     /// Every registration.

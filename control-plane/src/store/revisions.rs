@@ -190,7 +190,7 @@ pub(super) fn hex_of(bytes: &[u8]) -> String {
     })
 }
 
-fn sha256(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn sha256(bytes: &[u8]) -> Vec<u8> {
     digest::digest(&digest::SHA256, bytes).as_ref().to_vec()
 }
 

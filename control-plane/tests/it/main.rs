@@ -12,10 +12,16 @@ mod configuration;
 #[cfg(test)]
 mod custody;
 #[cfg(test)]
+#[path = "../../src/kubernetes/double.rs"]
+#[expect(dead_code, reason = "what only the crate's own tests want")]
+mod double;
+#[cfg(test)]
 #[path = "../programs/etcd.rs"]
 mod etcd;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod in_cluster;
 #[cfg(test)]
 mod join;
 #[cfg(test)]
@@ -26,6 +32,9 @@ mod pages;
 mod replicas;
 #[cfg(test)]
 mod restart;
+#[cfg(test)]
+#[path = "../../src/source/kubernetes/rights.rs"]
+mod rights;
 #[cfg(test)]
 mod roles;
 #[cfg(test)]

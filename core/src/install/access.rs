@@ -2,15 +2,15 @@
 
 use serde_json::{Value, json};
 
-use super::{CONTROL_PLANE, INJECTOR, NAMESPACE, metadata, within};
+use super::{CONTROL_PLANE, INJECTOR, NAMESPACE, Settings, metadata, within};
 use crate::manifest::Kind;
 use crate::manifest::schema::KINDS;
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
-pub(super) fn objects() -> Vec<Value> {
+pub(super) fn objects(settings: &Settings) -> Vec<Value> {
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": within(CONTROL_PLANE)});
-    vec![account, cluster_role(), cluster_binding(), role(), binding()]
+    vec![account, cluster_role(), cluster_binding(), role(settings), binding()]
 }
 
 fn cluster_role() -> Value {
@@ -49,13 +49,22 @@ fn cluster_role() -> Value {
     })
 }
 
-/// Who leads, and what administrators show.
-fn role() -> Value {
-    json!({
-        "apiVersion": format!("{RBAC}/v1"),
-        "kind": "Role",
-        "metadata": within(CONTROL_PLANE),
-        "rules": [
+/// Who leads, what administrators show, and what several share.
+fn role(settings: &Settings) -> Value {
+    let shared = ["create", "get", "list", "watch", "patch"];
+    let rules = if settings.shares_store() {
+        json!([
+            // Who leads, and who is there: each has a lease of its own, whose name is not known before.
+            {
+                "apiGroups": ["coordination.k8s.io"],
+                "resources": ["leases"],
+                "verbs": ["create", "get", "list", "watch", "update", "patch", "delete"],
+            },
+            // The store. What is watched cannot be named one by one.
+            {"apiGroups": [""], "resources": ["secrets"], "verbs": shared},
+        ])
+    } else {
+        json!([
             {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
             {
                 "apiGroups": ["coordination.k8s.io"],
@@ -65,7 +74,13 @@ fn role() -> Value {
             },
             {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
             {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["weft-admin"], "verbs": ["patch"]},
-        ],
+        ])
+    };
+    json!({
+        "apiVersion": format!("{RBAC}/v1"),
+        "kind": "Role",
+        "metadata": within(CONTROL_PLANE),
+        "rules": rules,
     })
 }
 

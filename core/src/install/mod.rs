@@ -38,7 +38,7 @@ pub enum Replicas {
     /// One, with its store on a volume.
     #[default]
     One,
-    /// Three, which share an authority that somebody else keeps.
+    /// Three, which share a store in the cluster, or an authority that somebody else keeps.
     Three,
 }
 
@@ -60,11 +60,6 @@ pub enum BadSetting {
         /// What it may be.
         expected: String,
     },
-    /// Several control planes must sign with the same authority.
-    #[error(
-        "--ha needs an authority that all control planes share: put an issuing certificate into a Secret (tls.crt, tls.key, ca.crt, as cert-manager makes it) and write --set ca.secret=NAME"
-    )]
-    NoSharedAuthority,
 }
 
 impl Default for Settings {
@@ -88,6 +83,11 @@ impl Settings {
     /// How many control planes there are to be.
     pub fn replicate(&mut self, replicas: Replicas) {
         self.replicas = replicas;
+    }
+
+    /// Whether the control planes' store is in the cluster. With an authority that somebody else keeps each has its own.
+    const fn shares_store(&self) -> bool {
+        matches!(self.replicas, Replicas::Three) && self.ca_secret.is_none()
     }
 
     /// Changes one, as `--set KEY=VALUE` says it.
@@ -130,16 +130,13 @@ impl Settings {
 }
 
 /// Everything, in the order in which it must be made.
-pub fn objects(settings: &Settings) -> Result<Vec<Value>, BadSetting> {
-    if settings.replicas == Replicas::Three && settings.ca_secret.is_none() {
-        return Err(BadSetting::NoSharedAuthority);
-    }
+pub fn objects(settings: &Settings) -> Vec<Value> {
     let mut objects = vec![namespace()];
     objects.extend(schema::definitions());
-    objects.extend(access::objects());
+    objects.extend(access::objects(settings));
     objects.extend(workload::objects(settings));
     objects.push(webhook(settings));
-    Ok(objects)
+    objects
 }
 
 /// Everything but the kinds, whose deletion would delete all configuration, in the order in which it is to go: the
@@ -147,7 +144,7 @@ pub fn objects(settings: &Settings) -> Result<Vec<Value>, BadSetting> {
 pub fn removal() -> Vec<Value> {
     let all = Settings::default();
     let mut objects = vec![namespace()];
-    objects.extend(access::objects());
+    objects.extend(access::objects(&all));
     objects.extend(workload::objects(&all));
     objects.push(webhook(&all));
     objects.reverse();

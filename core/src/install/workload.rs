@@ -125,6 +125,9 @@ fn arguments(settings: &Settings) -> Vec<String> {
         "--webhook-addr=[::]:7444".to_owned(),
         "--log-format=json".to_owned(),
     ];
+    if settings.shares_store() {
+        arguments.push("--store=kubernetes".to_owned());
+    }
     arguments.push(format!("--trust-domain={}", settings.trust_domain));
     arguments.push(format!("--inject=image.registry={}", settings.registry));
     arguments.push(format!("--inject=image.tag={}", settings.tag));

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{interval, timeout};
 use weft_core::compile;
+use weft_core::install::Settings;
 use weft_core::model::{Endpoint, Protocol, Service};
 use weft_core::world::{Defaults, Offer, OfferedPort, Registration, World as Known};
 
@@ -318,7 +319,7 @@ async fn what_is_wrong_leaves_what_was_good_in_force_and_the_leader_says_so_in_i
     assert_eq!(timeout, Some(Duration::from_secs(3)));
     double.put(POLICIES, policy("4s"));
     status(POLICIES, "/status/conditions/0/status", "True").await;
-    rights::check(&double.requests());
+    rights::check(&double.requests(), &Settings::default());
 }
 
 #[tokio::test]
@@ -351,5 +352,5 @@ async fn the_leader_puts_the_anchors_where_pods_look_and_tells_whom_the_webhook_
     assert_eq!(double.object(CONFIG_MAPS, "other", "weft-ca"), None);
     let admin = eventually("the token", || double.object(SECRETS, "weft", "weft-admin")).await;
     assert_eq!(admin["data"]["token"], "c2VjcmV0");
-    rights::check(&double.requests());
+    rights::check(&double.requests(), &Settings::default());
 }

@@ -1,0 +1,127 @@
+//! Several control planes whose store is in their cluster: nothing is theirs alone, and any may die.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::Instant;
+use tonic::Code;
+use weft_certs::Credentials;
+use weft_core::install::{Replicas, Settings};
+use weft_proto::v1;
+
+use crate::double::Double;
+use crate::mesh::{Mesh, eventually, eventually_within};
+use crate::rights;
+use crate::sidecar::{Sidecar, hello, offering};
+
+/// For what waits for leases, on a machine that has other things to do.
+const LONG: Duration = Duration::from_secs(60);
+const SECRETS: &str = "/api/v1/secrets";
+const LEASES: &str = "/apis/coordination.k8s.io/v1/leases";
+const CONFIG_MAPS: &str = "/api/v1/configmaps";
+const KINDS: [&str; 5] = [SECRETS, LEASES, CONFIG_MAPS, "/api/v1/namespaces", "/api/v1/pods"];
+
+/// A control plane that can be killed: with everything it runs, at once.
+struct Mortal {
+    mesh: Mesh,
+    runtime: Runtime,
+}
+
+impl Mortal {
+    async fn join(double: &Double) -> Self {
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let config = double.kubeconfig();
+        let starting = runtime.spawn(async move {
+            let flags = ["--store", "kubernetes", "--kubeconfig", config.to_str().unwrap()];
+            Box::pin(Mesh::start_in(Arc::new(TempDir::new().unwrap()), &flags)).await
+        });
+        Self { mesh: starting.await.unwrap(), runtime }
+    }
+
+    fn kill(self) {
+        self.runtime.shutdown_background();
+        // What it would say at its end it cannot say any more.
+        drop(self.mesh);
+    }
+}
+
+/// A stream at a control plane that may just have started: before it has read the cluster it tells nobody anything.
+async fn stream(mesh: &Mesh, credentials: &Credentials, hello: v1::Hello) -> Sidecar {
+    let mut stream = None;
+    eventually("there is a stream", async || {
+        stream = match Sidecar::sync(mesh.known(credentials).await, hello.clone()).await {
+            Ok(stream) => Some(stream),
+            Err(status) if status.code() == Code::Unavailable => None,
+            Err(status) => panic!("{status}"),
+        };
+        stream.is_some()
+    })
+    .await;
+    stream.unwrap()
+}
+
+/// Whether this one leads, as its metrics say.
+async fn leads(mesh: &Mesh) -> bool {
+    let mut stream = TcpStream::connect(mesh.handle.http).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: weft\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer.contains("\nweft_leader 1\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_two_is_killed_the_other_leads_and_everything_that_was_theirs_is_there() {
+    let double = Double::start(&KINDS).await;
+    let one = Mortal::join(&double).await;
+    eventually_within(LONG, "the first leads", async || leads(&one.mesh).await).await;
+    let two = Mortal::join(&double).await;
+    assert_eq!(one.mesh.handle.ca_pem, two.mesh.handle.ca_pem);
+    assert_eq!(one.mesh.handle.admin_token.reveal(), two.mesh.handle.admin_token.reveal());
+
+    // A token of the one, a certificate of the other, and both believe it.
+    let token = one.mesh.token("orders").await;
+    let credentials = two.mesh.sign(&token, "orders-1").await.unwrap();
+    let _orders = stream(&one.mesh, &credentials, offering("orders", 1)).await;
+    let kept = one.mesh.join("web", "web").await;
+    let _web = stream(&two.mesh, &kept, hello("web")).await;
+    eventually("each knows whose sidecar the other has", async || {
+        let (at_one, at_two) =
+            (one.mesh.admin().await.sidecar("web").await, two.mesh.admin().await.sidecar("orders-1").await);
+        at_one.is_some_and(|sidecar| sidecar.connected) && at_two.is_some_and(|sidecar| sidecar.connected)
+    })
+    .await;
+
+    // Revoked at the one, not believed at the other.
+    let identity = "spiffe://mesh.local/ns/default/sa/orders";
+    let revoke =
+        v1::RevokeIdentityRequest { what: identity.into(), reason: "lost".into(), ..Default::default() };
+    one.mesh.admin().await.revoke_identity(revoke).await.unwrap();
+    eventually("the other does not believe it", async || {
+        Sidecar::sync(two.mesh.known(&credentials).await, offering("orders", 1)).await.is_err()
+    })
+    .await;
+
+    let killed = Instant::now();
+    one.kill();
+    eventually_within(LONG, "the other leads", async || leads(&two.mesh).await).await;
+    println!("another leads after {:?}", killed.elapsed());
+
+    // What the first has done is done: a root, a token, a certificate.
+    let late = two.mesh.sign(&two.mesh.token("late").await, "late").await.unwrap();
+    let third = Mortal::join(&double).await;
+    assert_eq!(third.mesh.handle.ca_pem, two.mesh.handle.ca_pem);
+    drop(stream(&third.mesh, &late, hello("late")).await);
+    drop(stream(&third.mesh, &kept, hello("web")).await);
+    let again = third.mesh.sign(&token, "orders-2").await.unwrap_err();
+    assert!(again.message().contains("revoked"), "{again}");
+    // All that was asked of the API server is what `weft install --ha` lets them ask.
+    let mut settings = Settings::default();
+    settings.replicate(Replicas::Three);
+    rights::check(&double.requests(), &settings);
+    third.kill();
+    two.kill();
+}
