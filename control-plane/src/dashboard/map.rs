@@ -32,12 +32,13 @@ pub(super) fn draw(calls: &Calls) -> String {
         "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"Service map\"><svg class=\"map\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" role=\"group\" aria-label=\"The table of calls says the same\">"
     );
     let mut labels = String::new();
-    for ((caller, to), tally) in &calls.edges {
-        if let (Some(from), Some(to)) = (places.get(caller.as_str()), places.get(to.as_str())) {
+    for ((caller, called), tally) in &calls.edges {
+        if let (Some(from), Some(to)) = (places.get(caller.as_str()), places.get(called.as_str())) {
             line(&mut svg, *from, *to, tally, calls);
             if calls.edges.len() <= MOST_LABELS {
                 let calls_others = calls.edges.keys().filter(|(from, _)| from == caller).count() > 1;
-                label(&mut labels, label_height(*from, *to, calls_others), *to, tally, calls);
+                let height = label_height(*from, *to, calls_others);
+                label(&mut labels, height, *to, &said_of(tally, badges(calls, called), calls));
             }
         }
     }
@@ -84,9 +85,13 @@ fn label_height(from: Spot, to: Spot, calls_others: bool) -> usize {
     y + HEIGHT / 2
 }
 
-/// What an edge says, in the middle of its last gap.
-fn label(svg: &mut String, y: usize, to: Spot, tally: &Tally, calls: &Calls) {
-    let x = corner(to).0.saturating_sub((ACROSS - WIDTH) / 2);
+/// Which kinds of policy stand before a service, and so before each call to it: `access · limit`.
+fn badges(calls: &Calls, service: &str) -> String {
+    calls.badges.get(service).into_iter().flatten().copied().collect::<Vec<_>>().join(" · ")
+}
+
+/// What an edge says, a line each with its class.
+fn said_of(tally: &Tally, badges: String, calls: &Calls) -> [(String, String); 3] {
     let (class, success) = (grade(tally.success_rate()), tally.success_rate());
     let tls = match tally.mtls_rate() {
         1.0.. => "mTLS".to_owned(),
@@ -95,16 +100,23 @@ fn label(svg: &mut String, y: usize, to: Spot, tally: &Tally, calls: &Calls) {
     };
     let failed = if success < 1.0 { format!(" · {}", Percent(success)) } else { String::new() };
     let warn = if tally.mtls_rate() < 1.0 { " warn" } else { "" };
-    // Writing to a String cannot fail.
-    let _ = write!(
-        svg,
-        "<text class=\"edge\" x=\"{x}\" y=\"{}\">{}<tspan class=\"{class}\">{failed}</tspan></text>\
-         <text class=\"edge sub{warn}\" x=\"{x}\" y=\"{}\">p99 {} · {tls}</text>",
-        y.saturating_sub(6),
-        Rate(calls.rps(tally)),
-        y + 15,
-        Ms(tally.quantile_ms(0.99)),
-    );
+    let rate = format!("{}<tspan class=\"{class}\">{failed}</tspan>", Rate(calls.rps(tally)));
+    [
+        (String::new(), rate),
+        (format!(" sub{warn}"), format!("p99 {} · {tls}", Ms(tally.quantile_ms(0.99)))),
+        (" sub badge".to_owned(), badges),
+    ]
+}
+
+/// What an edge says, in the middle of its last gap: a line above it, the others below.
+fn label(svg: &mut String, y: usize, to: Spot, lines: &[(String, String)]) {
+    let x = corner(to).0.saturating_sub((ACROSS - WIDTH) / 2);
+    for (y, (class, line)) in [y.saturating_sub(6), y + 15, y + 29].into_iter().zip(lines) {
+        if !line.is_empty() {
+            // Writing to a String cannot fail.
+            let _ = write!(svg, "<text class=\"edge{class}\" x=\"{x}\" y=\"{y}\">{line}</text>");
+        }
+    }
 }
 
 fn box_of(svg: &mut String, name: &str, place: Spot, calls: &Calls) {
@@ -127,7 +139,9 @@ fn box_of(svg: &mut String, name: &str, place: Spot, calls: &Calls) {
         Some((namespace, service)) => format!("/services/{}/{}", encoded(namespace), encoded(service)),
         None => format!("/traces?attribute={}", encoded(&format!("weft.source={name}"))),
     };
-    let words = calls.badges.get(name).into_iter().flatten().copied().collect::<Vec<_>>().join(" · ");
+    // Where each call to it says so already, it does not.
+    let says_so = calls.edges.len() <= MOST_LABELS && asked.requests() > 0;
+    let words = if says_so { String::new() } else { badges(calls, name) };
     let left = x + 12;
     // Writing to a String cannot fail.
     let _ = write!(
@@ -249,7 +263,28 @@ mod tests {
         );
         assert!(svg.contains(">10.0/s<tspan class=\"warn\"> · 99.0 %</tspan>"), "{svg}");
         assert!(svg.contains("p99 4.0 ms · mTLS</text>") && svg.contains(">access · limit</text>"), "{svg}");
+        assert_eq!(svg.matches("access").count(), 1, "on the call, not once more in the box: {svg}");
         assert!(svg.contains("href=\"/services/b/orders\""), "{svg}");
+    }
+
+    #[test]
+    fn two_hundred_services_are_drawn_at_once_without_words_on_their_lines() {
+        let names: Vec<String> = (0..200).map(|number| format!("shop/service-{number:03}")).collect();
+        let next = |from: usize, step: usize| (from * 7 + step * 13) % 200;
+        let pairs: Vec<_> = (0..200)
+            .flat_map(|from| (1..6).map(move |step| (from, next(from, step))))
+            .map(|(from, to)| (names[from].as_str(), names[to].as_str()))
+            .collect();
+        let calls = calls(&pairs);
+        let begun = std::time::Instant::now();
+        let svg = draw(&calls);
+        eprintln!(
+            "{} calls among 200 services: {:?}, {} KiB",
+            calls.edges.len(),
+            begun.elapsed(),
+            svg.len() >> 10
+        );
+        assert_eq!((svg.matches("<rect").count(), svg.contains("class=\"edge")), (200, false));
     }
 
     #[test]

@@ -344,7 +344,7 @@ impl RunArgs {
                 minimum_drain,
                 mark: mark.flatten(),
                 source: source(self.keep_source),
-                telemetry: telemetry.flatten().unwrap_or_default(),
+                telemetry: telemetry.flatten().unwrap_or(machine.otel.telemetry),
                 otel: machine.otel.clone(),
             }),
             _ => Err(mistakes.0),

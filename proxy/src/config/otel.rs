@@ -11,6 +11,7 @@ use weft_core::model::{Ratio, TraceExport};
 use weft_core::trace::formats::{Format, Formats};
 
 use crate::http::trace::{OwnTracing, Parents, Sampler};
+use crate::observe::Telemetry;
 
 /// What is not said of a try.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,6 +31,8 @@ pub struct Otel {
     pub collector: Option<Collector>,
     /// What our spans say of us besides, or before, what is known.
     pub resource: Vec<(String, String)>,
+    /// Whether requests are counted and told of at all, where `WEFT_TELEMETRY` does not say it.
+    pub telemetry: Telemetry,
     /// What was not understood.
     pub mistakes: Vec<String>,
 }
@@ -86,7 +89,8 @@ impl Otel {
             resource.retain(|(key, _)| key != "service.name");
             resource.push(("service.name".to_owned(), name));
         }
-        Self { tracing, collector, resource, mistakes: reader.mistakes }
+        let telemetry = reader.telemetry();
+        Self { tracing, collector, resource, telemetry, mistakes: reader.mistakes }
     }
 }
 
@@ -104,6 +108,18 @@ impl Reader<'_> {
 
     fn mistake(&mut self, name: &str, text: &str, hint: &str) {
         self.mistakes.push(format!("{name}={text}: {hint}"));
+    }
+
+    /// Nothing but `true` turns it off, as the specification says.
+    fn telemetry(&mut self) -> Telemetry {
+        match self.text("OTEL_SDK_DISABLED") {
+            Some(text) if text.eq_ignore_ascii_case("true") => return Telemetry::Off,
+            Some(text) if !text.eq_ignore_ascii_case("false") => {
+                self.mistake("OTEL_SDK_DISABLED", &text, "there are true and false");
+            }
+            _ => {}
+        }
+        Telemetry::On
     }
 
     fn sampler(&mut self) -> Option<Sampler> {
@@ -291,6 +307,20 @@ mod tests {
         Otel::read(&|name| {
             variables.iter().find(|(found, _)| *found == name).map(|(_, text)| (*text).to_owned())
         })
+    }
+
+    #[test]
+    fn nothing_but_true_turns_everything_off() {
+        for (text, telemetry, mistakes) in [
+            ("true", Telemetry::Off, 0),
+            ("TRUE", Telemetry::Off, 0),
+            ("false", Telemetry::On, 0),
+            ("", Telemetry::On, 0),
+            ("1", Telemetry::On, 1),
+        ] {
+            let found = read(&[("OTEL_SDK_DISABLED", text)]);
+            assert_eq!((found.telemetry, found.mistakes.len()), (telemetry, mistakes), "{text}");
+        }
     }
 
     fn check_sampler(name: &str, argument: &str, expected: Option<(u32, Parents)>) {
