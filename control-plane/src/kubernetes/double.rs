@@ -55,6 +55,8 @@ struct State {
     kinds: BTreeSet<String>,
     requests: Vec<String>,
     is_away: bool,
+    /// Connections that it has taken and dropped since it went away.
+    turned_away: u64,
     /// Grows when every connection is cut.
     cuts: u64,
     longest_page: usize,
@@ -136,9 +138,16 @@ impl Double {
     pub(crate) fn go_away(&self, is_away: bool) {
         let mut state = self.cluster.lock();
         state.is_away = is_away;
+        state.turned_away = 0;
         state.cuts += 1;
         drop(state);
         self.cluster.wake();
+    }
+
+    /// Waits until it was called so often while it is away.
+    pub(crate) async fn turned_away(&self, connections: u64) {
+        let mut happened = self.cluster.happened.subscribe();
+        happened.wait_for(|_| self.cluster.lock().turned_away >= connections).await.unwrap();
     }
 
     /// Refuses so many writes of this kind as if somebody else had been quicker.
@@ -160,6 +169,16 @@ impl Double {
 impl Cluster {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
+    }
+
+    /// Counts whoever calls while it is.
+    fn is_away(&self) -> bool {
+        let mut state = self.lock();
+        state.turned_away += u64::from(state.is_away);
+        let is_away = state.is_away;
+        drop(state);
+        self.wake();
+        is_away
     }
 
     fn wake(&self) {
@@ -248,7 +267,7 @@ async fn serve(listener: TcpListener, cluster: std::sync::Weak<Cluster>) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { return };
         let Some(cluster) = cluster.upgrade() else { return };
-        if cluster.lock().is_away {
+        if cluster.is_away() {
             continue;
         }
         let (mut happened, cuts) = (cluster.happened.subscribe(), cluster.lock().cuts);

@@ -5,6 +5,9 @@
 //! all that see it, and whoever leads clears away what it had written. Silence is counted in our own signs of life that came back to us
 //! meanwhile: while the API server is away nobody is lost.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -106,7 +109,8 @@ impl InCluster {
             if last.as_ref() == Some(&said) && Instant::now() < due {
                 continue;
             }
-            match self.say(&said).await {
+            // What is not heard of in time is said again: who waited longer for an answer would be silent meanwhile.
+            match timeout(self.beat, self.say(&said)).await.unwrap_or(Err(ApiError::Late)) {
                 Ok(is_new) => {
                     if is_new && last.is_some() {
                         tracing::warn!(

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -11,18 +12,19 @@ use tokio::time::Instant;
 use tonic::Code;
 use weft_certs::Credentials;
 use weft_core::install::{Replicas, Settings};
-use weft_proto::v1;
+use weft_proto::v1::{self, Kind};
 
 use crate::double::Double;
 use crate::mesh::{Mesh, eventually, eventually_within};
 use crate::rights;
-use crate::sidecar::{Sidecar, hello, offering};
+use crate::sidecar::{Sidecar, hello, offering, told};
 
 /// For what waits for leases, on a machine that has other things to do.
 const LONG: Duration = Duration::from_secs(60);
 const SECRETS: &str = "/api/v1/secrets";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/leases";
 const CONFIG_MAPS: &str = "/api/v1/configmaps";
+const SERVICES: &str = "/api/v1/services";
 const KINDS: [&str; 5] = [SECRETS, LEASES, CONFIG_MAPS, "/api/v1/namespaces", "/api/v1/pods"];
 
 /// A control plane that can be killed: with everything it runs, at once.
@@ -123,5 +125,78 @@ async fn one_of_two_is_killed_the_other_leads_and_everything_that_was_theirs_is_
     settings.replicate(Replicas::Three);
     rights::check(&double.requests(), &settings);
     third.kill();
+    two.kill();
+}
+
+fn service(name: &str, port: u16) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"namespace": "default", "name": name},
+        "spec": {"clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"], "ports": [{"port": port}]},
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_api_server_is_away_sidecars_keep_what_they_have_and_then_hear_of_what_changed_alone() {
+    let double = Double::start(&[&KINDS[..], &[SERVICES]].concat()).await;
+    double.put(SERVICES, service("db", 5432));
+    double.put(SERVICES, service("cache", 6379));
+    let (one, two) = (Mortal::join(&double).await, Mortal::join(&double).await);
+    let (at_one, at_two) = (one.mesh.join("orders", "orders-1").await, two.mesh.join("web", "web").await);
+    let (at_any, token) = (two.mesh.join("late", "late").await, one.mesh.token("new").await);
+    let _orders = stream(&one.mesh, &at_one, offering("orders", 1)).await;
+    let mut web = stream(&two.mesh, &at_two, hello("web")).await;
+    web.take().await;
+    for name in ["default/db", "default/cache"] {
+        web.subscribe(Kind::Service, name).await;
+        assert!(told(&web.take().await).contains(&format!("+SERVICE {name}")));
+    }
+    let all_is_known = async || {
+        for mesh in [&one.mesh, &two.mesh] {
+            let mut admin = mesh.admin().await;
+            let known = admin.services(v1::ServicesRequest {}).await.unwrap().services.len();
+            for sidecar in ["orders-1", "web"] {
+                if known < 2 || !admin.sidecar(sidecar).await.is_some_and(|it| it.connected) {
+                    return false;
+                }
+            }
+        }
+        true
+    };
+    let one_leads = async || leads(&one.mesh).await || leads(&two.mesh).await;
+    eventually("both know all", all_is_known).await;
+    eventually_within(LONG, "one leads", one_leads).await;
+
+    double.go_away(true);
+    double.put(SERVICES, service("db", 5433));
+    double.compact();
+    eventually_within(LONG, "nobody leads", async || !one_leads().await).await;
+    assert!(all_is_known().await, "nothing is forgotten");
+    // Who comes meanwhile with a certificate is told what there was; who has none yet has to wait.
+    let mut late = stream(&one.mesh, &at_any, hello("late")).await;
+    late.take().await;
+    late.subscribe(Kind::Service, "default/db").await;
+    assert!(told(&late.take().await).contains(&"+SERVICE default/db".to_owned()));
+    let refused = two.mesh.sign(&token, "new").await.unwrap_err();
+    assert!(refused.message().contains("the store in Kubernetes cannot"), "{refused}");
+
+    double.go_away(false);
+    let port = async || {
+        let known = two.mesh.admin().await.services(v1::ServicesRequest {}).await.unwrap().services;
+        known.into_iter().find(|service| service.name == "db").map(|service| service.ports)
+    };
+    eventually_within(LONG, "the list brings it", async || port().await.unwrap() == ["5433/detect"]).await;
+    eventually_within(LONG, "one leads again", one_leads).await;
+    two.mesh.sign(&token, "new").await.unwrap();
+    // Whatever else there was to be told comes before this.
+    web.subscribe(Kind::Service, "default/none").await;
+    let mut heard = Vec::new();
+    while !heard.contains(&"-SERVICE default/none".to_owned()) {
+        heard.extend(told(&web.take().await));
+    }
+    assert!(heard.contains(&"+SERVICE default/db".to_owned()), "{heard:?}");
+    assert!(!heard.iter().any(|line| line.contains("default/cache")), "what did not change: {heard:?}");
+    assert!(all_is_known().await, "nobody is taken for lost");
+    one.kill();
     two.kill();
 }
