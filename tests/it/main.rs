@@ -11,6 +11,7 @@ mod bulk;
 mod bulkhead;
 mod client_first;
 mod clocks;
+mod cluster;
 mod configuration;
 mod control_plane_away;
 mod curl;

@@ -1,5 +1,7 @@
 //! `weft check`: whether the machine, the control plane and the sidecars are as they should be, and what to do if not.
 
+mod cluster;
+
 use std::process::ExitCode;
 
 use jiff::{SignedDuration, Timestamp};
@@ -19,7 +21,9 @@ use crate::time::until;
 #[command(after_help = "Examples:
   weft check --pre     before anything runs: can this machine do it?
   weft check           everything
-  weft check --proxy   the sidecars only")]
+  weft check --proxy   the sidecars only
+  weft check --cluster --pre     before weft install: can this cluster do it?
+  weft check --cluster           what is installed there")]
 pub(crate) struct Arguments {
     /// Only the machine: what weft demo and weft run need
     #[arg(long, conflicts_with = "proxy")]
@@ -27,6 +31,9 @@ pub(crate) struct Arguments {
     /// Only the sidecars
     #[arg(long)]
     proxy: bool,
+    /// The cluster that kubectl asks, in place of this machine; with --pre whether it can be installed there
+    #[arg(long, conflicts_with = "proxy")]
+    cluster: bool,
 }
 
 /// The outcome of one check.
@@ -50,11 +57,14 @@ enum Verdict {
 
 pub(crate) fn execute(common: &Common, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut checks = Vec::new();
-    if !arguments.proxy {
+    if arguments.cluster {
+        let stage = if arguments.pre { cluster::Stage::Before } else { cluster::Stage::Installed };
+        checks.extend(cluster::checks(stage));
+    } else if !arguments.proxy {
         // First: it takes a process with a single thread.
         checks.extend(machine());
     }
-    if !arguments.pre {
+    if !arguments.pre && !arguments.cluster {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         checks.extend(runtime.block_on(mesh(common, arguments.proxy)));
     }
