@@ -59,6 +59,7 @@ pub(crate) fn execute(common: &Common, arguments: &Arguments) -> anyhow::Result<
     let mut checks = Vec::new();
     if arguments.cluster {
         let stage = if arguments.pre { cluster::Stage::Before } else { cluster::Stage::Installed };
+        output::progress("asking the cluster by kubectl");
         checks.extend(cluster::checks(stage));
     } else if !arguments.proxy {
         // First: it takes a process with a single thread.

@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use anyhow::anyhow;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use weft_core::install::INJECTOR;
+use weft_core::inject::{self, Injection, into_pod};
+use weft_core::install::{INJECTOR, NAMESPACE};
 use weft_core::manifest::schema;
 
 use super::Check;
@@ -51,7 +52,7 @@ impl Refusal {
 
 const BEFORE: [(&str, Decide); 3] =
     [("/version", version), ("/apis/gateway.networking.k8s.io", gateway), ("/api/v1/nodes?limit=500", nodes)];
-const INSTALLED: [(&str, Decide); 5] = [
+const INSTALLED: [(&str, Decide); 4] = [
     (
         "/apis/apiextensions.k8s.io/v1/customresourcedefinitions?labelSelector=app.kubernetes.io%2Fpart-of%3Dweft",
         definitions,
@@ -59,8 +60,10 @@ const INSTALLED: [(&str, Decide); 5] = [
     ("/apis/apps/v1/namespaces/weft/deployments/weft-control-plane", deployment),
     ("/apis/coordination.k8s.io/v1/namespaces/weft/leases/weft-leader", leader),
     ("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/weft-injector", webhook),
-    ("/api/v1/pods?limit=5000", sidecars),
 ];
+/// Those that ask for sidecars, and the pods that have or lack them.
+const NAMESPACES: &str = "/api/v1/namespaces?labelSelector=weft.mesh%2Finject%3Denabled";
+const PODS: &str = "/api/v1/pods?limit=5000";
 
 /// Asks everything at once, and judges it in its order.
 pub(super) fn checks(stage: Stage) -> Vec<Check> {
@@ -70,15 +73,19 @@ pub(super) fn checks(stage: Stage) -> Vec<Check> {
     };
     let questions: Vec<_> = BEFORE.iter().chain(installed).collect();
     let asked: Vec<_> = questions.iter().map(|(path, _)| ask(path)).collect();
+    let of_pods = (stage == Stage::Installed).then(|| (ask(NAMESPACES), ask(PODS)));
     let now = Timestamp::now();
     let mut checks = Vec::new();
     for ((_, decide), child) in questions.into_iter().zip(asked) {
-        let answer = child.map_err(|error| Refusal::Other(format!("kubectl: {error}"))).and_then(answer);
+        let answer = answer(child);
         let is_first = checks.is_empty();
         checks.extend(decide(&answer, now));
         if is_first && answer.is_err() {
-            break;
+            return checks;
         }
+    }
+    if let Some((namespaces, pods)) = of_pods {
+        checks.extend(sidecars(&answer(namespaces), &answer(pods)));
     }
     checks
 }
@@ -92,7 +99,8 @@ fn ask(path: &str) -> io::Result<Child> {
         .spawn()
 }
 
-fn answer(child: Child) -> Answer {
+fn answer(asked: io::Result<Child>) -> Answer {
+    let child = asked.map_err(|error| Refusal::Other(format!("kubectl: {error}")))?;
     let output = child.wait_with_output().map_err(|error| Refusal::Other(error.to_string()))?;
     if output.status.success() {
         let read = serde_json::from_slice(&output.stdout);
@@ -276,37 +284,78 @@ fn webhook(answer: &Answer, _: Timestamp) -> Vec<Check> {
     }]
 }
 
-/// Pods that have one, and those whose is of another version.
-fn sidecars(answer: &Answer, _: Timestamp) -> Vec<Check> {
+/// Pods that have one, those whose is of another version, and those that should have one.
+fn sidecars(namespaces: &Answer, pods: &Answer) -> Vec<Check> {
     const CHECK: &str = "sidecars";
-    let found = match answer {
-        Ok(found) => items(found, "/items"),
+    const RESTART: &str = "restart their workloads";
+    let pods = match pods {
+        Ok(found) => found,
         Err(refusal) => return refusal.check(CHECK, ""),
     };
-    let sidecar = |pod: &'_ Value| -> Option<String> {
-        let all = items(pod, "/spec/initContainers").iter().chain(items(pod, "/spec/containers"));
-        let mut ours = all.filter(|one| text(one, "/name") == "weft-proxy");
-        ours.next().map(|one| text(one, "/image").to_owned())
-    };
-    let with: Vec<_> = found.iter().filter_map(|pod| Some((pod, sidecar(pod)?))).collect();
-    if with.is_empty() {
-        let hint = "kubectl label namespace NAME weft.mesh/inject=enabled, then restart its workloads";
-        return vec![Check::warning(CHECK, "no pod has one", hint)];
-    }
-    let name = |pod: &Value| format!("{}/{}", text(pod, "/metadata/namespace"), text(pod, "/metadata/name"));
+    let (with, without): (Vec<_>, Vec<_>) =
+        items(pods, "/items").iter().map(|pod| (pod, sidecar(pod))).partition(|(_, image)| image.is_some());
     let is_old = |image: &str| image.rsplit_once(':').is_none_or(|(_, tag)| tag != env!("CARGO_PKG_VERSION"));
-    let old: Vec<_> = with.iter().filter(|(_, image)| is_old(image)).map(|(pod, _)| name(pod)).collect();
-    let mut checks = vec![Check::ok(CHECK, format!("{} pods have one", with.len()))];
-    if !old.is_empty() {
-        let more = if old.len() > NAMED { format!(" and {} more", old.len() - NAMED) } else { String::new() };
-        let named = old.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-        checks.push(Check::warning(
-            CHECK,
-            format!("of another version: {named}{more}"),
-            "restart their workloads",
-        ));
+    let old = with.iter().filter(|(_, image)| image.is_some_and(is_old)).map(|(pod, _)| name(pod)).collect();
+    let mut checks = Vec::new();
+    let asking = match namespaces {
+        Ok(found) => items(found, "/items"),
+        Err(_) => {
+            let said = "which ask for sidecars was not seen";
+            checks.push(Check::warning("namespaces", said, "kubectl get namespaces says why"));
+            &[]
+        }
+    };
+    let asking: Vec<_> = asking.iter().map(|namespace| text(namespace, "/metadata/name")).collect();
+    let lacking: Vec<_> =
+        without.iter().filter(|(pod, _)| lacks(pod, &asking)).map(|(pod, _)| name(pod)).collect();
+    if with.is_empty() && lacking.is_empty() {
+        let hint = "kubectl label namespace NAME weft.mesh/inject=enabled, then restart its workloads";
+        checks.push(Check::warning(CHECK, "no pod has one", hint));
+    } else {
+        let of = if text(pods, "/metadata/continue").is_empty() { "" } else { ", of the first 5000" };
+        checks.push(Check::ok(CHECK, format!("{} pods have one{of}", with.len())));
+    }
+    for (what, pods) in [("of another version", old), ("asked for, and not there", lacking)] {
+        if !pods.is_empty() {
+            checks.push(Check::warning(CHECK, format!("{what}: {}", some(&pods)), RESTART));
+        }
     }
     checks
+}
+
+/// The image of a pod's sidecar.
+fn sidecar(pod: &Value) -> Option<&str> {
+    let mut all = items(pod, "/spec/initContainers").iter().chain(items(pod, "/spec/containers"));
+    all.find(|one| text(one, "/name") == "weft-proxy").map(|one| text(one, "/image"))
+}
+
+/// Whether the webhook would give this pod a sidecar, had it been asked; these namespaces are labelled.
+fn lacks(pod: &Value, asking: &[&str]) -> bool {
+    let namespace = text(pod, "/metadata/namespace");
+    let is_over = matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
+        || pod.pointer("/metadata/deletionTimestamp").is_some();
+    let is_wanted = match text(pod, "/metadata/labels/weft.mesh~1inject") {
+        "enabled" => true,
+        "disabled" => false,
+        _ => asking.contains(&namespace),
+    };
+    if is_over || !is_wanted || [NAMESPACE, "kube-system"].contains(&namespace) {
+        return false;
+    }
+    let part = |key: &str| pod.get(key).unwrap_or(&Value::Null);
+    // One with a wrong annotation is refused when it is made again, and that says why.
+    !matches!(into_pod(part("metadata"), part("spec"), &inject::Settings::default()), Ok(Injection::Not(_)))
+}
+
+fn name(pod: &Value) -> String {
+    format!("{}/{}", text(pod, "/metadata/namespace"), text(pod, "/metadata/name"))
+}
+
+/// The first of them, and how many more there are.
+fn some(names: &[String]) -> String {
+    let more = if names.len() > NAMED { format!(" and {} more", names.len() - NAMED) } else { String::new() };
+    let named = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    format!("{named}{more}")
 }
 
 #[cfg(test)]
@@ -393,6 +442,12 @@ mod tests {
         assert!(said(webhook, json!({})).starts_with("FAILED"));
     }
 
+    /// What is said of these pods, where only the namespace shop is labelled.
+    fn said_of_pods(pods: &Value) -> String {
+        let namespaces = Ok(json!({"items": [{"metadata": {"name": "shop"}}]}));
+        table(&sidecars(&namespaces, &Ok(pods.clone())), false, None)
+    }
+
     #[test]
     fn sidecars_of_another_version_are_named_up_to_five() {
         let pod = |name: usize, container: &str, tag: &str| {
@@ -401,16 +456,49 @@ mod tests {
                 "spec": {"initContainers": [{"name": container, "image": format!("r/weft-proxy:{tag}")}]},
             })
         };
-        let none = said(sidecars, json!({"items": [pod(0, "migrate", "1")]}));
+        let none = said_of_pods(&json!({"items": [pod(0, "migrate", "1")]}));
         assert!(none.starts_with("warn  sidecars  no pod has one"), "{none}");
         let of = |old: usize| {
             let old = (0..old).map(|name| pod(name, "weft-proxy", "0.0.9"));
             let all: Vec<_> = old.chain([pod(9, "weft-proxy", VERSION)]).collect();
-            said(sidecars, json!({"items": all}))
+            said_of_pods(&json!({"items": all}))
         };
         assert_eq!(of(0), "ok  sidecars  1 pods have one\n");
         assert!(of(1).contains("of another version: shop/p0  (restart their workloads)"));
         assert!(of(7).contains("shop/p4 and 2 more"), "{}", of(7));
+    }
+
+    #[test]
+    fn pods_that_lack_a_sidecar_are_those_that_the_webhook_would_have_given_one() {
+        let pod = |namespace: &str, change: fn(&mut Value)| {
+            let mut pod = json!({
+                "metadata": {"namespace": namespace, "name": "web", "labels": {}},
+                "spec": {"containers": [{"name": "web", "image": "web:1"}]},
+                "status": {"phase": "Running"},
+            });
+            change(&mut pod);
+            lacks(&pod, &["shop", "weft"])
+        };
+        assert!(pod("shop", |_| {}));
+        assert!(!pod("other", |_| {}));
+        assert!(!pod("weft", |_| {}));
+        assert!(pod("other", |pod| pod["metadata"]["labels"]["weft.mesh/inject"] = "enabled".into()));
+        assert!(!pod("shop", |pod| pod["metadata"]["labels"]["weft.mesh/inject"] = "disabled".into()));
+        assert!(!pod("shop", |pod| pod["metadata"]["annotations"] = json!({"weft.mesh/inject": "disabled"})));
+        assert!(!pod("shop", |pod| pod["spec"]["hostNetwork"] = true.into()));
+        assert!(!pod("shop", |pod| pod["status"]["phase"] = "Succeeded".into()));
+        assert!(!pod("shop", |pod| pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into()));
+        let lacking = json!({
+            "metadata": {"continue": "more"},
+            "items": [{"metadata": {"namespace": "shop", "name": "web"}, "spec": {"containers": [{"name": "web"}]}}],
+        });
+        assert_eq!(
+            said_of_pods(&lacking),
+            "ok    sidecars  0 pods have one, of the first 5000\n\
+             warn  sidecars  asked for, and not there: shop/web  (restart their workloads)\n"
+        );
+        let unseen = sidecars(&Err(Refusal::Absent), &Ok(lacking));
+        assert!(table(&unseen, false, None).starts_with("warn  namespaces  which ask for"));
     }
 
     #[test]
