@@ -131,6 +131,10 @@ pub struct Requested<'a> {
     pub authority: &'a str,
     /// The path without its query.
     pub path: &'a str,
+    /// The query, its values withheld.
+    pub query: Option<&'a str>,
+    /// `User-Agent`.
+    pub agent: Option<&'a str>,
     /// What else its span says.
     pub notes: &'a [Note],
 }

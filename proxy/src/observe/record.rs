@@ -52,6 +52,10 @@ pub struct Record {
     pub authority: Box<str>,
     /// The path without its query.
     pub path: Box<str>,
+    /// The query, its values withheld.
+    pub query: Option<Box<str>>,
+    /// `User-Agent`.
+    pub agent: Option<Box<str>>,
     /// What else its span says.
     pub notes: Vec<Note>,
     /// Bytes of the request's body.
@@ -93,6 +97,8 @@ impl Record {
             method: target.method.clone(),
             authority: target.authority.into(),
             path: target.path.into(),
+            query: target.query.map(Box::from),
+            agent: target.agent.map(Box::from),
             notes: target.notes.to_vec(),
             bytes_in: event.bytes_in,
             bytes_out: event.bytes_out,

@@ -116,9 +116,7 @@ pub fn attributes(record: &Record, all: &mut impl Tags) {
     }
     all.text("url.path", &record.path);
     all.text("url.scheme", "http");
-    if record.direction == Direction::Outbound {
-        all.joined("url.full", &["http://", &record.authority, &record.path]);
-    }
+    address_attributes(record, all);
     let (host, port) = host_and_port(&record.authority);
     all.text("server.address", host);
     all.number("server.port", port.into());
@@ -156,6 +154,19 @@ pub fn attributes(record: &Record, all: &mut impl Tags) {
     }
     if let Some(kind) = error_type(record) {
         all.text("error.type", &kind);
+    }
+}
+
+/// The query and, as the conventions have it, of a client's the whole address, of a server's who asked.
+fn address_attributes(record: &Record, all: &mut impl Tags) {
+    if let Some(query) = &record.query {
+        all.text("url.query", query);
+    }
+    if record.direction == Direction::Outbound {
+        let (mark, query) = record.query.as_deref().map_or(("", ""), |query| ("?", query));
+        all.joined("url.full", &["http://", &record.authority, &record.path, mark, query]);
+    } else if let Some(agent) = &record.agent {
+        all.text("user_agent.original", agent);
     }
 }
 
@@ -258,6 +269,27 @@ mod tests {
         });
         assert_eq!((odd.name.as_str(), odd.kind), ("HTTP", SpanKind::Server.into()));
         assert_eq!(value(&odd, "http.request.method_original").as_deref(), Some("BREW"));
+    }
+
+    #[test]
+    fn spans_say_what_was_asked_by_whom_and_over_what() {
+        let address = Some(([10, 0, 0, 7], 4143).into());
+        let client = span(Direction::Outbound, |event| event.upstream = address);
+        let full = "http://orders:8080/orders/7?page=REDACTED";
+        assert_eq!(value(&client, "url.full").as_deref(), Some(full));
+        assert_eq!(value(&client, "user_agent.original"), None, "it is a server's");
+        let server = span(Direction::Inbound, |event| {
+            event.client = address;
+            event.protocol = Spoken::Http2;
+        });
+        assert_eq!(value(&server, "url.full"), None, "it is a client's");
+        assert_eq!(value(&server, "user_agent.original").as_deref(), Some("curl/8"));
+        for (span, version) in [(&client, "1.1"), (&server, "2")] {
+            assert_eq!(value(span, "url.query").as_deref(), Some("page=REDACTED"));
+            assert_eq!(value(span, "network.protocol.version").as_deref(), Some(version));
+            assert_eq!(value(span, "network.peer.address").as_deref(), Some("10.0.0.7"));
+            assert_eq!(value(span, "network.peer.port").as_deref(), Some("4143"));
+        }
     }
 
     #[test]

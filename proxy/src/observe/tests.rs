@@ -16,6 +16,8 @@ pub(super) const TARGET: Requested<'_> = Requested {
     method: &http::Method::GET,
     authority: "orders:8080",
     path: "/orders/7",
+    query: Some("page=REDACTED"),
+    agent: Some("curl/8"),
     notes: &[],
 };
 
