@@ -162,8 +162,13 @@ impl Etcd {
     }
 
     fn key(&self, table: Table, name: &str) -> Vec<u8> {
-        format!("{}/{}/{name}", self.client.access().prefix(), table.as_str()).into_bytes()
+        key_of(self.client.access().prefix(), table, name)
     }
+}
+
+/// Where a record stands.
+pub(super) fn key_of(prefix: &str, table: Table, name: &str) -> Vec<u8> {
+    format!("{prefix}/{}/{name}", table.as_str()).into_bytes()
 }
 
 /// Which record of which table a key is; none: it is not one of ours.

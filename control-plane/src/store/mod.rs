@@ -4,6 +4,8 @@
 //! `kubernetes` where several control planes share them.
 
 mod backup;
+#[cfg(test)]
+mod corpus;
 mod embedded;
 mod engine;
 mod etcd;
