@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod affinity;
 mod app;
+mod beside;
 mod buffer;
 mod client;
 pub mod config;

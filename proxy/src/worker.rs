@@ -169,10 +169,12 @@ impl Workers {
 
 impl Listeners {
     fn bind(settings: &Settings) -> io::Result<Self> {
-        let explicit =
-            settings.upstreams.iter().map(|explicit| Ok((listen::bind(explicit.address)?, explicit.clone())));
+        let explicit = settings
+            .upstreams
+            .iter()
+            .map(|explicit| Ok((listen::bind_beside(explicit.address)?, explicit.clone())));
         Ok(Self {
-            outbound: listen::bind(settings.outbound)?,
+            outbound: listen::bind_beside(settings.outbound)?,
             inbound: listen::bind(settings.inbound)?,
             explicit: explicit.collect::<io::Result<_>>()?,
         })

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::beside::spare_congestion_control;
+
 /// Connections that the kernel may hold for us.
 const BACKLOG: i32 = 4096;
 
@@ -46,6 +48,13 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
         }
         result => result,
     }
+}
+
+/// The same, for the apps beside us.
+pub fn bind_beside(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = bind(address)?;
+    spare_congestion_control(SockRef::from(&socket));
+    Ok(socket)
 }
 
 fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {

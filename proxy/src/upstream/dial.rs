@@ -11,6 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use weft_pods::KEPT_SOURCE_MARK;
 
+use crate::beside::spare_congestion_control;
 use crate::failure::ErrorCode;
 
 /// How long a connection to one address may take to be made, where no policy says otherwise.
@@ -59,13 +60,22 @@ impl Dialer {
         Err(failed)
     }
 
-    /// Connects to the app from `caller`'s address.
-    pub async fn dial_as(&self, caller: IpAddr, app: SocketAddr) -> Result<TcpStream, ErrorCode> {
-        bounded(CONNECT_LIMIT, app, connect_as(caller, app)).await
+    /// Connects to the app, from `caller`'s address where there is one.
+    pub async fn dial_app(&self, caller: Option<IpAddr>, app: SocketAddr) -> Result<TcpStream, ErrorCode> {
+        let connecting = async {
+            match caller {
+                Some(caller) => connect_as(caller, app).await,
+                None => self.connect_from(socket_to_app(app)?, app).await,
+            }
+        };
+        bounded(CONNECT_LIMIT, app, connecting).await
     }
 
     async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
-        let socket = socket(address)?;
+        self.connect_from(socket(address)?, address).await
+    }
+
+    async fn connect_from(&self, socket: TcpSocket, address: SocketAddr) -> io::Result<TcpStream> {
         if let Some(mark) = self.mark {
             SockRef::from(&socket).set_mark(mark)?;
         }
@@ -124,13 +134,19 @@ pub fn may_dial_as_others() -> io::Result<()> {
 
 /// A socket that may have an address of others, marked so that what is sent to that address comes back to it.
 fn foreign_socket(app: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = socket(app)?;
+    let socket = socket_to_app(app)?;
     let options = SockRef::from(&socket);
     match app {
         SocketAddr::V4(_) => options.set_ip_transparent_v4(true)?,
         SocketAddr::V6(_) => options.set_ip_transparent_v6(true)?,
     }
     options.set_mark(KEPT_SOURCE_MARK)?;
+    Ok(socket)
+}
+
+fn socket_to_app(app: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = socket(app)?;
+    spare_congestion_control(SockRef::from(&socket));
     Ok(socket)
 }
 

@@ -189,8 +189,8 @@ impl Upstream {
     }
 
     async fn connect_freely(&self, worker: &Worker, carries: Carries) -> Result<Stream, ErrorCode> {
-        if let (Some(caller), Some(app)) = (self.caller, self.address()) {
-            return worker.dialer.dial_as(caller, app).await.map(Stream::from);
+        if let (None, Some(app)) = (&self.endpoint, self.address()) {
+            return worker.dialer.dial_app(self.caller, app).await.map(Stream::from);
         }
         match self.connect_limit.get() {
             None => {
