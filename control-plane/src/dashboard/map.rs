@@ -13,6 +13,8 @@ const HEIGHT: usize = 58;
 const ACROSS: usize = 306;
 const DOWN: usize = 78;
 const MARGIN: usize = 12;
+/// How wide an edge's corners are.
+const ROUND: usize = 8;
 /// With more edges than these, what they say stands in the table and where the pointer rests.
 const MOST_LABELS: usize = 60;
 
@@ -34,10 +36,11 @@ pub(super) fn draw(calls: &Calls) -> String {
     let mut labels = String::new();
     for ((caller, called), tally) in &calls.edges {
         if let (Some(from), Some(to)) = (places.get(caller.as_str()), places.get(called.as_str())) {
-            line(&mut svg, *from, *to, tally, calls);
+            let calls_others = calls.edges.keys().filter(|(from, _)| from == caller).count() > 1;
+            let turn = turn_of(*from, *to, calls_others);
+            line(&mut svg, (*from, *to, turn), tally, calls);
             if calls.edges.len() <= MOST_LABELS {
-                let calls_others = calls.edges.keys().filter(|(from, _)| from == caller).count() > 1;
-                let height = label_height(*from, *to, calls_others);
+                let height = label_height(*from, *to, turn);
                 label(&mut labels, height, *to, &said_of(tally, badges(calls, called), calls));
             }
         }
@@ -55,20 +58,59 @@ fn corner((column, row): Spot) -> (usize, usize) {
     (MARGIN + column * ACROSS, MARGIN + row * DOWN)
 }
 
-fn line(svg: &mut String, from: Spot, to: Spot, tally: &Tally, calls: &Calls) {
+/// Where an edge leaves its caller's row for that of whom it leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// At once: others begin with it, or it comes from further away and runs along the row of its end.
+    First,
+    /// As late as it can, where others may come together.
+    Last,
+    /// It leads back.
+    Back,
+}
+
+fn turn_of(from: Spot, to: Spot, calls_others: bool) -> Turn {
+    if to.0 <= from.0 {
+        Turn::Back
+    } else if calls_others || to.0 > from.0 + 1 {
+        Turn::First
+    } else {
+        Turn::Last
+    }
+}
+
+/// The way from the right side of one box to just before the left side of another, round its corners.
+fn way((x1, y1): Spot, (x2, y2): Spot, turn: Turn) -> String {
+    let end = x2.saturating_sub(7);
+    let x = match turn {
+        Turn::Back => {
+            let bend = (ACROSS - WIDTH) / 2;
+            return format!("M{x1} {y1}C{} {y1} {} {y2} {end} {y2}", x1 + bend, x2.saturating_sub(bend));
+        }
+        _ if y1 == y2 => return format!("M{x1} {y1}H{end}"),
+        Turn::First => x1 + ROUND,
+        Turn::Last => end.saturating_sub(ROUND),
+    };
+    let (above, below) =
+        if y1 < y2 { (y1 + ROUND, y2.saturating_sub(ROUND)) } else { (y1.saturating_sub(ROUND), y2 + ROUND) };
+    format!(
+        "M{x1} {y1}H{}Q{x} {y1} {x} {above}V{below}Q{x} {y2} {} {y2}H{end}",
+        x.saturating_sub(ROUND),
+        x + ROUND
+    )
+}
+
+fn line(svg: &mut String, (from, to, turn): (Spot, Spot, Turn), tally: &Tally, calls: &Calls) {
     let ((x1, y1), (x2, y2)) = (corner(from), corner(to));
     let (x1, y1, y2) = (x1 + WIDTH, y1 + HEIGHT / 2, y2 + HEIGHT / 2);
-    let bend = (ACROSS - WIDTH) / 2;
     let plain = if tally.mtls_rate() < 1.0 { " plain" } else { "" };
     let class = grade(tally.success_rate());
     // Writing to a String cannot fail.
     let _ = write!(
         svg,
-        "<path class=\"{class}{plain}\" d=\"M{x1} {y1}C{} {y1} {} {y2} {} {y2}\"><title>{}, {} succeeded, p99 {}, {} by mutual TLS</title></path>\
+        "<path class=\"{class}{plain}\" d=\"{}\"><title>{}, {} succeeded, p99 {}, {} by mutual TLS</title></path>\
          <path class=\"head {class}\" d=\"M{x2} {y2}l-9 -5v10z\"></path>",
-        x1 + bend,
-        x2.saturating_sub(bend),
-        x2.saturating_sub(7),
+        way((x1, y1), (x2, y2), turn),
         Rate(calls.rps(tally)),
         Percent(tally.success_rate()),
         Ms(tally.quantile_ms(0.99)),
@@ -76,12 +118,14 @@ fn line(svg: &mut String, from: Spot, to: Spot, tally: &Tally, calls: &Calls) {
     );
 }
 
-/// How far down an edge says what it has to say: beside whom it leads to where others begin with it, else half way.
-fn label_height(from: Spot, to: Spot, calls_others: bool) -> usize {
+/// How far down an edge says what it has to say: in the row that it has for itself; half way where it leads back.
+fn label_height(from: Spot, to: Spot, turn: Turn) -> usize {
     let ((_, y1), (_, y2)) = (corner(from), corner(to));
-    // One that comes from further away runs along the row of its end.
-    let is_next = to.0 == from.0 + 1;
-    let y = if is_next && !calls_others { usize::midpoint(y1, y2) } else { y2 };
+    let y = match turn {
+        Turn::First => y2,
+        Turn::Last => y1,
+        Turn::Back => usize::midpoint(y1, y2),
+    };
     y + HEIGHT / 2
 }
 
@@ -288,11 +332,23 @@ mod tests {
     }
 
     #[test]
-    fn edges_that_begin_together_say_what_they_say_apart() {
-        let heights = [(0, false), (1, false), (0, true), (1, true)]
-            .map(|(row, calls_others)| label_height((0, 0), (1, row), calls_others) - HEIGHT / 2 - MARGIN);
-        assert_eq!(heights, [0, DOWN / 2, 0, DOWN]);
-        assert_eq!(label_height((0, 0), (2, 1), false) - HEIGHT / 2 - MARGIN, DOWN);
+    fn edges_that_begin_or_end_together_say_what_they_say_apart() {
+        let height = |from: Spot, to: Spot, calls_others| {
+            label_height(from, to, turn_of(from, to, calls_others)) - HEIGHT / 2 - MARGIN
+        };
+        assert_eq!([height((0, 0), (1, 0), true), height((0, 0), (1, 1), true)], [0, DOWN]);
+        assert_eq!([height((0, 0), (1, 0), false), height((0, 1), (1, 0), false)], [0, DOWN]);
+        assert_eq!(height((0, 0), (2, 1), false), DOWN, "which runs along the row of its end");
+        assert_eq!(height((1, 0), (0, 1), true), DOWN / 2);
+    }
+
+    #[test]
+    fn edges_turn_where_nothing_is_said_and_end_before_their_arrow() {
+        assert_eq!(way((0, 20), (100, 20), Turn::First), "M0 20H93");
+        let down = "M0 20H0Q8 20 8 28V72Q8 80 16 80H93";
+        assert_eq!(way((0, 20), (100, 80), Turn::First), down);
+        let up = "M0 80H77Q85 80 85 72V28Q85 20 93 20H93";
+        assert_eq!(way((0, 80), (100, 20), Turn::Last), up);
     }
 
     #[test]
