@@ -459,24 +459,10 @@ mod tests {
     use crate::leader::Leadership;
     use crate::metrics::Metrics;
     use crate::push::Hub;
+    use crate::store::samples;
 
     fn registration(instance: &str) -> Registration {
-        Registration {
-            namespace: "default".into(),
-            workload: "web".into(),
-            instance: instance.into(),
-            spiffe_id: "spiffe://mesh.local/ns/default/sa/web".into(),
-            serial: "01".into(),
-            addresses: Vec::new(),
-            inbound_port: 4143,
-            offers: Vec::new(),
-            labels: BTreeMap::new(),
-            zone: String::new(),
-            version: String::new(),
-            replica: String::new(),
-            ready: false,
-            unhealthy: BTreeSet::new(),
-        }
+        Registration { instance: instance.into(), ..samples::registration("web") }
     }
 
     async fn open(store: &Store) -> Arc<Registry> {

@@ -13,6 +13,8 @@ mod handle;
 mod kubernetes;
 mod records;
 mod revisions;
+#[cfg(test)]
+pub(crate) mod samples;
 mod seal;
 mod secrets;
 

@@ -250,21 +250,8 @@ impl Store {
 mod tests {
     use std::time::Duration;
 
-    use super::super::Grant;
+    use super::super::samples::token;
     use super::*;
-
-    fn token(id: &str, uses_left: Option<u32>) -> Token {
-        Token {
-            id: id.into(),
-            namespace: "default".into(),
-            service_account: "web".into(),
-            grant: Grant::default(),
-            expires: SystemTime::UNIX_EPOCH + Duration::from_secs(100),
-            uses_left,
-            revoked: false,
-            admin: None,
-        }
-    }
 
     #[tokio::test]
     async fn a_token_is_spent_at_most_as_often_as_it_may() {

@@ -1,7 +1,5 @@
 //! Two that share a store in the cluster, over the double of the API server, whose signs of life come quickly.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use weft_core::world::Defaults;
@@ -15,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::push::Hub;
 use crate::source::registry::{self, Registry};
 use crate::status::Live;
+use crate::store::samples::registration;
 use crate::store::{Custody, Store};
 use crate::world::World;
 
@@ -58,20 +57,9 @@ impl Member {
 
     fn register(&self, workload: &str) -> registry::Lease {
         let registration = Registration {
-            namespace: "default".into(),
-            workload: workload.into(),
-            instance: "1".into(),
-            spiffe_id: format!("spiffe://mesh.local/ns/default/sa/{workload}"),
-            serial: "01".into(),
             addresses: vec!["10.0.0.1".parse().unwrap()],
-            inbound_port: 4143,
-            offers: Vec::new(),
-            labels: BTreeMap::new(),
-            zone: String::new(),
-            version: String::new(),
-            replica: String::new(),
             ready: true,
-            unhealthy: BTreeSet::new(),
+            ..registration(workload)
         };
         let name = format!("default/{workload}").parse().unwrap();
         self.followers.registry.announce(name, registration).unwrap()

@@ -1,12 +1,13 @@
 //! The store in a cluster, as several use it, over the double of the API server.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::super::{
-    Custody, Document, DocumentKey, Grant, Origin, Passphrase, Registering, Revision, RevisionSource, Store,
-    StoreError, Token, TokenUse,
+    Custody, Document, DocumentKey, Origin, Passphrase, Registering, Revision, RevisionSource, Store,
+    StoreError, TokenUse,
 };
 use crate::kubernetes::Double;
+use crate::store::samples::token;
 use crate::store::{Backup, Table};
 
 const SECRETS: &str = "/api/v1/secrets";
@@ -17,19 +18,6 @@ async fn double() -> Double {
 
 async fn open(double: &Double) -> Store {
     Store::open_in_cluster(double.client(), &Custody::Clear).await.unwrap()
-}
-
-fn token(id: &str, uses_left: Option<u32>) -> Token {
-    Token {
-        id: id.into(),
-        namespace: "default".into(),
-        service_account: "web".into(),
-        grant: Grant::default(),
-        expires: SystemTime::UNIX_EPOCH + Duration::from_secs(100),
-        uses_left,
-        revoked: false,
-        admin: None,
-    }
 }
 
 fn revision(number: u64) -> Revision {
