@@ -33,6 +33,11 @@ fn every_test_that_the_scorecard_of_what_is_beside_apps_names_exists() {
     check("reference/beside-scorecard.md", 40);
 }
 
+#[test]
+fn every_test_that_the_scorecard_of_the_control_plane_names_exists() {
+    check("reference/control-plane-scorecard.md", 80);
+}
+
 fn check(document: &str, at_least: usize) {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join("docs");
     let table = fs::read_to_string(docs.join(document)).expect("the table");
