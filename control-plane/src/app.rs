@@ -4,7 +4,7 @@ mod several;
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,6 +30,7 @@ use crate::etcd::EtcdError;
 use crate::keys::Keys;
 use crate::kubernetes::{AccessError, Client, Lease};
 use crate::leader::Leadership;
+use crate::listen;
 use crate::metrics::Metrics;
 use crate::push::Hub;
 use crate::replicas::Replica;
@@ -241,6 +242,9 @@ impl Parts {
 impl App {
     /// Starts a control plane on the current tokio runtime.
     pub async fn start(config: Config, listeners: Listeners) -> Result<Handle, StartError> {
+        let listener = |given, address| {
+            listen::listener(given, address).map_err(|error| StartError::Listen(address, error))
+        };
         let grpc = listener(listeners.grpc, config.grpc_addr)?;
         let http = listener(listeners.http, config.http_addr)?;
         let otlp = listener(listeners.otlp, config.otlp_addr)?;
@@ -462,24 +466,6 @@ async fn until_drained(mut drain: DrainWatch, work: impl Future<Output = ()>) {
         () = work => {}
         () = drain.draining() => {}
     }
-}
-
-/// The given socket, or one bound to the address; where there is no IPv6, any address means any IPv4 address.
-fn listener(given: Option<TcpListener>, address: SocketAddr) -> Result<tokio::net::TcpListener, StartError> {
-    let bind = || match TcpListener::bind(address) {
-        Err(error)
-            if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
-                && !matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied) =>
-        {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port()))
-        }
-        bound => bound,
-    };
-    let listener = given.map_or_else(bind, Ok).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        tokio::net::TcpListener::from_std(listener)
-    });
-    listener.map_err(|error| StartError::Listen(address, error))
 }
 
 /// Writes a file that only its owner reads, whole or not at all.

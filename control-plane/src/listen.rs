@@ -1,11 +1,13 @@
 //! Takes connections, finishes their TLS handshakes where there is TLS, and hands them on to gRPC.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
@@ -25,6 +27,9 @@ const HANDSHAKES: usize = 256;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Connections that gRPC has not taken up yet.
 const BACKLOG: usize = 64;
+/// Connections that the kernel keeps until we take them, where it allows as many: all sidecars may come at once. The standard
+/// library asks for 128, and whoever comes then is not heard, and tries again after a second, three, seven.
+const QUEUE: i32 = 4096;
 
 /// The TLS settings in force; replaced when our certificate is renewed.
 pub(crate) type Settings = Arc<ArcSwap<ServerConfig>>;
@@ -38,13 +43,30 @@ pub(crate) enum Security {
     Plain,
 }
 
+/// The given socket, or one bound to the address; where there is no IPv6, any address means any IPv4 address.
+pub(crate) fn listener(given: Option<StdListener>, address: SocketAddr) -> io::Result<TcpListener> {
+    let bind = || match StdListener::bind(address) {
+        Err(error)
+            if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+                && !matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied) =>
+        {
+            StdListener::bind((Ipv4Addr::UNSPECIFIED, address.port()))
+        }
+        bound => bound,
+    };
+    let listener = given.map_or_else(bind, Ok)?;
+    SockRef::from(&listener).listen(QUEUE)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
 /// Accepts until the drain begins; the receiver gets every connection that is ready for use.
 pub(crate) fn accept(
     listener: TcpListener,
     security: Security,
     metrics: Arc<Metrics>,
     drain: DrainWatch,
-) -> mpsc::Receiver<std::io::Result<Io>> {
+) -> mpsc::Receiver<io::Result<Io>> {
     let (sender, receiver) = mpsc::channel(BACKLOG);
     task::spawn("grpc-accept", run(listener, security, metrics, drain, sender));
     receiver
@@ -55,7 +77,7 @@ async fn run(
     security: Security,
     metrics: Arc<Metrics>,
     mut drain: DrainWatch,
-    sender: mpsc::Sender<std::io::Result<Io>>,
+    sender: mpsc::Sender<io::Result<Io>>,
 ) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
