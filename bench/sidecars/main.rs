@@ -121,6 +121,7 @@ async fn cold_start(plane: &Plane, fleet: &mut Fleet, report: &mut Report) -> an
     report.add("cold start of all, certificates included: s", seconds(begun.elapsed()))?;
     report.add("cold start: CPU of the control plane, s", seconds(plane.cpu()?.saturating_sub(cpu)))?;
     report.add("cold start: MiB of pushes", mib(wire.pushed))?;
+    report.add("cold start: connections tried again", json!(wire.retried))?;
     report.add("control plane with all of them: MiB", mib(plane.memory()?))
 }
 
@@ -147,6 +148,7 @@ async fn reconnect(plane: &mut Plane, fleet: &mut Fleet, report: &mut Report) ->
     report.add("all reconnect: CPU of the control plane, s", seconds(plane.cpu()?.saturating_sub(cpu)))?;
     report.add("all reconnect: KiB of messages sent", kib(wire.pushed))?;
     report.add("all reconnect: KiB sent, TLS and HTTP/2 included", kib(wire.received))?;
+    report.add("all reconnect: connections tried again", json!(wire.retried))?;
     fleet.cut().await?;
     plane.restart().await?;
     let begun = Instant::now();

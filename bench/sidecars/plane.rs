@@ -24,7 +24,7 @@ use weft_proto::v1;
 use weft_proto::v1::admin_client::AdminClient;
 use weft_runtime::task;
 
-use crate::wire::{Counters, connect};
+use crate::wire::{Counters, Security, connect};
 
 /// For a program to start, or to end.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -66,7 +66,7 @@ impl Plane {
     /// A caller without a certificate.
     pub(crate) async fn stranger(&self, counters: &Arc<Counters>) -> anyhow::Result<Channel> {
         let tls = anchored_client_config(&self.anchors, &identity()?, &[alpn::H2])?;
-        connect(self.address, tls, counters.clone()).await
+        connect(self.address, Security::Anew(tls), counters.clone()).await
     }
 
     /// Tokens to join by, one for each set of services.

@@ -4,22 +4,28 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use prost::Message as _;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Request;
 use tonic::transport::Channel;
-use weft_certs::{Credentials, KeyPair, alpn, request};
+use weft_certs::{Credentials, KeyPair, ResumingClient, alpn, request};
 use weft_proto::v1::discovery_client::DiscoveryClient;
 use weft_proto::v1::identity_client::IdentityClient;
 use weft_proto::v1::sidecar_message::Message;
 use weft_proto::v1::{self, Kind, control_message::Message as Told};
 
 use crate::plane::identity;
-use crate::wire::{Counters, connect};
+use crate::wire::{Counters, Security, connect};
+
+/// For a connection, and between two that failed, as `weft-proxy` has them.
+const CONNECT: Duration = Duration::from_secs(5);
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// What everybody subscribes to.
 pub(crate) const POPULAR: &str = "default/s0";
@@ -69,7 +75,7 @@ pub(crate) struct Sidecar {
 
 /// What it has while it lives.
 struct Life {
-    credentials: Credentials,
+    tls: Arc<ResumingClient>,
     /// By name; 0: known to be absent.
     held: HashMap<(Kind, String), u64>,
     unhealthy: Vec<String>,
@@ -87,7 +93,8 @@ impl Sidecar {
 
     async fn live(&mut self) -> anyhow::Result<()> {
         self.wait_for(Phase::Connected).await?;
-        let mut life = Life { credentials: self.join().await?, held: HashMap::new(), unhealthy: Vec::new() };
+        let tls = Arc::new(self.join().await?.resuming_client(&identity()?, &[alpn::H2])?);
+        let mut life = Life { tls, held: HashMap::new(), unhealthy: Vec::new() };
         loop {
             self.connect(&mut life).await?;
             self.events.send(Event::Gone).await?;
@@ -100,10 +107,24 @@ impl Sidecar {
         Ok(())
     }
 
+    /// A connection, tried again as `weft-proxy` does.
+    async fn reach(&self, security: Security) -> Channel {
+        let mut wait = FIRST_WAIT;
+        loop {
+            let connecting = connect(self.plane, security.clone(), self.counters.clone());
+            if let Ok(Ok(channel)) = timeout(CONNECT, connecting).await {
+                return channel;
+            }
+            self.counters.retried.fetch_add(1, Relaxed);
+            sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            wait = (2 * wait).min(LAST_WAIT);
+        }
+    }
+
     /// A certificate, by the token.
     async fn join(&self) -> anyhow::Result<Credentials> {
         let tls = weft_certs::anchored_client_config(&self.anchors, &identity()?, &[alpn::H2])?;
-        let channel = connect(self.plane, tls, self.counters.clone()).await?;
+        let channel = self.reach(Security::Anew(tls)).await;
         let key = KeyPair::generate()?;
         let mut wanted =
             Request::new(v1::SignRequest { csr: request(&key)?, workload: self.workload.clone() });
@@ -115,8 +136,7 @@ impl Sidecar {
 
     /// One stream, until it is to be away.
     async fn connect(&mut self, life: &mut Life) -> anyhow::Result<()> {
-        let tls = life.credentials.client_config(&identity()?, &[alpn::H2])?;
-        let channel = connect(self.plane, tls, self.counters.clone()).await?;
+        let channel = self.reach(Security::Again(life.tls.clone())).await;
         let (sender, mut inbound) = self.greet(channel, life).await?;
         let wanted = self.wanted();
         let is_complete = |life: &Life| wanted.iter().all(|name| life.held.contains_key(name));

@@ -106,6 +106,9 @@ pub enum CertError {
     /// No path from the certificate to an anchor holds.
     #[error("the certificate is not valid here")]
     Path(#[source] webpki::Error),
+    /// The server knew nothing of the session that was to be gone on with.
+    #[error("the handshake was a whole one where one was to be resumed")]
+    NotResumed,
     /// There is nothing to trust.
     #[error("there are no trust anchors")]
     NoAnchors,

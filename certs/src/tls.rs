@@ -1,4 +1,5 @@
-//! TLS settings: version 1.3 only, post-quantum key exchange first, no resumption, identities demanded on both sides.
+//! TLS settings: version 1.3 only, post-quantum key exchange first, identities demanded on both sides, no resumption but
+//! between a sidecar and its control plane (see `resume`).
 //!
 //! Settings are made anew for each expected identity and share their costly parts (parsed anchors, signing key), so that
 //! making one is a few allocations. Connections are pooled, so tickets would only be memory and a second, weaker way in.
@@ -17,6 +18,7 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use weft_core::model::{Revocations, Revoked, Serial, SpiffeId, TrustDomain};
 
+use crate::resume::{ResumingClient, ResumingServer, Sessions};
 use crate::spiffe::{self, Svid};
 use crate::verify::{Anchors, ClientVerifier, ServerVerifier};
 use crate::{CertError, KeyPair};
@@ -33,6 +35,11 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
         kx_groups: vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1],
         ..aws_lc_rs::default_provider()
     })
+});
+
+/// The same with a key exchange of 32 bytes each way, for handshakes that are resumed.
+static BRIEF: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+    Arc::new(CryptoProvider { kx_groups: vec![kx_group::X25519], ..CryptoProvider::clone(&PROVIDER) })
 });
 
 /// Whether a server insists on a client's certificate. One that is shown is checked either way.
@@ -116,13 +123,49 @@ impl Credentials {
 
     /// Settings to reach a server that must prove to be `expected`, offering `alpn` in order of preference.
     pub fn client_config(&self, expected: &SpiffeId, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, CertError> {
-        client(&self.0.anchors, expected, alpn, |builder| {
-            builder.with_client_cert_resolver(self.0.key.clone())
-        })
+        let verifier = Arc::new(self.verifier(expected));
+        let builder = client(&PROVIDER, verifier)?;
+        Ok(finished(builder.with_client_cert_resolver(self.0.key.clone()), alpn))
+    }
+
+    /// The same, to go on where the last connection was.
+    pub fn resuming_client(&self, expected: &SpiffeId, alpn: &[&[u8]]) -> Result<ResumingClient, CertError> {
+        let verifier = Arc::new(self.verifier(expected));
+        // What was agreed with one of the two is taken up again by the other only where these are the same.
+        let settings = |provider| {
+            let builder = client(provider, Arc::clone(&verifier))?;
+            let mut config = builder.with_client_cert_resolver(self.0.key.clone());
+            config.alpn_protocols = protocols(alpn);
+            Ok(config)
+        };
+        Ok(ResumingClient::new([settings(&PROVIDER)?, settings(&BRIEF)?], Arc::clone(&verifier)))
     }
 
     /// Settings to serve, choosing the first of `alpn` that a client offers.
     pub fn server_config(&self, alpn: &[&[u8]], clients: ClientAuth) -> Result<Arc<ServerConfig>, CertError> {
+        let mut config = self.server(alpn, clients)?;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        config.enable_secret_extraction = true;
+        Ok(Arc::new(config))
+    }
+
+    /// The same, which lets who comes back go on where it was.
+    pub fn resuming_server(
+        &self,
+        alpn: &[&[u8]],
+        clients: ClientAuth,
+        sessions: &Arc<Sessions>,
+    ) -> Result<ResumingServer, CertError> {
+        let config = self.server(alpn, clients)?;
+        Ok(ResumingServer::new(config, Arc::clone(&self.0.anchors), sessions))
+    }
+
+    fn verifier(&self, expected: &SpiffeId) -> ServerVerifier {
+        ServerVerifier { anchors: self.0.anchors.clone(), expected: expected.clone() }
+    }
+
+    fn server(&self, alpn: &[&[u8]], clients: ClientAuth) -> Result<ServerConfig, CertError> {
         let verifier =
             ClientVerifier { anchors: self.0.anchors.clone(), mandatory: clients == ClientAuth::Required };
         let mut config = ServerConfig::builder_with_provider(PROVIDER.clone())
@@ -130,11 +173,8 @@ impl Credentials {
             .map_err(CertError::Tls)?
             .with_client_cert_verifier(Arc::new(verifier))
             .with_cert_resolver(self.0.key.clone());
-        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        config.enable_secret_extraction = true;
-        Ok(Arc::new(config))
+        config.alpn_protocols = protocols(alpn);
+        Ok(config)
     }
 }
 
@@ -150,9 +190,9 @@ pub fn anchored_client_config(
     expected: &SpiffeId,
     alpn: &[&[u8]],
 ) -> Result<Arc<ClientConfig>, CertError> {
-    client(&anchors_of(expected.trust_domain(), anchors)?, expected, alpn, |builder| {
-        builder.with_no_client_auth()
-    })
+    let anchors = anchors_of(expected.trust_domain(), anchors)?;
+    let builder = client(&PROVIDER, Arc::new(ServerVerifier { anchors, expected: expected.clone() }))?;
+    Ok(finished(builder.with_no_client_auth(), alpn))
 }
 
 /// Settings to reach a server outside the mesh, which proves its name to one of these authorities (DER); none are given: to
@@ -165,15 +205,12 @@ pub fn outside_client_config(anchors: &[Vec<u8>], alpn: &[&[u8]]) -> Result<Arc<
     for anchor in anchors {
         roots.add(CertificateDer::from(anchor.clone())).map_err(CertError::Tls)?;
     }
-    let mut config = ClientConfig::builder_with_provider(PROVIDER.clone())
+    let config = ClientConfig::builder_with_provider(PROVIDER.clone())
         .with_protocol_versions(&[&TLS13])
         .map_err(CertError::Tls)?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    config.resumption = Resumption::disabled();
-    config.enable_secret_extraction = true;
-    Ok(Arc::new(config))
+    Ok(finished(config, alpn))
 }
 
 /// Whether a certificate (DER) is one that others can be believed by.
@@ -183,23 +220,20 @@ pub fn is_anchor(certificate: &[u8]) -> bool {
 
 type ClientBuilder = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
 
-fn client(
-    anchors: &Arc<Anchors>,
-    expected: &SpiffeId,
-    alpn: &[&[u8]],
-    authenticate: impl FnOnce(ClientBuilder) -> ClientConfig,
-) -> Result<Arc<ClientConfig>, CertError> {
-    let verifier = ServerVerifier { anchors: anchors.clone(), expected: expected.clone() };
-    let builder = ClientConfig::builder_with_provider(PROVIDER.clone())
-        .with_protocol_versions(&[&TLS13])
-        .map_err(CertError::Tls)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier));
-    let mut config = authenticate(builder);
-    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+fn client(provider: &Arc<CryptoProvider>, verifier: Arc<ServerVerifier>) -> Result<ClientBuilder, CertError> {
+    let builder = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(&[&TLS13]);
+    Ok(builder.map_err(CertError::Tls)?.dangerous().with_custom_certificate_verifier(verifier))
+}
+
+fn finished(mut config: ClientConfig, alpn: &[&[u8]]) -> Arc<ClientConfig> {
+    config.alpn_protocols = protocols(alpn);
     config.resumption = Resumption::disabled();
     config.enable_secret_extraction = true;
-    Ok(Arc::new(config))
+    Arc::new(config)
+}
+
+fn protocols(alpn: &[&[u8]]) -> Vec<Vec<u8>> {
+    alpn.iter().map(|name| name.to_vec()).collect()
 }
 
 fn anchors_of(domain: &TrustDomain, roots: &[impl AsRef<[u8]>]) -> Result<Arc<Anchors>, CertError> {

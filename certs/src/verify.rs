@@ -81,7 +81,7 @@ impl Anchors {
     }
 
     /// The rules of SPIFFE, then the path of RFC 5280. The anchors are chosen by the peer's own trust domain: there is one.
-    fn identify(
+    pub(crate) fn identify(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -121,6 +121,22 @@ impl fmt::Debug for Anchors {
     }
 }
 
+impl ServerVerifier {
+    /// Whether a server that shows this is who was meant.
+    pub(crate) fn check(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), CertError> {
+        let found = self.anchors.identify(leaf, intermediates, now, KeyUsage::server_auth())?;
+        if found != self.expected {
+            return Err(CertError::WrongPeer { expected: self.expected.clone(), found });
+        }
+        Ok(())
+    }
+}
+
 impl ServerCertVerifier for ServerVerifier {
     fn verify_server_cert(
         &self,
@@ -130,13 +146,7 @@ impl ServerCertVerifier for ServerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let found = self
-            .anchors
-            .identify(leaf, intermediates, now, KeyUsage::server_auth())
-            .map_err(CertError::into_tls)?;
-        if found != self.expected {
-            return Err(CertError::WrongPeer { expected: self.expected.clone(), found }.into_tls());
-        }
+        self.check(leaf, intermediates, now).map_err(CertError::into_tls)?;
         Ok(ServerCertVerified::assertion())
     }
 

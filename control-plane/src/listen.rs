@@ -3,15 +3,15 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use weft_certs::ResumingServer;
 use weft_runtime::drain::DrainWatch;
 use weft_runtime::task;
 
@@ -32,7 +32,7 @@ const BACKLOG: usize = 64;
 const QUEUE: i32 = 4096;
 
 /// The TLS settings in force; replaced when our certificate is renewed.
-pub(crate) type Settings = Arc<ArcSwap<ServerConfig>>;
+pub(crate) type Settings = Arc<ArcSwap<ResumingServer>>;
 
 /// What a port demands.
 #[derive(Debug, Clone)]
@@ -129,11 +129,11 @@ async fn accept_one(
 async fn shake(
     stream: TcpStream,
     address: SocketAddr,
-    settings: Arc<ServerConfig>,
+    settings: Arc<ResumingServer>,
     permit: OwnedSemaphorePermit,
     metrics: &Metrics,
 ) -> Option<Io> {
-    let stream = match timeout(HANDSHAKE, TlsAcceptor::from(settings).accept(stream)).await {
+    let stream = match timeout(HANDSHAKE, TlsAcceptor::from(settings.config()).accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             metrics.handshakes_failed.increment();
@@ -146,11 +146,13 @@ async fn shake(
             return None;
         }
     };
-    match Io::tls(stream, address, permit) {
+    // Who comes back shows no certificate again, so the one that it showed is looked at as it is now.
+    let judged = settings.check(stream.get_ref().1, SystemTime::now());
+    match judged.and_then(|()| Io::tls(stream, address, permit)) {
         Ok(io) => Some(io),
         Err(error) => {
             metrics.handshakes_failed.increment();
-            tracing::warn!(from = %address, reason = chain(&error), "cannot read a verified certificate");
+            tracing::warn!(from = %address, reason = chain(&error), "cannot use a verified certificate");
             None
         }
     }

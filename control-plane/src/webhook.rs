@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use rustls::ServerConfig;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -16,7 +18,6 @@ use weft_runtime::drain::DrainWatch;
 use weft_runtime::http::{Limits, Peer, serve_connection, text, typed};
 use weft_runtime::task;
 
-use crate::listen;
 use crate::metrics::Metrics;
 use crate::report::chain;
 
@@ -41,7 +42,12 @@ impl Webhook {
     }
 
     /// Serves until the drain.
-    pub(crate) async fn serve(self, listener: TcpListener, tls: listen::Settings, mut drain: DrainWatch) {
+    pub(crate) async fn serve(
+        self,
+        listener: TcpListener,
+        tls: Arc<ArcSwap<ServerConfig>>,
+        mut drain: DrainWatch,
+    ) {
         let limits = Limits { body: LARGEST, ..Limits::default() };
         let slots = Arc::new(Semaphore::new(limits.connections));
         loop {
@@ -123,7 +129,7 @@ impl Webhook {
 
 async fn secure(
     stream: TcpStream,
-    tls: Arc<rustls::ServerConfig>,
+    tls: Arc<ServerConfig>,
 ) -> std::io::Result<tokio_rustls::server::TlsStream<TcpStream>> {
     stream.set_nodelay(true)?;
     TlsAcceptor::from(tls).accept(stream).await

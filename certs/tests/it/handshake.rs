@@ -124,7 +124,7 @@ fn certificates_count_from_their_first_second_to_their_last() {
 }
 
 #[test]
-fn connections_are_never_resumed() {
+fn between_sidecars_no_connection_is_resumed() {
     let authority = authority();
     let (web, orders) = (credentials(&authority, "web"), credentials(&authority, "orders"));
     let client = web.client_config(&id("orders"), &[]).unwrap();

@@ -16,6 +16,8 @@ mod random;
 #[cfg(test)]
 mod request;
 #[cfg(test)]
+mod resume;
+#[cfg(test)]
 mod roots;
 #[cfg(test)]
 mod support;

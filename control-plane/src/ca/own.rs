@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use tokio::time::sleep;
-use weft_certs::{CertError, ClientAuth, Credentials, Roots, Schedule, alpn};
+use weft_certs::{CertError, ClientAuth, Credentials, ResumingServer, Roots, Schedule, Sessions, alpn};
 use weft_core::model::{Name, SpiffeId, TrustDomain};
 
 use super::Ca;
@@ -18,6 +18,9 @@ use crate::report::chain;
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest sleep between two looks at the clock, which goes on while the machine sleeps, and may be set.
 const NAP: Duration = Duration::from_secs(5);
+
+/// Sidecars that may go on where they were when they come back; as many as can be connected.
+const SESSIONS: usize = 16_384;
 
 /// What the certificate says.
 #[derive(Debug, Clone)]
@@ -37,8 +40,10 @@ pub(crate) struct OwnCertificate {
     names: OwnNames,
     current: ArcSwap<Credentials>,
     settings: Settings,
+    /// Kept over renewals: what is taken up again is judged by what is believed then.
+    sessions: Arc<Sessions>,
     /// The same for whom speaks HTTP/1: the API server.
-    webhook: Settings,
+    webhook: Arc<ArcSwap<ServerConfig>>,
 }
 
 impl OwnCertificate {
@@ -46,9 +51,10 @@ impl OwnCertificate {
     pub(crate) fn new(ca: Arc<Ca>, listens_at: SocketAddr, dns: Vec<String>) -> Result<Arc<Self>, CertError> {
         let names = OwnNames::new(&ca.trust_domain(), listens_at, dns)?;
         let first = ca.own_credentials(&names, SystemTime::now())?;
-        let settings = Arc::new(ArcSwap::new(server_config(&first, alpn::H2)?));
-        let webhook = Arc::new(ArcSwap::new(server_config(&first, alpn::HTTP1)?));
-        Ok(Arc::new(Self { ca, names, current: ArcSwap::from_pointee(first), settings, webhook }))
+        let sessions = Sessions::new(SESSIONS);
+        let settings = Arc::new(ArcSwap::from_pointee(for_sidecars(&first, &sessions)?));
+        let webhook = Arc::new(ArcSwap::new(for_webhook(&first)?));
+        Ok(Arc::new(Self { ca, names, current: ArcSwap::from_pointee(first), settings, sessions, webhook }))
     }
 
     /// The TLS settings in force, now and later.
@@ -57,7 +63,7 @@ impl OwnCertificate {
     }
 
     /// The same for the webhook.
-    pub(crate) fn webhook_settings(&self) -> Settings {
+    pub(crate) fn webhook_settings(&self) -> Arc<ArcSwap<ServerConfig>> {
         self.webhook.clone()
     }
 
@@ -93,8 +99,8 @@ impl OwnCertificate {
 
     fn renew(&self) -> Result<(), CertError> {
         let credentials = self.ca.own_credentials(&self.names, SystemTime::now())?;
-        self.settings.store(server_config(&credentials, alpn::H2)?);
-        self.webhook.store(server_config(&credentials, alpn::HTTP1)?);
+        self.settings.store(Arc::new(for_sidecars(&credentials, &self.sessions)?));
+        self.webhook.store(for_webhook(&credentials)?);
         tracing::info!(serial = %credentials.serial(), "renewed our own certificate");
         self.current.store(Arc::new(credentials));
         Ok(())
@@ -128,8 +134,12 @@ fn same(before: &Roots, now: &Roots) -> bool {
     before.issuer() == now.issuer() && before.anchors() == now.anchors()
 }
 
-fn server_config(credentials: &Credentials, protocol: &[u8]) -> Result<Arc<ServerConfig>, CertError> {
-    credentials.server_config(&[protocol], ClientAuth::Optional)
+fn for_sidecars(credentials: &Credentials, sessions: &Arc<Sessions>) -> Result<ResumingServer, CertError> {
+    credentials.resuming_server(&[alpn::H2], ClientAuth::Optional, sessions)
+}
+
+fn for_webhook(credentials: &Credentials) -> Result<Arc<ServerConfig>, CertError> {
+    credentials.server_config(&[alpn::HTTP1], ClientAuth::Optional)
 }
 
 #[cfg(test)]

@@ -33,6 +33,10 @@ mod replicas;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]
+#[path = "../../../bench/sidecars/wire.rs"]
+#[expect(dead_code, reason = "what only thousands want")]
+mod returning;
+#[cfg(test)]
 #[path = "../../src/source/kubernetes/rights.rs"]
 mod rights;
 #[cfg(test)]

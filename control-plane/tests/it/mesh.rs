@@ -15,12 +15,14 @@ use tokio_rustls::TlsConnector;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
-use weft_certs::{Credentials, KeyPair, alpn, anchored_client_config, pem, request};
+use weft_certs::{Credentials, KeyPair, ResumingClient, alpn, anchored_client_config, pem, request};
 use weft_control_plane::{App, Config, Handle, Listeners, StartError};
 use weft_core::model::{SpiffeId, TrustDomain};
 use weft_proto::v1;
 use weft_proto::v1::admin_client::AdminClient;
 use weft_proto::v1::identity_client::IdentityClient;
+
+use crate::returning::{self, Counters, Security};
 
 /// What anything here may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -91,6 +93,11 @@ impl Mesh {
     /// A caller with one.
     pub(crate) async fn known(&self, credentials: &Credentials) -> Channel {
         self.connect(credentials.client_config(&self.identity(), &[alpn::H2]).unwrap()).await
+    }
+
+    /// A caller with one that comes back, and what it is sent.
+    pub(crate) async fn returning(&self, tls: &Arc<ResumingClient>, counters: &Arc<Counters>) -> Channel {
+        returning::connect(self.handle.grpc, Security::Again(tls.clone()), counters.clone()).await.unwrap()
     }
 
     pub(crate) async fn admin(&self) -> Admin {

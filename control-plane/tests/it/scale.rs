@@ -1,10 +1,14 @@
 //! What a hundred sidecars are told, counted: the same rules as for thousands, which `bench/sidecars` holds and times.
 
+use std::sync::Arc;
+
 use prost::Message as _;
+use weft_certs::alpn;
 use weft_proto::v1::sidecar_message::Message;
 use weft_proto::v1::{self, Kind};
 
 use crate::mesh::{Mesh, eventually};
+use crate::returning::Counters;
 use crate::sidecar::{Sidecar, hello, told};
 
 const SIDECARS: usize = 100;
@@ -89,4 +93,24 @@ async fn a_hundred_are_told_of_a_change_once_and_in_a_few_bytes_and_of_nothing_w
         sent += push.encoded_len();
     }
     assert!(sent < SIDECARS * 16, "{sent} bytes for those who lacked nothing");
+}
+
+#[tokio::test]
+async fn who_comes_back_is_sent_less_than_a_kibibyte_tls_included() {
+    let mesh = Mesh::start().await;
+    let credentials = mesh.join("web", "web").await;
+    let tls = Arc::new(credentials.resuming_client(&mesh.identity(), &[alpn::H2]).unwrap());
+    let counters = Arc::new(Counters::default());
+    let mut web = Sidecar::sync(mesh.returning(&tls, &counters).await, hello("web")).await.unwrap();
+    web.take().await;
+    let first = counters.take().received;
+    let held = web.held();
+    for _ in 0..3 {
+        drop(web);
+        let channel = mesh.returning(&tls, &counters).await;
+        web = Sidecar::sync(channel, v1::Hello { held: held.clone(), ..hello("web") }).await.unwrap();
+        assert_eq!(told(&web.take().await), Vec::<String>::new());
+        let again = counters.take().received;
+        assert!(again < 1024, "{again} bytes to one who lacks nothing, {first} the first time");
+    }
 }

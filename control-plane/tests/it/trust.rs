@@ -1,5 +1,6 @@
 //! Roots that follow one another, and who is believed no longer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -10,6 +11,7 @@ use weft_proto::v1::sidecar_message::Message;
 use weft_proto::v1::{self, Kind};
 
 use crate::mesh::{Mesh, connect, eventually, sign_request, with_bearer};
+use crate::returning::Counters;
 use crate::sidecar::{Sidecar, hello, offering, told};
 
 fn trust(push: &v1::Push) -> v1::Trust {
@@ -233,6 +235,25 @@ async fn a_revoked_identity_loses_its_stream_its_place_and_every_way_back_until_
     mesh.sign(&token, "orders-1").await.unwrap();
     let none = mesh.admin().await.restore_identity(restore).await.unwrap_err();
     assert_eq!(none.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn who_was_revoked_does_not_come_back_by_what_was_agreed_before() {
+    let mesh = Mesh::start().await;
+    let credentials = mesh.join("orders", "orders-1").await;
+    let tls = Arc::new(credentials.resuming_client(&mesh.identity(), &[alpn::H2]).unwrap());
+    let counters = Arc::new(Counters::default());
+    let channel = mesh.returning(&tls, &counters).await;
+    let mut orders = Sidecar::sync(channel, offering("orders", 1)).await.unwrap();
+    orders.take().await;
+    revoke(&mesh, "spiffe://mesh.local/ns/default/sa/orders").await.unwrap();
+    assert_eq!(end(&mut orders).await.code(), Code::PermissionDenied);
+    counters.take();
+    let channel = mesh.returning(&tls, &counters).await;
+    let refused = Sidecar::sync(channel, offering("orders", 1)).await.err().unwrap();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    let sent = counters.take().received;
+    assert!(sent < 1024, "{sent} bytes: it came back by a whole handshake");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hickory_resolver::TokioResolver;
 use hyper_util::rt::TokioIo;
@@ -15,12 +15,13 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
+use weft_certs::{CertError, ResumingClient};
 use weft_core::model::{IdentityError, SpiffeId, TrustDomain};
 
 use crate::config::ControlPlane;
 
 /// How long a connection may take to be made, names and handshake included.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// A silent connection is asked for a sign of life after this.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -33,10 +34,19 @@ pub(super) enum ConnectError {
     Identity(#[source] IdentityError),
     /// No TLS settings.
     #[error("cannot make TLS settings")]
-    Tls(#[source] weft_certs::CertError),
+    Tls(#[source] CertError),
     /// No connection.
     #[error("cannot connect to {0}")]
     Connect(String, #[source] tonic::transport::Error),
+}
+
+/// How a control plane is made sure of.
+#[derive(Debug, Clone)]
+pub(super) enum Security {
+    /// Each time anew.
+    Anew(Arc<ClientConfig>),
+    /// By what was agreed the last time.
+    Again(Arc<ResumingClient>),
 }
 
 /// The identity that a control plane must prove.
@@ -47,14 +57,14 @@ pub(super) fn control_plane_identity(domain: &TrustDomain) -> Result<SpiffeId, C
 /// A connection to this control plane; it is made before this returns.
 pub(super) async fn connect(
     target: &ControlPlane,
-    tls: Arc<ClientConfig>,
+    security: Security,
     mark: Option<u32>,
 ) -> Result<Channel, ConnectError> {
     let connector = service_fn({
         let target = target.clone();
         move |_| {
-            let (target, tls) = (target.clone(), Arc::clone(&tls));
-            async move { secure(&target, tls, mark).await.map(TokioIo::new) }
+            let (target, security) = (target.clone(), security.clone());
+            async move { secure(&target, &security, mark).await.map(TokioIo::new) }
         }
     });
     // TLS is the connector's business, so to tonic the address is plain.
@@ -76,7 +86,29 @@ pub(crate) fn tcp_socket(to: IpAddr, mark: Option<u32>) -> io::Result<TcpSocket>
     Ok(socket)
 }
 
-async fn secure(
+/// A connection with TLS, by what was agreed the last time where that is known there.
+pub(super) async fn secure(
+    target: &ControlPlane,
+    security: &Security,
+    mark: Option<u32>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let client = match security {
+        Security::Anew(tls) => return shake(target, Arc::clone(tls), mark).await,
+        Security::Again(client) => client,
+    };
+    loop {
+        let attempt = client.attempt();
+        let stream = shake(target, attempt.config(), mark).await?;
+        match attempt.check(stream.get_ref().1, SystemTime::now()) {
+            Ok(()) => return Ok(stream),
+            // Once at most: the next attempt does not rely on it.
+            Err(CertError::NotResumed) => {}
+            Err(error) => return Err(io::Error::other(error)),
+        }
+    }
+}
+
+async fn shake(
     target: &ControlPlane,
     tls: Arc<ClientConfig>,
     mark: Option<u32>,

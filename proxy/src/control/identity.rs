@@ -18,7 +18,7 @@ use weft_proto::v1::identity_client::IdentityClient;
 
 use super::backoff::Backoff;
 use super::cache::{Cache, Identity};
-use super::connect::{ConnectError, connect, control_plane_identity};
+use super::connect::{ConnectError, Security, connect, control_plane_identity};
 use super::table::with_causes;
 use crate::config::Settings;
 use crate::credentials::CredentialStore;
@@ -190,7 +190,7 @@ impl IdentityLoop {
         };
         let mut outcome = Err(SignError::Timeout("no control plane".into()));
         for target in &self.settings.control_planes {
-            let channel = match connect(target, Arc::clone(&tls), self.settings.mark).await {
+            let channel = match connect(target, Security::Anew(Arc::clone(&tls)), self.settings.mark).await {
                 Ok(channel) => channel,
                 Err(error) => {
                     outcome = Err(self.unconnected(target.to_string(), error));

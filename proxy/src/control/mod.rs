@@ -1,5 +1,6 @@
 //! The control plane's side of the sidecar: who we are, what we know, and both on disk.
 
+mod acquaintance;
 mod asks;
 mod backoff;
 mod cache;
@@ -24,6 +25,7 @@ use crate::credentials::CredentialStore;
 use crate::health::Thoughts;
 use crate::observe::Observe;
 use crate::state::{Publisher, Wanted};
+use acquaintance::Acquaintance;
 use cache::Cache;
 use identity::IdentityLoop;
 use sync::SyncLoop;
@@ -81,6 +83,7 @@ impl Control {
             settings: self.settings,
             addresses: self.addresses,
             store: self.store,
+            acquaintance: Acquaintance::default(),
             cache,
             table: Table::default(),
             plaintext: Default::default(),

@@ -3,6 +3,7 @@
 //! Whatever happens to the stream, the last good state stays in force.
 
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,21 +12,22 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
-use weft_certs::{Credentials, alpn};
+use weft_certs::ResumingClient;
 use weft_core::health::Found;
 use weft_core::model::{AppCheck, Protocol, QualifiedName, Trust};
 use weft_proto::convert;
 use weft_proto::v1::discovery_client::DiscoveryClient;
 use weft_proto::v1::{self, sidecar_message::Message};
 
+use super::acquaintance::{self, Acquaintance};
 use super::asks;
 use super::backoff::Backoff;
 use super::cache::Cache;
-use super::connect::{ConnectError, connect, control_plane_identity};
+use super::connect::{ConnectError, Security, connect};
 use super::plaintext::PlaintextCallers;
 use super::table::{Table, with_causes};
 use crate::admin::Admin;
-use crate::config::Settings;
+use crate::config::{ControlPlane, Settings};
 use crate::credentials::CredentialStore;
 use crate::health::{Subject, Thoughts};
 use crate::observe::Observe;
@@ -42,12 +44,16 @@ const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// How long changes gather before they are written to disk.
 const DEBOUNCE: Duration = Duration::from_millis(500);
 
+/// Being made known to a control plane.
+type Introduction = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Keeps the snapshot current.
 #[derive(Debug)]
 pub(super) struct SyncLoop {
     pub(super) settings: Arc<Settings>,
     pub(super) addresses: Vec<IpAddr>,
     pub(super) store: CredentialStore,
+    pub(super) acquaintance: Acquaintance,
     pub(super) cache: Option<Cache>,
     pub(super) table: Table,
     pub(super) plaintext: PlaintextCallers,
@@ -106,9 +112,12 @@ impl SyncLoop {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         let settings = Arc::clone(&self.settings);
         for target in settings.control_planes.iter().cycle() {
-            let Some((_, credentials)) = self.store.current() else { continue };
+            let Some(current) = self.store.current() else { continue };
             let begun = Instant::now();
-            let ended = self.stream(target, &credentials).await;
+            let ended = match self.acquaintance.with(target, &current) {
+                Ok(tls) => self.stream(target, tls).await,
+                Err(error) => Err(error.into()),
+            };
             self.publisher.set_connected(false);
             // Nobody is there who could look.
             self.set_taps(Vec::new());
@@ -145,12 +154,10 @@ impl SyncLoop {
 
     async fn stream(
         &mut self,
-        target: &crate::config::ControlPlane,
-        credentials: &Credentials,
+        target: &ControlPlane,
+        tls: Arc<ResumingClient>,
     ) -> Result<std::convert::Infallible, SyncError> {
-        let expected = control_plane_identity(credentials.trust_domain())?;
-        let tls = credentials.client_config(&expected, &[alpn::H2]).map_err(ConnectError::Tls)?;
-        let channel = connect(target, tls, self.settings.mark).await?;
+        let channel = connect(target, Security::Again(tls), self.settings.mark).await?;
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let say = |message| v1::SidecarMessage { message: Some(message) };
         let hello = Message::Hello(self.hello());
@@ -176,11 +183,12 @@ impl SyncLoop {
         }
         self.collector.send_replace(Some(channel));
         tracing::info!(control_plane = %target, revision = self.publisher.snapshot().revision, "in sync");
-        self.converse(inbox, &outbox).await
+        self.converse(target, inbox, &outbox).await
     }
 
     async fn converse(
         &mut self,
+        target: &ControlPlane,
         mut inbox: Streaming<v1::ControlMessage>,
         outbox: &mpsc::Sender<v1::SidecarMessage>,
     ) -> Result<std::convert::Infallible, SyncError> {
@@ -188,6 +196,7 @@ impl SyncLoop {
         let mut certificates = self.store.changes();
         certificates.mark_changed();
         self.plaintext.begin();
+        let mut introduction: Introduction = Box::pin(std::future::pending());
         let mut report = tokio::time::interval(golden::INTERVAL);
         report.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -200,7 +209,14 @@ impl SyncLoop {
                 Some(wanted) = self.asked.recv() => self.heed(&wanted),
                 () = sleep_until(self.plaintext.due()) => Some(self.plaintext.tell(SystemTime::now())),
                 // The sender lives in the store that we hold.
-                Ok(()) = certificates.changed() => self.certificate_in_use(),
+                Ok(()) = certificates.changed() => {
+                    introduction = self.introduction(target).unwrap_or(introduction);
+                    self.certificate_in_use()
+                }
+                () = &mut introduction => {
+                    introduction = Box::pin(std::future::pending());
+                    None
+                }
                 Ok(()) = self.ready.changed() => Some(Message::Readiness(self.readiness())),
                 Ok(()) = self.health.changed() => {
                     self.heed_health();
@@ -225,6 +241,17 @@ impl SyncLoop {
                 outbox.send(message).await.map_err(|_| SyncError::Ended)?;
             }
         }
+    }
+
+    /// Where the control plane does not know us as we are now: tells it, some time soon.
+    fn introduction(&mut self, target: &ControlPlane) -> Option<Introduction> {
+        let current = self.store.current()?;
+        if self.acquaintance.is_with(target, current.0) {
+            return None;
+        }
+        let tls = self.acquaintance.with(target, &current).ok()?;
+        let wait = acquaintance::wait(&current.1, &mut self.rng);
+        Some(Box::pin(acquaintance::introduce(wait, target.clone(), tls, self.settings.mark)))
     }
 
     /// Puts what the control plane said in force; returns what to answer.

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
+use rustls::HandshakeKind;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -12,8 +13,8 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
-use weft_certs::{Authority, ClientAuth, Credentials, IssueParams, KeyPair, alpn};
-use weft_core::model::{Mesh, QualifiedName, Resource, ResourceName, Service};
+use weft_certs::{Authority, ClientAuth, Credentials, IssueParams, KeyPair, Sessions, alpn};
+use weft_core::model::{Mesh, QualifiedName, Resource, ResourceName, Revoked, Service, Trust};
 use weft_proto::v1::discovery_server::{Discovery as DiscoveryApi, DiscoveryServer};
 use weft_proto::v1::identity_server::{Identity as IdentityApi, IdentityServer};
 use weft_proto::v1::sidecar_message::Message;
@@ -32,6 +33,8 @@ const TOKEN: &str = "aaa.bbb.ccc";
 enum Event {
     Signed { token: bool },
     Said(Box<Message>),
+    Met { connection: usize, is_resumed: bool },
+    Parted { connection: usize },
 }
 
 type Pushes = mpsc::Sender<Result<v1::ControlMessage, Status>>;
@@ -92,7 +95,17 @@ impl DiscoveryApi for Fake {
     }
 }
 
-struct Io(TlsStream<TcpStream>);
+struct Io {
+    stream: TlsStream<TcpStream>,
+    connection: usize,
+    events: mpsc::Sender<Event>,
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        let _ = self.events.try_send(Event::Parted { connection: self.connection });
+    }
+}
 
 impl Connected for Io {
     type ConnectInfo = ();
@@ -106,7 +119,7 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
@@ -116,21 +129,22 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
 /// A control plane, and a sidecar's control loops that talk to it.
 struct Harness {
     port: u16,
+    anchors: Vec<Vec<u8>>,
     dir: tempfile::TempDir,
     events: mpsc::Receiver<Event>,
     streams: mpsc::Receiver<Pushes>,
@@ -156,19 +170,28 @@ impl Harness {
         let name = "spiffe://mesh.local/ns/weft/sa/control-plane";
         let chain = issue(&authority, &csr, name, Duration::from_secs(600));
         let own = Credentials::new(chain, &key, &authority.anchors(), &domain).unwrap();
-        let tls = TlsAcceptor::from(own.server_config(&[alpn::H2], ClientAuth::Optional).unwrap());
+        let sessions = Sessions::new(8);
+        let tls = own.resuming_server(&[alpn::H2], ClientAuth::Optional, &sessions).unwrap();
+        let tls = TlsAcceptor::from(tls.config());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (connection, connections) = mpsc::channel(8);
+        let (event, events) = mpsc::channel(64);
+        let met = event.clone();
         let accept = async move {
+            let mut number = 0;
             while let Ok((stream, _)) = listener.accept().await {
                 if let Ok(stream) = tls.accept(stream).await {
-                    let _ = connection.send(Ok::<_, std::io::Error>(Io(stream))).await;
+                    let is_resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+                    let _ = met.try_send(Event::Met { connection: number, is_resumed });
+                    let io = Io { stream, connection: number, events: met.clone() };
+                    number += 1;
+                    let _ = connection.send(Ok::<_, std::io::Error>(io)).await;
                 }
             }
         };
-        let (event, events) = mpsc::channel(64);
         let (stream, streams) = mpsc::channel(8);
+        let anchors = authority.anchors();
         let fake = Arc::new(Fake { authority, life, events: event, streams: stream });
         let server = tonic::transport::Server::builder()
             .add_service(IdentityServer::from_arc(Arc::clone(&fake)))
@@ -177,7 +200,7 @@ impl Harness {
         let serving = task::spawn("fake", async move {
             tokio::select! { _ = server => {}, () = accept => {} }
         });
-        Self { port, dir, events, streams, serving }
+        Self { port, anchors, dir, events, streams, serving }
     }
 
     fn loops(&self) -> Loops {
@@ -196,6 +219,15 @@ impl Harness {
         loop {
             if let Event::Said(message) = soon(self.events.recv()).await.unwrap() {
                 return *message;
+            }
+        }
+    }
+
+    /// The next connection, and whether it goes on where another one was.
+    async fn met(&mut self) -> (usize, bool) {
+        loop {
+            if let Event::Met { connection, is_resumed } = soon(self.events.recv()).await.unwrap() {
+                return (connection, is_resumed);
             }
         }
     }
@@ -380,4 +412,36 @@ async fn a_certificate_renews_itself_before_it_expires() {
         soon(certificates.wait_for(|seen| *seen >= generation)).await.unwrap();
         assert!(loops.store.current().unwrap().1.not_after() > SystemTime::now());
     }
+}
+
+#[tokio::test]
+async fn a_sidecar_goes_on_with_its_control_plane_and_is_known_anew_when_it_believes_others() {
+    // What is done some time soon is done within a hundredth of this.
+    let mut harness = Harness::start(Duration::from_secs(100)).await;
+    let anchors = harness.anchors.clone();
+    let _loops = harness.loops();
+    assert_eq!([harness.met().await.1, harness.met().await.1], [false, false], "one to join, one to stay");
+    let (_, pushes) = harness.greeted().await;
+    push(&pushes, first_push()).await;
+    assert!(matches!(harness.said().await, Message::Health(_)));
+    drop(pushes);
+    assert!(harness.met().await.1, "it is known by its certificate");
+
+    let (_, pushes) = harness.greeted().await;
+    push(&pushes, first_push()).await;
+    let trust = Trust {
+        trust_domain: "mesh.local".parse().unwrap(),
+        sequence: 1,
+        anchors,
+        renew_within: Duration::ZERO,
+        revoked: vec![Revoked::Identity("spiffe://mesh.local/ns/default/sa/mallory".parse().unwrap())],
+    };
+    let name = ResourceName::Trust(trust.trust_domain.clone());
+    let upserts = vec![resource(&name, 5, &Resource::Trust(trust))];
+    push(&pushes, v1::Push { epoch: 2, revision: 4, upserts, ..v1::Push::default() }).await;
+    let (introduced, is_resumed) = harness.met().await;
+    assert!(!is_resumed, "what was agreed before is forgotten");
+    while soon(harness.events.recv()).await.unwrap() != (Event::Parted { connection: introduced }) {}
+    drop(pushes);
+    assert!(harness.met().await.1, "it has been known anew before it was needed");
 }
