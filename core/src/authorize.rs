@@ -246,6 +246,7 @@ mod tests {
             service: service.parse().unwrap(),
             concurrency: ConcurrencyMode::Off,
             mtls,
+            sampling: None,
         };
         Workload {
             name: "default/orders-1".parse().unwrap(),

@@ -16,9 +16,10 @@ use crate::manifest::{
     RateLimitSpec, ServiceSpec, Spec, TargetPort,
 };
 use crate::model::{
-    AccessPolicy, Address, AppCheck, Endpoint, External, ExternalHosts, ExternalPort, Fits, InboundPort,
-    KeySource, Limit, Mesh, PolicyTarget, PortMap, Propagation, Protocol, QualifiedName, RateLimit, Resource,
-    ResourceName, Service, ServicePort, SpiffeId, TokenPolicy, TokenProvider, Workload,
+    AccessPolicy, Address, AppCheck, Endpoint, External, ExternalHosts, ExternalPort, Fits, HttpRule,
+    InboundPort, InboundSampling, KeySource, Limit, Mesh, PolicyTarget, PortMap, Propagation, Protocol,
+    QualifiedName, RateLimit, Resource, ResourceName, Route, RouteRules, RouteTraffic, Service, ServicePort,
+    SpiffeId, TokenPolicy, TokenProvider, Workload,
 };
 use crate::world::{Holder, Member, Registration, World};
 
@@ -405,7 +406,7 @@ fn services(world: &World, workload: &QualifiedName) -> BTreeSet<QualifiedName> 
 
 /// The app's ports that serve something, by number and service.
 fn inbound_ports(world: &World, name: &QualifiedName, member: Member<'_>) -> Vec<InboundPort> {
-    let mut ports: BTreeMap<(u16, QualifiedName), Protocol> = BTreeMap::new();
+    let mut ports: BTreeMap<(u16, QualifiedName), (Protocol, u16)> = BTreeMap::new();
     for service in services(world, name) {
         let document = world.documented_service(&service);
         for port in service_ports(world, &service) {
@@ -421,15 +422,50 @@ fn inbound_ports(world: &World, name: &QualifiedName, member: Member<'_>) -> Vec
                     .map_or(Protocol::Detect, |(_, protocol)| protocol),
                 (_, Member::Documented(..) | Member::Pod(_)) => Protocol::Detect,
             };
-            ports.entry((target, service.clone())).or_insert(protocol);
+            ports.entry((target, service.clone())).or_insert((protocol, port.port));
         }
     }
-    let port = |((port, service), protocol)| {
+    let port = |((port, service), (protocol, called))| {
         let concurrency = world.concurrency(name, Some(&service));
         let mtls = world.mtls(name, Some(&service)).map(|(mode, _)| mode);
-        InboundPort { port, protocol, service, concurrency, mtls }
+        let sampling = inbound_sampling(world, &service, called).map(Arc::new);
+        InboundPort { port, protocol, service, concurrency, mtls, sampling }
     };
     ports.into_iter().map(port).collect()
+}
+
+/// What is said of the traces of requests to a service's port that nobody has decided about; none: nothing. Of its routes those count
+/// that hold for callers without routes of their own.
+fn inbound_sampling(world: &World, service: &QualifiedName, port: u16) -> Option<InboundSampling> {
+    let of_service = world.sampling(service);
+    let mut routes = Vec::new();
+    if world.samples_by_route(service) {
+        let own = attachment::routes(world, service, &service_ports(world, service)).into_iter();
+        let on_port = |route: &Route| route.ports.is_empty() || route.ports.contains(&port);
+        let own = own.filter(|route| route.name.namespace == service.namespace && on_port(route));
+        routes.extend(own.map(sampling_alone));
+    }
+    let says = of_service.is_some() || !routes.is_empty();
+    says.then_some(InboundSampling { service: of_service, routes })
+}
+
+/// A route by which only that is found out: which requests it is for, and of how many of them there are traces.
+fn sampling_alone(route: Route) -> Route {
+    let bare = |rules: Vec<HttpRule>| -> Vec<HttpRule> {
+        rules
+            .into_iter()
+            .map(|HttpRule { name, matches, .. }| HttpRule { name, matches, ..HttpRule::default() })
+            .collect()
+    };
+    let rules = match route.rules {
+        RouteRules::Http(rules) => RouteRules::Http(bare(rules)),
+        RouteRules::Grpc(rules) => RouteRules::Grpc(bare(rules)),
+        RouteRules::Tls { .. } | RouteRules::Tcp(_) => RouteRules::Tcp(Vec::new()),
+    };
+    let sampling = route.traffic.and_then(|traffic| traffic.sampling);
+    let traffic =
+        sampling.map(|ratio| Arc::new(RouteTraffic { sampling: Some(ratio), ..RouteTraffic::default() }));
+    Route { name: route.name, ports: Vec::new(), rules, traffic }
 }
 
 /// What is known of the app's ports, by number.

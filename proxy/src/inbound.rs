@@ -1,12 +1,14 @@
 //! To the app: accept, detect, prove who calls, authorise, forward.
 
+mod sampled;
+
 use std::cell::{Cell, OnceCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{HOST, UPGRADE, USER_AGENT};
-use http::{HeaderName, HeaderValue, Method, Uri, request};
+use http::header::{UPGRADE, USER_AGENT};
+use http::{HeaderName, Method};
 use tokio::time::timeout;
 use weft_certs::{PeerCertificate, sni};
 use weft_core::authorize::{Asked, Call, Decision, Denial, OutsideProbes, Peer, Permit, authorize};
@@ -14,7 +16,7 @@ use weft_core::detect::{ClientHello, Sniffed};
 use weft_core::health;
 use weft_core::host::Host;
 use weft_core::jwt::Claims;
-use weft_core::model::{AccessPolicy, AppCheck, MtlsMode, Probe, QualifiedName};
+use weft_core::model::{AccessPolicy, AppCheck, MtlsMode, Probe, QualifiedName, Ratio};
 use weft_core::path::Path;
 use weft_pods::intercept;
 
@@ -29,11 +31,12 @@ use crate::rates;
 use crate::session::{Answer, Purpose, Session};
 use crate::sniff::{self, First};
 use crate::stream::{Peeked, Reset, Stream};
-use crate::ties::{LetIn, Tie};
+use crate::ties::{self, LetIn, Tie};
 use crate::tls::Carries;
 use crate::tokens;
 use crate::upstream::{Cluster, Source};
 use crate::worker::Worker;
+use sampled::Sampled;
 
 /// How long a peer that connects to the inbound port itself may take to begin its handshake.
 const FIRST_WORD: Duration = Duration::from_secs(10);
@@ -285,7 +288,8 @@ fn serve(
     let flow = flow(&worker, &peer, app.port());
     let certificate = stream.tie().and_then(Tie::peer).cloned();
     let cluster = OnceCell::new();
-    let purpose = Purpose::Inbound(Requests { peer, certificate, client, fields, app, cluster });
+    let sampled = Sampled::default();
+    let purpose = Purpose::Inbound(Requests { peer, certificate, client, fields, app, cluster, sampled });
     Box::pin(
         Session { worker, version, flow, client, security, purpose, requests: Cell::default() }.serve(stream),
     )
@@ -310,6 +314,7 @@ pub struct Requests {
     app: SocketAddr,
     /// The app, once a request was let in.
     cluster: OnceCell<Rc<Cluster>>,
+    sampled: Sampled,
 }
 
 impl Requests {
@@ -387,6 +392,16 @@ impl Requests {
         Ok((self.cluster(worker, &permit), tie))
     }
 
+    /// Whether some policy says of how many of such requests there are traces.
+    pub fn may_sample(&self, worker: &Worker) -> bool {
+        Sampled::may_be(worker, self.app.port())
+    }
+
+    /// Of how many requests like this one there are traces.
+    pub fn sampling(&self, worker: &Worker, head: &impl Head) -> Option<Ratio> {
+        self.sampled.ratio(worker, self.app.port(), head)
+    }
+
     /// The app, looked up once a connection.
     fn cluster(&self, worker: &Worker, permit: &Permit) -> Rc<Cluster> {
         let cluster = self.cluster.get_or_init(|| app_cluster(worker, permit, self.app.ip(), self.client));
@@ -400,28 +415,9 @@ impl Requests {
             return None;
         }
         let address = self.client.ip().to_canonical();
-        let let_in = LetIn { address, port: self.app.port(), request: kept(head).map(Rc::new), claims };
+        let let_in = LetIn { address, port: self.app.port(), request: ties::kept(head).map(Rc::new), claims };
         Some(worker.ties.tie(self.certificate.clone(), Some(let_in)))
     }
-}
-
-/// What policies may ask of a request, kept; none where it cannot be: then it is judged as bytes are.
-fn kept(head: &impl Head) -> Option<request::Parts> {
-    let target = match head.target() {
-        Some(target) => target.parse::<Uri>().ok()?,
-        None => Uri::builder().authority(head.authority()).build().ok()?,
-    };
-    let mut parts = http::Request::builder().method(head.method()).uri(target).body(()).ok()?.into_parts().0;
-    for name in head.fields().names() {
-        let name = HeaderName::from_bytes(name).ok()?;
-        if !parts.headers.contains_key(&name) {
-            for value in head.fields().all(&name) {
-                parts.headers.append(&name, HeaderValue::from_bytes(value).ok()?);
-            }
-        }
-    }
-    parts.headers.insert(HOST, head.authority().parse().ok()?);
-    Some(parts)
 }
 
 /// What policies see of a request; what none asks for is not read.

@@ -13,8 +13,8 @@ use http::{Method, Response, StatusCode};
 use weft_core::fault::Injected;
 use weft_core::host::Host;
 use weft_core::model::{
-    BackendTarget, ClaimName, Cors, FieldEdits, Filters, HttpMatch, HttpRule, Name, Redirect, Route,
-    RouteRules, Service, TokenPolicy,
+    BackendTarget, ClaimName, Cors, FieldEdits, Filters, HttpMatch, HttpRule, Name, QualifiedName, Ratio,
+    Redirect, Route, RouteRules, Service, TokenPolicy,
 };
 use weft_core::path::Path;
 use weft_core::route::{
@@ -51,13 +51,28 @@ impl Routing {
     /// The rules of a service for callers in our namespace. Where that is not known yet, the service's own hold.
     pub fn compile(service: &Service, namespace: Option<&Name>) -> Self {
         let caller = namespace.unwrap_or(&service.name.namespace);
-        let mut fields: Vec<HeaderName> = service.routes.iter().flat_map(|r| field_names(&r.rules)).collect();
+        Self::of(&service.name, &service.routes, caller, service.tokens.clone())
+    }
+
+    /// A service's own rules, by which its sidecar tells requests apart that come without a decision about their trace. What is asked of
+    /// claims fits none of them.
+    pub fn inbound(service: &QualifiedName, routes: &[Route]) -> Self {
+        Self::of(service, routes, &service.namespace, None)
+    }
+
+    fn of(
+        service: &QualifiedName,
+        routes: &[Route],
+        caller: &Name,
+        tokens: Option<Arc<TokenPolicy>>,
+    ) -> Self {
+        let mut fields: Vec<HeaderName> = routes.iter().flat_map(|r| field_names(&r.rules)).collect();
         fields.sort_by(|left, right| left.as_str().cmp(right.as_str()));
         fields.dedup();
         let samples = |route: &Route| route.traffic.as_ref().is_some_and(|said| said.sampling.is_some());
-        let may_sample = service.routes.iter().any(samples);
-        let routes = Routes::compile(&service.name, &service.routes, caller);
-        Self(Arc::new(Ready { routes, fields, tokens: service.tokens.clone(), may_sample }))
+        let may_sample = routes.iter().any(samples);
+        let routes = Routes::compile(service, routes, caller);
+        Self(Arc::new(Ready { routes, fields, tokens, may_sample }))
     }
 
     /// Whether there are none.
@@ -263,6 +278,14 @@ pub fn request(
         }
     }
     Ok((to, injected))
+}
+
+/// Of how many requests like this one there are traces, where the rule that it falls under says so.
+pub fn sampling(worker: &Worker, routing: &Routing, head: &impl Head) -> Option<Ratio> {
+    // They are of one port, and name none.
+    let Table::Requests(requests) = routing.0.routes.on(0) else { return None };
+    let found = find(worker, routing, requests, head).ok()??;
+    found.hit.rule.traffic.as_ref()?.sampling
 }
 
 /// A rule that fits, and what of the request is needed to carry it out.

@@ -152,7 +152,7 @@ impl Session {
             key: None,
             delay: None,
             is_vital: false,
-            is_undecided: self.is_undecided(&span),
+            is_undecided: probe.is_none() && self.is_undecided(&span),
         };
         // Told of is what was asked, not what a route makes of it.
         let mut exchange = Exchange::begin(&worker.observer, head, facts);
@@ -160,7 +160,12 @@ impl Session {
         let verdict = settled.map_err(Answer::from).and_then(|()| match &self.purpose {
             Purpose::Inbound(_) if let Some(probe) = &probe => Ok(Rc::clone(&probe.app)),
             Purpose::Inbound(requests) => {
-                let (cluster, rests_on) = requests.rule(worker, head, &mut exchange)?;
+                let ruled = requests.rule(worker, head, &mut exchange);
+                if exchange.is_undecided() {
+                    let sampling = requests.sampling(worker, head);
+                    exchange.sampled(sampling, head.fields_mut(), &mut worker.rng.borrow_mut());
+                }
+                let (cluster, rests_on) = ruled?;
                 tie = rests_on;
                 Ok(cluster)
             }
@@ -215,7 +220,9 @@ impl Session {
             span.decider == trace::Decider::Sidecar && self.worker.conduct.tracing.sampler.is_none();
         match &self.purpose {
             Purpose::Outbound(requests) => is_open && requests.may_sample(&self.worker),
-            Purpose::Inbound(_) | Purpose::Nowhere(_) => false,
+            // A caller with a sidecar has decided.
+            Purpose::Inbound(requests) => is_open && requests.may_sample(&self.worker),
+            Purpose::Nowhere(_) => false,
         }
     }
 }

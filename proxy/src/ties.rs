@@ -11,13 +11,15 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use http::request;
+use http::header::HOST;
+use http::{HeaderName, HeaderValue, Uri, request};
 use weft_certs::PeerCertificate;
 use weft_core::authorize::{Call, Denial, Peer, authorize};
 use weft_core::jwt::Claims;
 use weft_core::model::{Mesh, MtlsMode, Revocations, Trust, Workload};
 use weft_runtime::drain::DrainWatch;
 
+use crate::http::head::{Fields, Head};
 use crate::inbound::Seen;
 use crate::state::{Discovery, Snapshot};
 
@@ -240,4 +242,23 @@ impl Reviewed {
             || !same(self.mesh.as_ref(), snapshot.mesh.as_ref())
             || !same(self.workload.as_ref(), snapshot.workload.as_ref())
     }
+}
+
+/// What policies may ask of a request, kept; none where it cannot be: then it is judged as bytes are.
+pub fn kept(head: &impl Head) -> Option<request::Parts> {
+    let target = match head.target() {
+        Some(target) => target.parse::<Uri>().ok()?,
+        None => Uri::builder().authority(head.authority()).build().ok()?,
+    };
+    let mut parts = http::Request::builder().method(head.method()).uri(target).body(()).ok()?.into_parts().0;
+    for name in head.fields().names() {
+        let name = HeaderName::from_bytes(name).ok()?;
+        if !parts.headers.contains_key(&name) {
+            for value in head.fields().all(&name) {
+                parts.headers.append(&name, HeaderValue::from_bytes(value).ok()?);
+            }
+        }
+    }
+    parts.headers.insert(HOST, head.authority().parse().ok()?);
+    Some(parts)
 }

@@ -75,7 +75,7 @@ fn sampled(share: &str) -> String {
 fn logged(access_log: &str) -> String {
     format!(
         "apiVersion: weft.mesh/v1alpha1\nkind: MeshConfig\nmetadata: {{name: default}}\n\
-         spec: {{accessLog: {access_log}}}\n"
+         spec: {{mtls: {{mode: Permissive}}, authorization: {{default: Any}}, accessLog: {access_log}}}\n"
     )
 }
 
@@ -140,7 +140,7 @@ fn what_was_decided_about_a_request_stands_in_its_spans() {
         });
         policies(&mesh, &web);
         access_log(&mesh, &web, &orders);
-        sampling(&mesh, &web);
+        sampling(&mesh, &web, &orders);
         let exported = format!("exporter=\"{collector}\"");
         eventually("the collector of the environment has spans", SOON, || {
             web.metric("weft_spans_exported_total", &[&exported]) >= 1.0
@@ -222,22 +222,31 @@ fn access_log(mesh: &Mesh, web: &SidecarPod, orders: &SidecarPod) {
     });
 }
 
-fn sampling(mesh: &Mesh, web: &SidecarPod) {
-    let flag = |path: &str, more: &str| {
-        let told = ask(web, "orders:8080", &format!("GET {path}"), more).text();
+fn sampling(mesh: &Mesh, web: &SidecarPod, orders: &SidecarPod) {
+    let flag_of = |told: Response| {
+        let told = told.text();
         let parent = told.lines().find_map(|line| line.strip_prefix("traceparent: ")).map(str::trim);
         parent.and_then(|parent| parent.rsplit('-').next()).unwrap_or_else(|| panic!("{told}")).to_owned()
     };
+    let flag = |path: &str, more: &str| flag_of(ask(web, "orders:8080", &format!("GET {path}"), more));
+    // Whoever has no sidecar: then that of the service decides, by the same policies.
+    let from_outside = |path: &str, more: &str| {
+        let mut client = HttpClient::connect((orders.address(), 8080)).expect("a connection");
+        flag_of(client.get("orders", path, more).expect("an answer"))
+    };
+    let outside = |path: &str, more: &str| mesh.in_hub(|| from_outside(path, more));
     // The route says none, the mesh all; what the caller has decided stays; a format that it came in is told the same.
     assert_eq!(flag("/quiet/1", ""), "02");
     assert_eq!(flag("/loud/1", ""), "03");
     let parent = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n";
     assert_eq!(flag("/quiet/2", parent), "01");
+    assert_eq!([outside("/quiet/5", ""), outside("/loud/5", "")], ["02", "03"]);
+    assert_eq!(outside("/quiet/6", parent), "01");
     let b3 = "b3: 80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1\r\n";
-    let told = ask(web, "orders:8080", "GET /quiet/3", b3).text();
+    let heard = ask(web, "orders:8080", "GET /quiet/3", b3).text();
     assert!(
-        told.lines().any(|line| line.starts_with("b3: 80f198ee") && line.trim().ends_with("-0")),
-        "{told}"
+        heard.lines().any(|line| line.starts_with("b3: 80f198ee") && line.trim().ends_with("-0")),
+        "{heard}"
     );
     span(mesh, "/quiet/2", "client");
     // What was sent before it has been told of by now, had it been recorded.
@@ -245,6 +254,9 @@ fn sampling(mesh: &Mesh, web: &SidecarPod) {
 
     fs::write(mesh.config().join("sampling.yaml"), sampled("100%")).expect("a document");
     eventually("the route's requests are recorded", SOON, || flag("/quiet/4", "") == "03");
+    eventually("those from outside as well", SOON, || outside("/quiet/7", "") == "03");
+    let server = span(mesh, "/quiet/7", "server");
+    told(&server, &[("weft.tls", "none"), ("weft.source", "unknown")]);
 }
 
 /// A sidecar that tells of nothing leaves alone what its app says of traces.

@@ -53,7 +53,9 @@ pub use route::{
     StatusError, TextError, TextMatch,
 };
 pub use rules::AccessRules;
-pub use service::{Address, Endpoint, InboundPort, PortMap, Protocol, Service, ServicePort, Workload};
+pub use service::{
+    Address, Endpoint, InboundPort, InboundSampling, PortMap, Protocol, Service, ServicePort, Workload,
+};
 pub use target::PolicyTarget;
 pub use token::{
     Algorithm, ClaimName, Curve, Forwarding, KeyMaterial, KeySource, Presence, TokenKey, TokenPlace,

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{
-    AccessPolicy, AppCheck, ConcurrencyMode, External, Fits, MtlsMode, Name, QualifiedName, RateLimit, Route,
-    SpiffeId, TokenPolicy, Traffic,
+    AccessPolicy, AppCheck, ConcurrencyMode, External, Fits, MtlsMode, Name, QualifiedName, RateLimit, Ratio,
+    Route, SpiffeId, TokenPolicy, Traffic,
 };
 
 /// What is spoken on a port.
@@ -167,6 +167,17 @@ pub struct InboundPort {
     pub concurrency: ConcurrencyMode,
     /// Whether it takes plaintext; none: as the mesh has it.
     pub mtls: Option<MtlsMode>,
+    /// Of how many requests there are traces that nobody has decided about; none: as the mesh has it.
+    pub sampling: Option<Arc<InboundSampling>>,
+}
+
+/// What is said of the traces of requests that come to a service without a decision, as those from outside the mesh do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct InboundSampling {
+    /// Of how many there are traces, where no route says it.
+    pub service: Option<Ratio>,
+    /// The service's own routes, if one of them says it; of each, which requests it is for and how many of them.
+    pub routes: Vec<Route>,
 }
 
 impl Workload {
@@ -186,6 +197,12 @@ impl Workload {
             true => MtlsMode::Strict,
             false => MtlsMode::Permissive,
         }
+    }
+
+    /// What is said of the traces of requests to a port of the app that nobody has decided about, and for which of the services behind it.
+    pub fn sampling(&self, port: u16) -> Option<(&QualifiedName, &Arc<InboundSampling>)> {
+        let mut declared = self.ports.iter().filter(|declared| declared.port == port);
+        declared.find_map(|declared| Some((&declared.service, declared.sampling.as_ref()?)))
     }
 
     /// Whether it is found out how many requests a port of the app is given at once. One that serves several services is

@@ -98,6 +98,18 @@ impl World {
         layer.resolve().health_check
     }
 
+    /// Of how many of a service's requests without a decision there are traces, where a policy says so.
+    pub fn sampling(&self, service: &QualifiedName) -> Option<Ratio> {
+        self.policies.of(service).filter_map(traffic_policy).find_map(|policy| policy.layer.sampling)
+    }
+
+    /// Whether a policy says it for one of a service's routes.
+    pub fn samples_by_route(&self, service: &QualifiedName) -> bool {
+        let said =
+            |target: PolicyTarget| self.route_traffic(&target).is_some_and(|said| said.sampling.is_some());
+        self.routes_of(service).any(|(route, _)| route.as_target().is_some_and(said))
+    }
+
     /// Which endpoints of a service go first.
     pub fn priorities(&self, service: &QualifiedName) -> &[Priority] {
         let mut policies = self.policies.of(service).filter_map(traffic_policy);
@@ -150,6 +162,10 @@ impl World {
             {
                 governed.extend(self.asking_claims(target).into_iter().map(ResourceName::Service));
             }
+            if matches!(key.kind, Kind::HttpRoute | Kind::GrpcRoute) {
+                let sampled = self.parents(key).into_iter().filter(|service| self.samples_by_route(service));
+                governed.extend(self.members_of(sampled));
+            }
             let Some(scope) = self.policies.scopes.get(key) else { continue };
             governed.extend(self.services_within(scope).into_iter().map(ResourceName::Service));
             let policy = self.policies.by_scope.get(scope).and_then(|policies| policies.get(key));
@@ -157,12 +173,21 @@ impl World {
             if policy.layer.is_about_apps() {
                 governed.extend(self.targeted(scope).into_iter().map(ResourceName::Workload));
             }
+            // What comes to a service without a decision its own sidecars decide about.
+            if policy.layer.sampling.is_some() {
+                governed.extend(self.members_of(self.services_within(scope)));
+            }
             // Each endpoint says which of the priorities it fits.
             if policy.layer.balancing.priorities.is_some() {
                 governed.extend(self.services_within(scope).into_iter().map(ResourceName::Endpoints));
             }
         }
         governed
+    }
+
+    fn members_of(&self, services: impl IntoIterator<Item = QualifiedName>) -> BTreeSet<ResourceName> {
+        let members = services.into_iter().flat_map(|service| self.members(&service).into_keys());
+        members.map(ResourceName::Workload).collect()
     }
 
     fn services_within(&self, scope: &PolicyTarget) -> BTreeSet<QualifiedName> {

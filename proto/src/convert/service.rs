@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use weft_core::model;
-use weft_core::model::ConcurrencyMode;
+use weft_core::model::{ConcurrencyMode, Ratio};
 
 use super::mesh::{mtls_from_wire, mtls_to_wire};
 use super::{
@@ -102,6 +102,7 @@ impl TryFrom<v1::Workload> for model::Workload {
                 service: qualified("service", &port.service)?,
                 concurrency: concurrency_from_wire(port.concurrency)?,
                 mtls: port.mtls.map(mtls_from_wire).transpose()?,
+                sampling: port.sampling.map(inbound_sampling_from_wire).transpose()?.map(Arc::new),
             })
         };
         Ok(Self {
@@ -192,6 +193,10 @@ impl From<&model::Workload> for v1::Workload {
             service: port.service.to_string(),
             concurrency: concurrency_to_wire(port.concurrency).into(),
             mtls: port.mtls.map(|mode| mtls_to_wire(mode).into()),
+            sampling: port.sampling.as_deref().map(|sampling| v1::InboundSampling {
+                per_million: sampling.service.map(Ratio::per_million),
+                routes: sampling.routes.iter().map(Into::into).collect(),
+            }),
         };
         Self {
             namespace: workload.name.namespace.to_string(),
@@ -206,6 +211,13 @@ impl From<&model::Workload> for v1::Workload {
             mtls: workload.mtls.map(|mode| mtls_to_wire(mode).into()),
         }
     }
+}
+
+fn inbound_sampling_from_wire(wire: v1::InboundSampling) -> Result<model::InboundSampling, ConvertError> {
+    Ok(model::InboundSampling {
+        service: super::traffic::sampling(wire.per_million)?,
+        routes: wire.routes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+    })
 }
 
 fn concurrency_from_wire(wire: i32) -> Result<ConcurrencyMode, ConvertError> {

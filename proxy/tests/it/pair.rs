@@ -80,6 +80,7 @@ pub(crate) fn workload() -> Workload {
             service: orders(),
             concurrency: ConcurrencyMode::Off,
             mtls: None,
+            sampling: None,
         }],
         policies: Vec::new(),
         limits: Vec::new(),

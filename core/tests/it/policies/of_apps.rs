@@ -1,7 +1,7 @@
 //! What is said of apps, and told to their own sidecars.
 
 use weft_core::compile::compile_one;
-use weft_core::model::{ConcurrencyMode, MtlsMode, Resource, ResourceName, Workload};
+use weft_core::model::{ConcurrencyMode, MtlsMode, Ratio, Resource, ResourceName, Workload};
 use weft_core::world::{Change, World};
 
 use super::{policy, with_services};
@@ -88,4 +88,45 @@ fn an_app_is_asked_on_the_port_that_is_said_or_on_the_first() {
     assert_eq!(asked("healthCheck: {tcp: {}, port: 81}"), [8081]);
     // No service's port is no port of the app's.
     assert_eq!(asked("healthCheck: {tcp: {}, port: 82}"), Vec::<u16>::new());
+}
+
+#[test]
+fn what_is_said_of_traces_reaches_the_sidecars_that_requests_without_a_decision_come_to() {
+    let route = |name: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}}}\nspec:\n  parentRefs: [{{group: \"\", kind: Service, name: orders}}]\n  rules: [{{matches: [{{path: {{value: /{name}}}}}], backendRefs: [{{name: web, port: 80}}]}}]\n---\n"
+        )
+    };
+    let of_service = policy("a", "{kind: Service, name: orders}", "tracing: {sampling: 50%}");
+    let of_route = policy("b", "{kind: HTTPRoute, name: pay}", "tracing: {sampling: 100%}");
+    let sampling = |text: &str| {
+        let world = with_services(text);
+        let orders = workload(&world, "default/orders");
+        assert_eq!(workload(&world, "default/web").sampling(80), None);
+        orders.sampling(80).map(|(service, sampling)| (service.clone(), (**sampling).clone()))
+    };
+    assert_eq!(sampling(&[route("pay"), route("look")].concat()), None);
+    let (service, said) = sampling(&[&*of_service, &*route("pay")].concat()).unwrap();
+    assert_eq!(
+        (service, said.service, said.routes.len()),
+        (name("default/orders"), Some(Ratio::percent(50)), 0)
+    );
+    let (_, said) = sampling(&[of_route.clone(), route("pay"), route("look")].concat()).unwrap();
+    let routes: Vec<_> = said.routes.iter().map(|it| (it.name.name.as_str(), it.traffic.is_some())).collect();
+    assert_eq!((said.service, routes.as_slice()), (None, [("look", false), ("pay", true)].as_slice()));
+    // What is not asked for is not sent.
+    assert_eq!(said.routes[0].rules.targets().count(), 0);
+
+    // Whoever is to decide is told when another is said.
+    let mut world = with_services(&[route("pay"), route("look")].concat());
+    let orders = ResourceName::Workload(name("default/orders"));
+    for text in [
+        [of_service.clone(), route("pay"), route("look")].concat(),
+        [of_route.clone(), route("pay"), route("look")].concat(),
+        [of_route.clone(), route("pay")].concat(),
+        String::new(),
+    ] {
+        let affected = world.apply(documents("files", &text)).affected;
+        assert!(affected.contains(&orders), "{text}: {affected:?}");
+    }
 }

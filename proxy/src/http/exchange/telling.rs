@@ -15,6 +15,11 @@ use crate::http::tries::{Target, Try};
 use crate::observe::{Direction, RequestEnded};
 
 impl Exchange {
+    /// Whether it is not known yet whether its trace is recorded.
+    pub fn is_undecided(&self) -> bool {
+        self.facts.is_undecided
+    }
+
     /// A policy says of how many requests like it the trace is recorded, or none does. What was left open is decided, and told
     /// to the next hop.
     pub fn sampled(&mut self, sampling: Option<Ratio>, fields: &mut impl Fields, rng: &mut fastrand::Rng) {
