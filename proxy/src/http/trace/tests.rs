@@ -199,7 +199,13 @@ fn tracestate_included_traceparent_included() {
 
 #[test]
 fn tracestate_header_name() {
-    assert_eq!(sent(&[("traceparent", PARENT), ("trace-state", "foo=1")]), (true, None));
+    for name in ["trace-state", "trace.state"] {
+        assert_eq!(sent(&[("traceparent", PARENT), (name, "foo=1")]), (true, None));
+    }
+}
+
+#[test]
+fn tracestate_header_name_valid_casing() {
     for name in ["TraceState", "TrAcEsTaTe", "TRACESTATE"] {
         assert_eq!(sent(&[("traceparent", PARENT), (name, "foo=1")]), (true, Some(vec!["foo=1".to_owned()])));
     }
@@ -248,6 +254,49 @@ fn tracestate_key_illegal_characters() {
     for value in ["foo =1", "FOO=1", "foo.bar=1", "@foo=1,bar=2", "-foo=1", "=1"] {
         state(&[value], None);
     }
+}
+
+#[test]
+fn tracestate_key_illegal_vendor_format() {
+    state(&["@foo=1,bar=2"], None);
+    // Level 2 knows no more of an @ than that a key may have it behind its first character (section 3.3.1.3.1).
+    for value in ["foo@=1,bar=2", "foo@@bar=1,bar=2", "foo@bar@baz=1,bar=2"] {
+        state(&[value], Some(&[value]));
+    }
+}
+
+/// What an app sends on of one request, to several others.
+fn several(fields: &[(&str, &str)]) -> Vec<TraceContext> {
+    let mut rng = fastrand::Rng::with_seed(7);
+    let each = (0..3).map(|_| {
+        let mut headers = map(fields);
+        trace(&mut headers, &mut rng, None, &OwnTracing::default());
+        w3c::parse(headers[&TRACEPARENT].as_bytes()).expect("a traceparent")
+    });
+    each.collect()
+}
+
+fn distinct<T: std::hash::Hash + Eq>(all: &[TraceContext], of: impl Fn(&TraceContext) -> T) -> usize {
+    all.iter().map(of).collect::<std::collections::HashSet<_>>().len()
+}
+
+#[test]
+fn multiple_requests_with_valid_traceparent() {
+    let all = several(&[("traceparent", PARENT)]);
+    assert_eq!((distinct(&all, |it| it.trace), distinct(&all, |it| it.span)), (1, 3));
+    assert_eq!(all[0].trace.to_string(), TRACE);
+}
+
+#[test]
+fn multiple_requests_without_traceparent() {
+    let all = several(&[]);
+    assert_eq!((distinct(&all, |it| it.trace), distinct(&all, |it| it.span)), (3, 3));
+}
+
+#[test]
+fn multiple_requests_with_illegal_traceparent() {
+    let all = several(&[("traceparent", "00-00000000000000000000000000000000-1234567890123456-01")]);
+    assert_eq!((distinct(&all, |it| it.trace), distinct(&all, |it| it.span)), (3, 3));
 }
 
 #[test]
