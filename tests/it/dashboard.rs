@@ -2,7 +2,9 @@
 //! browser shows it.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use weft_tests::{
     App, HttpClient, Mesh, Options, Process, Response, SidecarPod, eventually, program, python,
 };
 
+use crate::policy::say_name;
 use crate::{in_pods, weft};
 
 /// No trace has this id.
@@ -108,9 +111,9 @@ fn it_shows_what_runs_to_all_and_how_it_is_configured_to_administrators() {
     });
 }
 
-/// Revision 1 samples every call, revision 2 adds a policy.
+/// Revision 1 samples every call and has one policy, revision 2 adds another.
 fn configure_twice(mesh: &Mesh) {
-    let sampling = "apiVersion: weft.mesh/v1alpha1\nkind: MeshConfig\nmetadata: {name: default}\nspec: {tracing: {sampling: 100%}}\n";
+    let sampling = "apiVersion: weft.mesh/v1alpha1\nkind: MeshConfig\nmetadata: {name: default}\nspec: {tracing: {sampling: 100%}}\n---\napiVersion: weft.mesh/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: payments}\nspec: {targetRef: {kind: Service, name: payments}, loadBalancing: {policy: RoundRobin}, circuitBreaker: {consecutiveFailures: 3, openFor: 1s}}\n";
     let policy = "apiVersion: weft.mesh/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: orders}\nspec: {targetRef: {kind: Service, name: orders}, timeouts: {request: 15s}}\n";
     for (name, text) in [("sampling.yaml", sampling), ("policy.yaml", policy)] {
         let path = mesh.scratch().join(name);
@@ -133,6 +136,58 @@ fn call_on(web: &SidecarPod, orders: &SidecarPod, stop: &AtomicBool) {
     });
 }
 
+/// Two pods of a service that is called from when the browser has its page before it: one works, the other when the browser has seen that it
+/// is left alone.
+struct Ejected {
+    pods: [SidecarPod; 2],
+    signs: PathBuf,
+}
+
+impl Ejected {
+    fn new(mesh: &Mesh) -> Self {
+        let token =
+            mesh.weft_ok(&["token", "create", "--service-account", "payments", "--service", "payments"]);
+        let pod = |name: &str| mesh.pod_with_token(name, "payments:8080:http", &token, &[]);
+        let signs = mesh.scratch().join("signs");
+        fs::create_dir(&signs).expect("a folder");
+        Self { pods: [pod("pay-1"), pod("pay-2")], signs }
+    }
+
+    fn apps(&self) -> [App; 2] {
+        let (seen, [first, second]) = (self.signs.join("seen"), &self.pods);
+        let failing =
+            App::serve(
+                first,
+                8080,
+                move |stream: TcpStream| {
+                    if seen.exists() { say_name(stream, "pay-1") } else { fail(stream) }
+                },
+            );
+        [failing, App::serve(second, 8080, |stream: TcpStream| say_name(stream, "pay-2"))]
+    }
+
+    fn call_on(&self, web: &SidecarPod, stop: &AtomicBool) {
+        web.run(|| {
+            while !stop.load(Ordering::Relaxed) {
+                if self.signs.join("calls").exists() {
+                    let address = "payments:8080".to_socket_addrs().ok().and_then(|mut found| found.next());
+                    let call = address.map(HttpClient::connect);
+                    let _ = call.map(|call| call.and_then(|mut call| call.get("payments", "/", "")));
+                }
+                std::thread::park_timeout(Duration::from_millis(100));
+            }
+        });
+    }
+}
+
+/// Answers one request, and ends its connection.
+fn fail(mut stream: TcpStream) {
+    let Ok(reader) = stream.try_clone() else { return };
+    if BufReader::new(reader).lines().map_while(Result::ok).any(|line| line.is_empty()) {
+        let _ = stream.write_all(b"HTTP/1.1 500 Broken\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    }
+}
+
 #[test]
 fn every_page_works_in_a_real_browser() {
     in_pods!(every_page_works_in_a_real_browser, || {
@@ -143,10 +198,13 @@ fn every_page_works_in_a_real_browser() {
         // Nobody listens behind the second service.
         let (orders, web) = (mesh.pod("orders", "orders:8080,broken:8081"), mesh.pod("web", "web:8080"));
         let _app = App::echo(&orders, 8080);
+        let ejected = Ejected::new(&mesh);
+        let _apps = ejected.apps();
         configure_twice(&mesh);
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| call_on(&web, &orders, &stop));
+            scope.spawn(|| ejected.call_on(&web, &stop));
             // Whatever fails here, the calls must end.
             let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 eventually("calls are traced and drawn", Duration::from_secs(30), || {
@@ -160,6 +218,7 @@ fn every_page_works_in_a_real_browser() {
                 let token =
                     |role: &str| mesh.weft_ok(&["token", "create", "--admin", role]).trim().to_owned();
                 command.env("WEFT_OPERATOR", token("operator")).env("WEFT_VIEWER", token("viewer"));
+                command.env("WEFT_SIGNS", &ejected.signs);
                 let log = mesh.scratch().join("browser.log");
                 let mut browser = Process::start(command, &log, |command| mesh.in_hub(|| command.spawn()));
                 let ended = browser.wait(Duration::from_secs(240));

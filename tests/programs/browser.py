@@ -1,5 +1,5 @@
 """Looks at every page of the dashboard with a real Chromium: `browser.py CHROMIUM URL [FOLDER]`, the tokens of an operator and of a
-viewer in WEFT_OPERATOR and WEFT_VIEWER. Calls between services go on meanwhile, and there are two revisions. Pictures of the pages
+viewer in WEFT_OPERATOR and WEFT_VIEWER, a folder for signs to who makes calls in WEFT_SIGNS. Calls between services go on meanwhile, and there are two revisions. Pictures of the pages
 go to the folder, where one is named. Prints a line for what holds; anything else is an error."""
 
 import os
@@ -115,6 +115,27 @@ def tap(page, name):
     raise AssertionError("somebody still looks")
 
 
+def ejected(browser):
+    """An endpoint that fails is shown as left alone by the page as it is, and as back when it works again."""
+    page, signs = look(browser), pathlib.Path(os.environ["WEFT_SIGNS"])
+    page.goto(f"{URL}/services/default/payments")
+    row = lambda name: page.get_by_role("region", name="Endpoints").locator("tbody tr").filter(has_text=name)
+    for name in ("pay-1", "pay-2"):
+        row(name).filter(has_text="closed").wait_for()
+    (signs / "calls").touch()
+    row("pay-1").filter(has_text="open at default/web").wait_for()
+    assert "closed" in row("pay-2").inner_text() and "open" not in row("pay-2").inner_text(), row("pay-2").inner_text()
+    assert "default/pay-1" in page.get_by_role("region", name="Circuit breakers that are not closed").inner_text()
+    is_well(page)
+    picture(page, "ejected")
+    (signs / "seen").touch()
+    row("pay-1").filter(has_text="closed").wait_for()
+    page.get_by_text("All are closed.").wait_for()
+    is_well(page)
+    page.context.close()
+    print("ejected: an endpoint that fails is shown as left alone, and as back when it works")
+
+
 def live(browser):
     """The page is refreshed in its place: no load, and what had the focus has it still. It can be paused by keyboard."""
     page = look(browser)
@@ -227,6 +248,6 @@ def compares(browser):
 with sync_playwright() as playwright:
     # In a test's network namespace there is nobody to be kept away from, and as root Chromium runs in no other way.
     chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
-    for check in (pages, live, keyboard, without_scripts, compares, rollback):
+    for check in (ejected, pages, live, keyboard, without_scripts, compares, rollback):
         check(chromium)
     chromium.close()
