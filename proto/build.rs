@@ -5,7 +5,7 @@ use std::error::Error;
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=weft");
     println!("cargo:rerun-if-changed=etcd");
-    let files = ["weft/v1/discovery.proto", "weft/v1/identity.proto", "weft/v1/admin.proto"];
+    let files = ["discovery", "identity", "admin", "replica"].map(|name| format!("weft/v1/{name}.proto"));
     let descriptors = protox::compile(files, ["."])?;
     let build = tonic_prost_build::configure().codec_path("crate::codec::SmallCodec");
     build.bytes(".weft.v1.Resource.body").compile_fds(descriptors)?;

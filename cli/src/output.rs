@@ -162,6 +162,11 @@ pub(crate) fn note(line: &str) -> anyhow::Result<()> {
     writeln!(io::stderr().lock(), "{line}").context("writing to standard error")
 }
 
+/// Tells of control planes that did not answer, where there are any.
+pub(crate) fn missing(told: &str) -> anyhow::Result<()> {
+    if told.is_empty() { Ok(()) } else { note(told) }
+}
+
 /// Tells how long work goes, where someone is looking.
 pub(crate) fn progress(line: &str) {
     let mut err = io::stderr().lock();

@@ -1,5 +1,6 @@
 //! Wiring: opens everything, starts everything, ends everything.
 
+mod parts;
 mod several;
 
 use std::fs;
@@ -19,34 +20,35 @@ use weft_runtime::drain::{Drain, DrainWatch, channel};
 use weft_runtime::http::Limits;
 use weft_runtime::task;
 
-use crate::api::{AdminGate, AdminService};
+use crate::api::AdminGate;
 use crate::ca::{Attestor, Ca, CaError, Files, Keeper, OwnCertificate};
 use crate::clock::Steady;
 use crate::config::Config;
 use crate::configuration::{Configuration, ConfigurationError};
 use crate::dashboard::Dashboard;
-use crate::discovery::Shared;
 use crate::etcd::EtcdError;
 use crate::keys::Keys;
-use crate::kubernetes::{AccessError, Client, Lease};
+use crate::kubernetes::AccessError;
 use crate::leader::Leadership;
 use crate::listen;
 use crate::metrics::Metrics;
 use crate::push::Hub;
 use crate::replicas::Replica;
 use crate::report::chain;
-use crate::serve;
+use crate::serve::{self, Served};
 use crate::source::dns::Dns;
 use crate::source::files::Folder;
 use crate::source::kubernetes::{Cluster, Keep};
 use crate::source::registry::Registry;
 use crate::status::Live;
-use crate::store::{RestoreError, Store, StoreError};
+use crate::store::{RestoreError, StoreError};
 use crate::telemetry::{SegmentError, Telemetry};
+use crate::together::Together;
 use crate::tokens::TokenError;
 use crate::webhook::Webhook;
 use crate::world::World;
-use several::{Way, admin_token, follow_folder, open_store, start_replica, way};
+use parts::{Kubernetes, Parts};
+use several::{Way, admin_token, follow_folder, open_store, reached_at, start_replica, way};
 
 /// How often what is due from time to time is done.
 const MAINTENANCE: Duration = Duration::from_mins(1);
@@ -173,72 +175,6 @@ impl std::fmt::Debug for AdminToken {
     }
 }
 
-/// What is open before anything listens.
-struct Parts {
-    ca: Arc<Ca>,
-    keeper: Arc<Keeper>,
-    world: Arc<World>,
-    registry: Arc<Registry>,
-    configuration: Arc<Configuration>,
-    telemetry: Arc<Telemetry>,
-    keys: Arc<Keys>,
-    hub: Arc<Hub>,
-    live: Arc<Live>,
-    metrics: Arc<Metrics>,
-    store: Store,
-    kubernetes: Option<Kubernetes>,
-    leads: Leadership,
-    replica: Option<Replica>,
-}
-
-/// What there is in a cluster.
-struct Kubernetes {
-    client: Arc<Client>,
-    cluster: Arc<Cluster>,
-    lease: Arc<Lease>,
-}
-
-impl Parts {
-    /// What we are called in the cluster, by sidecars and by the API server.
-    fn names(&self) -> Vec<String> {
-        let Some(kubernetes) = &self.kubernetes else { return Vec::new() };
-        let namespace = kubernetes.client.namespace();
-        let of = |name: &str| [format!("{name}.{namespace}"), format!("{name}.{namespace}.svc")];
-        ["weft-control-plane", "weft-injector"].iter().flat_map(|name| of(name)).collect()
-    }
-
-    fn admin_service(&self) -> AdminService {
-        AdminService {
-            ca: self.ca.clone(),
-            keeper: self.keeper.clone(),
-            configuration: self.configuration.clone(),
-            world: self.world.clone(),
-            registry: self.registry.clone(),
-            live: self.live.clone(),
-            hub: self.hub.clone(),
-            telemetry: self.telemetry.clone(),
-            store: self.store.clone(),
-        }
-    }
-
-    fn shared(&self, drain: &DrainWatch, ack: Duration) -> Shared {
-        Shared {
-            ca: self.ca.clone(),
-            hub: self.hub.clone(),
-            keys: self.keys.clone(),
-            world: self.world.clone(),
-            registry: self.registry.clone(),
-            live: self.live.clone(),
-            telemetry: self.telemetry.clone(),
-            metrics: self.metrics.clone(),
-            trust_domain: self.ca.trust_domain(),
-            drain: drain.clone(),
-            ack,
-            synced: self.kubernetes.as_ref().map(|kubernetes| kubernetes.cluster.synced()),
-        }
-    }
-}
-
 impl App {
     /// Starts a control plane on the current tokio runtime.
     pub async fn start(config: Config, listeners: Listeners) -> Result<Handle, StartError> {
@@ -274,15 +210,25 @@ impl App {
                 webhook.serve(listener, certificate.webhook_settings(), watch.clone()),
             );
         }
+        let together = Arc::new(match &parts.replica {
+            Some(replica) => {
+                Together::with(replica.others().clone(), certificate.clone(), config.others_timeout)
+            }
+            None => Together::default(),
+        });
         start_loops(&parts, &config, certificate, &admin_token, &watch);
+        if let Some(replica) = &parts.replica {
+            start_replica(&parts, replica, reached_at(&config, &parts, addresses.0).await, &watch);
+        }
 
-        let admin = parts.admin_service();
+        let admin = parts.admin_service(together);
         let gate = AdminGate::new(admin_token.reveal(), parts.ca.clone());
         let dashboard = Dashboard::new(admin.clone(), gate.clone(), parts.metrics.clone(), watch.clone());
         let handler = move |request| dashboard.clone().answer(request);
         task::spawn("http", weft_runtime::http::serve(http, Limits::default(), watch.clone(), handler));
-        let admin = (admin, gate);
-        serve::mesh(grpc, settings, parts.shared(&watch, config.ack_timeout), admin, parts.telemetry.clone());
+        let replica = parts.replica.as_ref().map(|replica| replica.id().into());
+        let served = Served { admin, gate, replica, telemetry: parts.telemetry.clone() };
+        serve::mesh(grpc, settings, parts.shared(&watch, config.ack_timeout), served);
         serve::otlp(otlp, parts.telemetry.clone(), parts.metrics.clone(), &watch);
         drop(watch);
 
@@ -403,9 +349,6 @@ fn start_loops(
     task::supervise("maintenance", move || {
         until_drained(drain.clone(), maintain(ca.clone(), leads.clone(), telemetry.clone()))
     });
-    if let Some(replica) = &parts.replica {
-        start_replica(parts, replica, watch);
-    }
     if let Some(Kubernetes { client, cluster, lease }) = &parts.kubernetes {
         let (reading, drain) = (cluster.clone(), watch.clone());
         task::supervise("kubernetes", move || until_drained(drain.clone(), reading.clone().run()));

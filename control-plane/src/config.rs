@@ -51,6 +51,14 @@ pub struct Config {
     #[arg(long, value_name = "ADDR", default_value_t = any(4317))]
     pub otlp_addr: SocketAddr,
 
+    /// Where other control planes over the same store reach our gRPC port [default: the address that we reach the store from]
+    #[arg(long, value_name = "ADDR", env = "WEFT_ADVERTISE_ADDR")]
+    pub advertise_addr: Option<SocketAddr>,
+
+    /// How long those may take to answer, before what only they know is said to be missing.
+    #[arg(long, value_name = "DURATION", default_value = "200ms", value_parser = patience)]
+    pub others_timeout: Duration,
+
     /// The authority behind every identity of this mesh.
     #[arg(long, value_name = "DOMAIN", default_value = "mesh.local")]
     pub trust_domain: TrustDomain,
@@ -208,7 +216,7 @@ pub enum StoreAddress {
 
 fn patience(text: &str) -> Result<Duration, String> {
     let time = parse_duration(text).map_err(|error| error.to_string())?;
-    if time.is_zero() { Err("a sidecar needs some time".to_owned()) } else { Ok(time) }
+    if time.is_zero() { Err("an answer needs some time".to_owned()) } else { Ok(time) }
 }
 
 fn any(port: u16) -> SocketAddr {

@@ -3,7 +3,7 @@
 //! Facts come in by `source`, are folded by `world`, compiled by weft-core and pushed by `push` to the sidecars
 //! that `discovery` serves. `ca` issues their certificates, `webhook` gives
 //! pods their sidecars, `kubernetes` is the API server that both stand on in a cluster, `configuration` keeps what people apply as revisions
-//! in the `store`, which several of us may share (`replicas`, by `etcd`), `api` answers the `weft` command, `telemetry` keeps traces and what was counted, `taps` and `asks` go to the
+//! in the `store`, which several of us may share (`replicas`, by `etcd`) who answer as one (`together`), `api` answers the `weft` command, `telemetry` keeps traces and what was counted, `taps` and `asks` go to the
 //! sidecars and back, `dashboard` shows it all.
 
 mod api;
@@ -34,6 +34,7 @@ mod status;
 mod store;
 mod taps;
 mod telemetry;
+mod together;
 mod tokens;
 mod webhook;
 mod world;

@@ -15,6 +15,7 @@ use tonic::transport::server::Router;
 use weft_proto::v1::admin_server::AdminServer;
 use weft_proto::v1::discovery_server::DiscoveryServer;
 use weft_proto::v1::identity_server::IdentityServer;
+use weft_proto::v1::replica_server::ReplicaServer;
 use weft_runtime::drain::DrainWatch;
 use weft_runtime::task;
 
@@ -27,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::peer::MeshGate;
 use crate::report::chain;
 use crate::telemetry::{OtlpService, Telemetry};
+use crate::together::{ReplicaGate, ReplicaService};
 
 /// How often a connection is tried, and how long it may stay silent: a crash is noticed within 5 s, and a machine whose
 /// disk or cores are busy for two seconds loses no one.
@@ -37,23 +39,35 @@ const STREAMS: u32 = 128;
 /// What may be applied at once, after the admin token was checked.
 const CONFIGURATION_BYTES: usize = 32 << 20;
 
+/// What is served beside sidecars' streams and certificates.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) admin: AdminService,
+    pub(crate) gate: AdminGate,
+    /// Our name among several control planes; none: we are alone.
+    pub(crate) replica: Option<Arc<str>>,
+    pub(crate) telemetry: Arc<Telemetry>,
+}
+
 /// Serves the mesh until the drain.
-pub(crate) fn mesh(
-    listener: TcpListener,
-    settings: Settings,
-    shared: Shared,
-    (admin, gate): (AdminService, AdminGate),
-    telemetry: Arc<Telemetry>,
-) {
+pub(crate) fn mesh(listener: TcpListener, settings: Settings, shared: Shared, served: Served) {
+    let Served { admin, gate, replica, telemetry } = served;
     let (metrics, drain) = (shared.metrics.clone(), shared.drain.clone());
     let identity = IdentityService::new(shared.ca.clone(), metrics.clone());
     let mesh_gate = MeshGate(shared.ca.clone());
+    let replica = replica.map(|id| {
+        let gate = ReplicaGate { ca: shared.ca.clone(), id };
+        ReplicaServer::with_interceptor(ReplicaService(admin.clone()), gate)
+    });
     let admin = AdminServer::new(admin).max_decoding_message_size(CONFIGURATION_BYTES);
-    let router = server()
+    let mut router = server()
         .add_service(DiscoveryServer::new(DiscoveryService::new(shared)))
         .add_service(IdentityServer::new(identity))
         .add_service(InterceptedService::new(admin, gate))
         .add_service(TraceServiceServer::with_interceptor(OtlpService::new(telemetry), mesh_gate));
+    if let Some(replica) = replica {
+        router = router.add_service(replica);
+    }
     let incoming = listen::accept(listener, Security::Tls(settings), metrics, drain.clone());
     task::spawn("grpc", serve(router, incoming, drain));
 }

@@ -24,6 +24,23 @@ struct Connected {
     plaintext: Vec<PlaintextCaller>,
 }
 
+/// What a control plane knows of a sidecar that is connected to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Known {
+    /// How far it has come.
+    pub sync: SyncState,
+    /// Who was let in without an identity.
+    pub plaintext: Vec<PlaintextCaller>,
+}
+
+/// Which of the connected sidecars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    All,
+    /// Those that let somebody in without an identity.
+    WithPlaintext,
+}
+
 /// Who was let in without an identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PlaintextCaller {
@@ -62,14 +79,17 @@ impl Live {
         &self.asks
     }
 
-    /// How far a connected sidecar has come.
-    pub(crate) fn sync_state(&self, workload: &QualifiedName) -> Option<SyncState> {
-        self.lock().get(workload).map(|connected| connected.mailbox.sync_state())
+    /// What is known of a sidecar, where it is connected.
+    pub(crate) fn one(&self, workload: &QualifiedName) -> Option<Known> {
+        self.lock().get(workload).map(Connected::known)
     }
 
-    /// Who was let in without an identity by a connected sidecar.
-    pub(crate) fn plaintext(&self, workload: &QualifiedName) -> Vec<PlaintextCaller> {
-        self.lock().get(workload).map(|connected| connected.plaintext.clone()).unwrap_or_default()
+    /// What is known of those that are connected.
+    pub(crate) fn known(&self, which: Which) -> Vec<(QualifiedName, Known)> {
+        let live = self.lock();
+        let wanted = |connected: &Connected| which == Which::All || !connected.plaintext.is_empty();
+        let wanted = live.iter().filter(|(_, connected)| wanted(connected));
+        wanted.map(|(name, connected)| (name.clone(), connected.known())).collect()
     }
 
     /// The connected sidecars that do not hold yet what they were to be told.
@@ -102,6 +122,12 @@ impl Live {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<QualifiedName, Connected>> {
         self.connected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connected {
+    fn known(&self) -> Known {
+        Known { sync: self.mailbox.sync_state(), plaintext: self.plaintext.clone() }
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio_stream::Stream;
-use tonic::Status;
+use tonic::{Status, Streaming};
 use weft_core::model::QualifiedName;
 use weft_proto::v1;
 
@@ -48,6 +48,45 @@ pub(crate) struct Watching {
     taps: Arc<Taps>,
     id: u64,
     seen: mpsc::Receiver<Result<v1::TapSeen, Status>>,
+    /// What other control planes show.
+    elsewhere: Vec<Pin<Box<Streaming<v1::TapSeen>>>>,
+    /// Who shows nothing, where that was not told yet.
+    missing: Option<String>,
+    turn: Turn,
+}
+
+/// Whose turn it is to be looked at first: who shows much must not hide the others.
+#[derive(Debug, Clone, Copy)]
+enum Turn {
+    Ours,
+    Others,
+}
+
+impl Watching {
+    /// The same with what other control planes show, of whom those are missing.
+    pub(crate) fn joined_by(mut self, elsewhere: Vec<Streaming<v1::TapSeen>>, missing: String) -> Self {
+        self.elsewhere = elsewhere.into_iter().map(Box::pin).collect();
+        self.missing = Some(missing).filter(|missing| !missing.is_empty());
+        self
+    }
+
+    fn poll_others(&mut self, context: &mut Context<'_>) -> Poll<v1::TapSeen> {
+        for _ in 0..self.elsewhere.len() {
+            // The one that was looked at goes to the end.
+            self.elsewhere.rotate_left(1);
+            let Some(stream) = self.elsewhere.last_mut() else { break };
+            match stream.as_mut().poll_next(context) {
+                Poll::Ready(Some(Ok(seen))) => return Poll::Ready(seen),
+                Poll::Ready(Some(Err(_)) | None) => {
+                    self.elsewhere.pop();
+                    let missing = "another control plane shows no more: look again".to_owned();
+                    return Poll::Ready(v1::TapSeen { missing, ..v1::TapSeen::default() });
+                }
+                Poll::Pending => {}
+            }
+        }
+        Poll::Pending
+    }
 }
 
 impl Taps {
@@ -67,7 +106,8 @@ impl Taps {
         filter.id = id;
         state.open.insert(id, Tap { filter, from, seen: sender, left_out: 0, full_since: None });
         self.changed.send_replace(id);
-        Ok(Watching { taps: self.clone(), id, seen })
+        let (elsewhere, missing, turn) = (Vec::new(), None, Turn::Ours);
+        Ok(Watching { taps: self.clone(), id, seen, elsewhere, missing, turn })
     }
 
     /// Told whenever something else is wanted.
@@ -140,7 +180,12 @@ impl Tap {
         match self.seen.try_reserve() {
             Ok(place) => {
                 let left_out = std::mem::take(&mut self.left_out);
-                place.send(Ok(v1::TapSeen { event: Some(event), workload: workload.to_string(), left_out }));
+                place.send(Ok(v1::TapSeen {
+                    event: Some(event),
+                    workload: workload.to_string(),
+                    left_out,
+                    missing: String::new(),
+                }));
                 self.full_since = None;
             }
             Err(_) => {
@@ -155,7 +200,24 @@ impl Stream for Watching {
     type Item = Result<v1::TapSeen, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.seen.poll_recv(context)
+        if let Some(missing) = self.missing.take() {
+            return Poll::Ready(Some(Ok(v1::TapSeen { missing, ..v1::TapSeen::default() })));
+        }
+        let (first, then) = match self.turn {
+            Turn::Ours => (Turn::Ours, Turn::Others),
+            Turn::Others => (Turn::Others, Turn::Ours),
+        };
+        for whose in [first, then] {
+            let seen = match whose {
+                Turn::Ours => self.seen.poll_recv(context),
+                Turn::Others => self.poll_others(context).map(|seen| Some(Ok(seen))),
+            };
+            if seen.is_ready() {
+                self.turn = then;
+                return seen;
+            }
+        }
+        Poll::Pending
     }
 }
 

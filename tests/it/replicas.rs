@@ -73,6 +73,7 @@ fn the_control_plane_that_leads_is_killed_under_load_and_nobody_notices() {
             println!("{requests} requests, {} failed", failed.len());
             assert!(requests > 100 && failed.is_empty(), "{requests} requests, failed: {failed:#?}");
         });
+        each_tells_the_same(&mesh);
         let leader = mesh.in_hub(|| etcd.control(&["get", "--print-value-only", "weft/leader"]));
         let log = || fs::read_to_string(etcd.folder().join("log")).unwrap_or_default();
         assert!(leader.is_ok_and(|leader| !leader.is_empty()), "nobody leads; etcd says: {}", log());
@@ -84,6 +85,32 @@ fn the_control_plane_that_leads_is_killed_under_load_and_nobody_notices() {
         assert!(!refused.contains("refused a certificate"), "{refused}");
         println!("{} revisions, none lost; no certificate refused", numbers.len());
     });
+}
+
+/// Whichever is asked, it knows what the sidecars of all have told: how many requests, and both ends of a call.
+fn each_tells_the_same(mesh: &Mesh) {
+    let ask = |number: usize, arguments: &[&str]| {
+        let url = format!("https://{}:{}", mesh.address(), 7443 + number);
+        mesh.weft_json(&[arguments, &["--control-plane", &url]].concat())
+    };
+    let requests = |number| {
+        let rows = ask(number, &["stat", "server", "--window", "6h"]);
+        rows.as_array().into_iter().flatten().filter_map(|row| row["requests"].as_u64()).sum::<u64>()
+    };
+    eventually("each counts the same requests", PATIENCE, || {
+        let counted: Vec<_> = (0..3).map(requests).collect();
+        counted[0] > 0 && counted.iter().all(|count| *count == counted[0])
+    });
+    for number in 0..3 {
+        eventually("each knows both ends of a call", PATIENCE, || {
+            let newest = ask(number, &["traces", "--limit", "1"]);
+            let Some(id) = newest[0]["trace_id"].as_str() else { return false };
+            let trace = ask(number, &["trace", id]);
+            let kinds: Vec<_> =
+                trace["spans"].as_array().into_iter().flatten().map(|span| &span["kind"]).collect();
+            kinds.iter().any(|kind| **kind == "client") && kinds.iter().any(|kind| **kind == "server")
+        });
+    }
 }
 
 /// Kills the one that leads, and waits until another one does; which it was.

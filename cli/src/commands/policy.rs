@@ -55,7 +55,9 @@ pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Re
         namespace: common.namespace.to_string(),
         since_ms: u64::try_from(arguments.since.as_millis()).unwrap_or(u64::MAX).max(1),
     };
-    let tested = Tested::from(answer(admin.test_policy(request).await)?);
+    let response = answer(admin.test_policy(request).await)?;
+    output::missing(&response.missing)?;
+    let tested = Tested::from(response);
     output::object(common.output, &tested, &tested.in_words())?;
     for note in &tested.notes {
         output::note(note)?;

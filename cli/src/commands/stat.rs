@@ -67,7 +67,8 @@ pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Re
         window_ms: u64::try_from(arguments.window.as_millis()).unwrap_or(u64::MAX).max(1),
         by: by.to_owned(),
     };
-    let rows = answer(admin.stat(request).await)?.rows;
+    let v1::StatResponse { rows, missing, .. } = answer(admin.stat(request).await)?;
+    output::missing(&missing)?;
     let rows: Vec<_> = rows.into_iter().map(|row| Stat::new(row, common)).collect();
     output::list(common.output, &rows)?;
     if common.output == Format::Table {

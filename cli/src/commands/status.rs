@@ -22,7 +22,8 @@ pub(crate) async fn execute(common: &Common, _arguments: Arguments) -> anyhow::R
     let mut admin = client::connect(&Target::find(&common.target)?).await?;
     let request =
         v1::StatusRequest { namespace: common.namespace.to_string(), all_namespaces: common.all_namespaces };
-    let sidecars = answer(admin.status(request).await)?.sidecars;
+    let v1::StatusResponse { sidecars, missing, .. } = answer(admin.status(request).await)?;
+    output::missing(&missing)?;
     output::list(common.output, &sidecars.into_iter().map(Sidecar::from).collect::<Vec<_>>())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -58,7 +58,9 @@ pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Re
     let mut left = arguments.limit.unwrap_or(u64::MAX);
     while left > 0 {
         let next = seen.message().await.map_err(|status| client::explain(&status))?;
-        let Some(request) = next.and_then(Request::of) else { break };
+        let Some(next) = next else { break };
+        output::missing(&next.missing)?;
+        let Some(request) = Request::of(next) else { continue };
         left -= 1;
         let line = match common.output {
             Format::Json => serde_json::to_string(&request)? + "\n",
@@ -99,7 +101,7 @@ struct Request {
 
 impl Request {
     fn of(seen: v1::TapSeen) -> Option<Self> {
-        let v1::TapSeen { event, workload, left_out } = seen;
+        let v1::TapSeen { event, workload, left_out, missing: _ } = seen;
         let event = event?;
         let time = i64::try_from(event.ended_us).ok().and_then(|us| Timestamp::from_microsecond(us).ok());
         #[expect(clippy::cast_precision_loss, reason = "exact for hundreds of years")]
@@ -189,7 +191,8 @@ mod tests {
             ..Default::default()
         };
         change(&mut event);
-        let seen = v1::TapSeen { event: Some(event), workload: "default/web-1".into(), left_out: 0 };
+        let workload = "default/web-1".into();
+        let seen = v1::TapSeen { event: Some(event), workload, ..Default::default() };
         Request::of(seen).unwrap()
     }
 

@@ -47,7 +47,8 @@ pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Re
     };
     let is_drawn = matches!(common.output, Format::Table | Format::Wide);
     if arguments.once || !is_drawn || !output::is_terminal() {
-        let rows = answer(admin.stat(request).await)?.rows;
+        let v1::StatResponse { rows, missing, .. } = answer(admin.stat(request).await)?;
+        output::missing(&missing)?;
         output::list(common.output, &rows_of(rows, common))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -55,10 +56,10 @@ pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Re
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let rows = answer(admin.stat(request.clone()).await)?.rows;
+        let v1::StatResponse { rows, missing, .. } = answer(admin.stat(request.clone()).await)?;
         let table = output::table(common.output, &rows_of(rows, common))?;
         output::draw(&format!(
-            "{}, last {} s, Ctrl-C ends it\n\n{table}",
+            "{}, last {} s, Ctrl-C ends it\n{missing}\n{table}",
             arguments.service,
             WINDOW.as_secs()
         ))?;

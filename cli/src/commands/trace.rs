@@ -26,6 +26,7 @@ pub(crate) struct Arguments {
 pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut admin = client::connect(&Target::find(&common.target)?).await?;
     let response = answer(admin.trace(v1::TraceRequest { trace_id: arguments.id }).await)?;
+    output::missing(&response.missing)?;
     let trace = Trace::from(response);
     let waterfall = waterfall(&trace, output::width(), output::colours());
     output::object(common.output, &trace, &waterfall)?;

@@ -61,7 +61,8 @@ pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Re
             .since
             .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX).max(1)),
     };
-    let traces = answer(admin.traces(request).await)?.traces;
+    let v1::TracesResponse { traces, missing } = answer(admin.traces(request).await)?;
+    output::missing(&missing)?;
     // The beginning of an id is enough to ask by.
     let shown = match output::room() {
         Some(room) if room < 120 && common.output == Format::Table => 16,

@@ -28,6 +28,7 @@ pub(crate) struct Arguments {
 pub(crate) async fn execute(common: &Common, arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut admin = client::connect(&Target::find(&common.target)?).await?;
     let why = answer(admin.why(v1::WhyRequest { trace_id: arguments.trace_id }).await)?;
+    output::missing(&why.missing)?;
     let why = Why::from(why);
     output::object(common.output, &why, &why.in_words(output::room()))?;
     Ok(if why.verdict == "failed" { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -62,7 +63,8 @@ impl From<v1::WhyResponse> for Why {
             let v1::WhyHop { span_id, caller, service, what, duration_ms, own_ms, outcome } = hop;
             Hop { span_id, caller, service, what, duration_ms, own_ms, outcome }
         };
-        let v1::WhyResponse { trace_id, verdict, headline, hops, decisive_span, code, rule, advice } = why;
+        let v1::WhyResponse { trace_id, verdict, headline, hops, decisive_span, code, rule, advice, .. } =
+            why;
         let hops = hops.into_iter().map(hop).collect();
         Self { trace_id, verdict, headline, code, rule, advice, decisive_span, hops }
     }
@@ -129,6 +131,7 @@ mod tests {
             code: "denied".into(),
             rule: "AuthorizationPolicy default/no-deletes".into(),
             advice: vec!["see weft explain".into()],
+            ..Default::default()
         });
         let expected = "failed: denied
 

@@ -12,10 +12,13 @@ use weft_proto::v1;
 use super::{AdminService, namespace};
 use crate::report::rfc3339;
 use crate::source::registry::Registered;
-use crate::status::PlaintextCaller;
+use crate::status::{Known, PlaintextCaller, Which};
 
 /// When certificates end, by identity and workload.
 type Expiries = HashMap<(String, String), SystemTime>;
+
+/// Those that are connected to others.
+type Elsewhere = HashMap<QualifiedName, Known>;
 
 impl AdminService {
     pub(crate) async fn status(&self, request: v1::StatusRequest) -> Result<v1::StatusResponse, Status> {
@@ -24,26 +27,33 @@ impl AdminService {
             request.all_namespaces || listed.registration.namespace == namespace.as_str()
         };
         let expiries = self.ca.expiries();
-        let sidecars =
-            self.registry.list().into_iter().filter(wanted).map(|listed| self.sidecar(listed, &expiries));
+        let mut asking = self.together.asking();
+        let elsewhere = self.elsewhere(&mut asking, Which::All).await;
+        let listed = self.registry.list().into_iter().filter(wanted);
+        let sidecars = listed.map(|listed| self.sidecar(listed, &expiries, &elsewhere));
         Ok(v1::StatusResponse {
             sidecars: sidecars.collect(),
+            missing: asking.missing().words(),
             revision: self.world.revision(),
             version: env!("CARGO_PKG_VERSION").into(),
         })
     }
 
-    fn sidecar(&self, listed: Registered, expiries: &Expiries) -> v1::SidecarStatus {
+    fn sidecar(&self, listed: Registered, expiries: &Expiries, elsewhere: &Elsewhere) -> v1::SidecarStatus {
         let Registered { registration, connected } = listed;
         let identity = registration.spiffe_id.parse::<weft_core::model::SpiffeId>().ok();
         let account = identity.and_then(|identity| identity.service_account());
         let name = registration.namespace.parse().ok().zip(registration.workload.parse().ok());
         let name = name.map(|(namespace, name)| QualifiedName::new(namespace, name));
-        let plaintext = name.as_ref().map(|name| self.live.plaintext(name)).unwrap_or_default();
-        // Of one that is connected elsewhere, what is said there.
-        let elsewhere =
+        // Of one that is connected elsewhere, what is said there, or was said last.
+        let here = name.as_ref().and_then(|name| self.live.one(name));
+        let known = here.or_else(|| elsewhere.get(name.as_ref()?).cloned());
+        let said_last =
             |name: &QualifiedName| self.keeper.others.sync_state(&registration.replica, &name.to_string());
-        let sync = name.and_then(|name| self.live.sync_state(&name).or_else(|| elsewhere(&name)));
+        let (sync, plaintext) = match known {
+            Some(Known { sync, plaintext }) => (Some(sync), plaintext),
+            None => (name.as_ref().and_then(said_last), Vec::new()),
+        };
         let sync = sync.filter(|_| connected).unwrap_or_default();
         let expires = expiries.get(&(registration.spiffe_id.clone(), registration.workload.clone()));
         let rejection = |(resource, reason): (String, String)| {

@@ -6,6 +6,7 @@ mod backup;
 mod configuration;
 mod endpoints;
 mod explain;
+mod gathered;
 mod listing;
 mod rehearsal;
 mod sidecars;
@@ -35,6 +36,7 @@ use crate::status::Live;
 use crate::store::{Role, Store};
 use crate::taps::Watching;
 use crate::telemetry::Telemetry;
+use crate::together::Together;
 use crate::tokens::{Administrator, TokenError};
 use crate::world::World;
 
@@ -56,6 +58,7 @@ pub(crate) struct AdminService {
     pub(crate) hub: Arc<Hub>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) store: Store,
+    pub(crate) together: Arc<Together>,
 }
 
 /// Lets only those pass who hold the admin token, or one of ours for administrators. What they may do each call says.
@@ -201,7 +204,7 @@ macro_rules! calls {
 
             async fn tap(&self, request: Request<v1::TapRequest>) -> Result<Response<Watching>, Status> {
                 self.admit(&request, "tap", Role::Viewer).await?;
-                self.tap(&request.into_inner()).map(Response::new)
+                self.tap(request.into_inner()).await.map(Response::new)
             }
         }
     };

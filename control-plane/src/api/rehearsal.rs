@@ -13,6 +13,7 @@ use super::{AdminService, namespace};
 use crate::configuration::Rehearsal;
 use crate::report::chain;
 use crate::telemetry::{Span, SpanId, SpanKind};
+use crate::together::{Asking, wire};
 
 /// How far back it is looked where nothing is said.
 const SINCE: Duration = Duration::from_mins(10);
@@ -45,7 +46,9 @@ impl AdminService {
             ms => Duration::from_millis(ms),
         };
         let now = SystemTime::now();
-        let carried = self.carried(now.checked_sub(since).unwrap_or(UNIX_EPOCH));
+        let mut asking = self.together.asking();
+        let carried = self.carried(&mut asking, now.checked_sub(since).unwrap_or(UNIX_EPOCH)).await;
+        response.missing = asking.missing().words();
         response.requests = carried.kinds.values().sum::<u64>() + carried.nameless;
         response.kinds = u64::try_from(carried.kinds.len()).unwrap_or(u64::MAX);
         response.unknown = carried.nameless;
@@ -69,7 +72,19 @@ impl AdminService {
         Ok(response)
     }
 
-    fn carried(&self, since: SystemTime) -> Gathered {
+    /// The calls that all control planes were told of since then.
+    async fn carried(&self, asking: &mut Asking<'_>, since: SystemTime) -> Gathered {
+        let mut gathered = self.carried_here(since);
+        let told = asking.each(|mut client| {
+            let request = v1::CarriedRequest { since_us: wire::microseconds(since) };
+            async move { client.carried(request).await }
+        });
+        told.await.into_iter().for_each(|told| gathered.add(told));
+        gathered
+    }
+
+    /// The calls that we were told of since then.
+    pub(crate) fn carried_here(&self, since: SystemTime) -> Gathered {
         let mut gathered = Gathered::default();
         self.telemetry.traces().each_since(since, |spans| gathered.take(spans));
         gathered
@@ -78,7 +93,7 @@ impl AdminService {
 
 /// The calls that traces tell of.
 #[derive(Debug, Default)]
-struct Gathered {
+pub(crate) struct Gathered {
     kinds: BTreeMap<Carried, u64>,
     /// Of which it is not known who called whom.
     nameless: u64,
@@ -109,12 +124,42 @@ impl Gathered {
                 method: value(span, "http.request.method").to_owned(),
                 path: value(span, "url.path").to_owned(),
             };
-            if self.kinds.len() < MOST_KINDS || self.kinds.contains_key(&carried) {
-                *self.kinds.entry(carried).or_default() += 1;
-            } else {
-                self.nameless += 1;
-            }
+            self.count(carried, 1);
         }
+    }
+
+    /// Takes what another control plane was told of.
+    fn add(&mut self, told: v1::CarriedResponse) {
+        self.nameless = self.nameless.saturating_add(told.nameless);
+        for kind in told.kinds {
+            let v1::CarriedKind { caller, service, port, method, path, requests } = kind;
+            let (Ok(caller), Ok(service)) = (caller.parse(), service.parse()) else { continue };
+            let port = u16::try_from(port).ok().filter(|port| *port > 0);
+            self.count(Carried { caller, service, port, method, path }, requests);
+        }
+    }
+
+    fn count(&mut self, carried: Carried, requests: u64) {
+        let count = if self.kinds.len() < MOST_KINDS || self.kinds.contains_key(&carried) {
+            self.kinds.entry(carried).or_default()
+        } else {
+            &mut self.nameless
+        };
+        *count = count.saturating_add(requests);
+    }
+}
+
+impl From<Gathered> for v1::CarriedResponse {
+    fn from(gathered: Gathered) -> Self {
+        let kind = |(kind, requests): (Carried, u64)| v1::CarriedKind {
+            caller: kind.caller.to_string(),
+            service: kind.service.to_string(),
+            port: kind.port.unwrap_or_default().into(),
+            method: kind.method,
+            path: kind.path,
+            requests,
+        };
+        Self { kinds: gathered.kinds.into_iter().map(kind).collect(), nameless: gathered.nameless }
     }
 }
 

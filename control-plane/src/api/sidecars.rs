@@ -1,5 +1,8 @@
 //! proxy config, metrics, drain, log-level: asked of a sidecar by way of its stream.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
 use tonic::Status;
 use weft_core::model::QualifiedName;
 use weft_proto::v1::{self, ask::What};
@@ -8,8 +11,31 @@ use super::{AdminService, name, namespace};
 use crate::asks::AskError;
 use crate::store::Role;
 
+/// For another control plane to answer, whose sidecar has less.
+const PATIENCE: Duration = Duration::from_secs(6);
+
 impl AdminService {
+    /// Asks a sidecar, wherever it is connected.
     pub(super) async fn ask_sidecar(
+        &self,
+        request: v1::AskSidecarRequest,
+    ) -> Result<v1::AskSidecarResponse, Status> {
+        let elsewhere = self.registry.list().into_iter().map(|listed| listed.registration).find(|it| {
+            it.workload == request.workload
+                && namespace(&request.namespace).is_ok_and(|namespace| it.namespace == namespace.as_str())
+        });
+        let elsewhere = elsewhere.and_then(|registration| self.together.client_of(&registration.replica));
+        match elsewhere {
+            Some(mut client) => match timeout(PATIENCE, client.ask_sidecar(request)).await {
+                Ok(answered) => answered.map(tonic::Response::into_inner),
+                Err(_) => Err(Status::deadline_exceeded("the control plane of the sidecar gave no answer")),
+            },
+            None => self.ask_here(request).await,
+        }
+    }
+
+    /// Asks a sidecar that is connected to us.
+    pub(crate) async fn ask_here(
         &self,
         request: v1::AskSidecarRequest,
     ) -> Result<v1::AskSidecarResponse, Status> {

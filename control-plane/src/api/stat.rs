@@ -1,6 +1,6 @@
 //! stat, and the service graph.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
@@ -10,8 +10,8 @@ use weft_core::model::{Name, QualifiedName};
 use weft_proto::v1;
 
 use super::{AdminService, namespace, qualified};
-use crate::status::PlaintextCaller;
-use crate::telemetry::{By, Of, Query, Tally};
+use crate::status::{Known, PlaintextCaller, Which};
+use crate::telemetry::{By, Counted, Of, Query, Tally};
 
 /// The time that is looked at where none is given.
 const WINDOW: Duration = Duration::from_mins(1);
@@ -35,28 +35,33 @@ impl AdminService {
             text => Some(qualified("service account", text, &default)?.to_string()),
         };
         let by = by(&request.by, from.as_deref())?;
-        let (sums, window) = self.sums(request.window_ms, by);
+        let mut asking = self.together.asking();
+        let counted = self.counted(&mut asking, window(request.window_ms), by).await;
+        let elsewhere = self.elsewhere(&mut asking, Which::WithPlaintext).await;
         let wanted = |of: &Of| match &service {
             Some(service) => *of.service == service.to_string(),
             None => request.all_namespaces || belongs(of, &default, from.as_deref()),
         };
-        let rows = sums.into_iter().filter(|(of, _)| wanted(of));
+        let rows = counted.sums.iter().filter(|(of, _)| wanted(of));
         let rows = rows.filter(|(of, _)| from.as_ref().is_none_or(|from| **from == *of.caller));
-        let rows = rows.map(|(of, tally)| self.row(&of, &tally, window)).collect();
-        Ok(v1::StatResponse { rows, window_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX) })
+        let rows = rows.map(|(of, tally)| self.row(of, tally, &counted, &elsewhere)).collect();
+        let window_ms = u64::try_from(counted.over.as_millis()).unwrap_or(u64::MAX);
+        Ok(v1::StatResponse { rows, window_ms, missing: asking.missing().words() })
     }
 
     pub(super) async fn graph(&self, request: v1::GraphRequest) -> Result<v1::GraphResponse, Status> {
-        let (sums, window) = self.sums(request.window_ms, By::Caller);
-        let edge = |(of, tally): (Of, Tally)| v1::GraphEdge {
+        let mut asking = self.together.asking();
+        let counted = self.counted(&mut asking, window(request.window_ms), By::Caller).await;
+        let edge = |(of, tally): (&Of, &Tally)| v1::GraphEdge {
             caller: of.caller.to_string(),
             service: of.service.to_string(),
-            rps: tally.rps(window),
+            rps: tally.rps(counted.over),
             success_rate: tally.success_rate(),
             p99_ms: tally.quantile_ms(0.99),
             mtls_rate: tally.mtls_rate(),
         };
-        Ok(v1::GraphResponse { edges: sums.into_iter().map(edge).collect() })
+        let edges = counted.sums.iter().map(edge).collect();
+        Ok(v1::GraphResponse { edges, missing: asking.missing().words() })
     }
 
     /// Whether there is such a service at all.
@@ -73,30 +78,23 @@ impl AdminService {
         Err(Status::not_found(format!("there is no Service {service}; {hint}")))
     }
 
-    fn sums(&self, window_ms: u64, by: By) -> (BTreeMap<Of, Tally>, Duration) {
-        let window = match window_ms {
-            0 => WINDOW,
-            ms => Duration::from_millis(ms).clamp(SHORTEST, LONGEST),
-        };
-        self.counted(window, by)
-    }
-
-    /// What was counted in the last so many minutes, and over how long a time there was something to count.
-    pub(crate) fn counted(&self, window: Duration, by: By) -> (BTreeMap<Of, Tally>, Duration) {
+    /// What our sidecars counted in a time until now.
+    pub(crate) fn counted_here(&self, now: SystemTime, window: Duration, by: By) -> Counted {
         let known = self.accounts();
-        self.telemetry.golden().sum(&Query { now: SystemTime::now(), window, by, known: &known })
+        self.telemetry.golden().sum(&Query { now, window, by, known: &known })
     }
 
-    /// What was asked of a service, step by step.
-    pub(crate) fn course(
+    /// What was asked of a service according to our sidecars, step by step.
+    pub(crate) fn course_here(
         &self,
-        service: &QualifiedName,
+        service: &str,
+        now: SystemTime,
         window: Duration,
         step: Duration,
     ) -> Vec<Option<Tally>> {
         let known = self.accounts();
-        let query = Query { now: SystemTime::now(), window, by: By::Service, known: &known };
-        self.telemetry.golden().series(&service.to_string(), step, &query)
+        let (window, step) = (window.min(LONGEST), step.max(SHORTEST));
+        self.telemetry.golden().series(service, step, &Query { now, window, by: By::Service, known: &known })
     }
 
     /// The accounts of all sidecars.
@@ -108,9 +106,15 @@ impl AdminService {
             .read(|known| known.registrations().filter_map(|workload| account(&workload.identity)).collect())
     }
 
-    fn row(&self, of: &Of, tally: &Tally, window: Duration) -> v1::StatRow {
+    fn row(
+        &self,
+        of: &Of,
+        tally: &Tally,
+        counted: &Counted,
+        elsewhere: &HashMap<QualifiedName, Known>,
+    ) -> v1::StatRow {
         let (namespace, service) = of.service.split_once('/').unwrap_or(("", &*of.service));
-        let (circuits_open, half_open) = self.telemetry.golden().circuits(&of.service, &of.caller);
+        let (circuits_open, half_open) = counted.circuits(&of.service, &of.caller);
         let circuit = match (circuits_open, half_open) {
             (0, false) => "closed",
             (0, true) => "half-open",
@@ -122,7 +126,7 @@ impl AdminService {
             route: of.route.to_string(),
             caller: relative(&of.caller, namespace),
             requests: tally.requests(),
-            rps: tally.rps(window),
+            rps: tally.rps(counted.over),
             success_rate: tally.success_rate(),
             p50_ms: tally.quantile_ms(0.5),
             p95_ms: tally.quantile_ms(0.95),
@@ -132,14 +136,19 @@ impl AdminService {
             circuits_open,
             mtls_rate: tally.mtls_rate(),
             plaintext: match &*of.caller {
-                "" | "unknown" => self.plaintext_callers(&of.service, window),
+                "" | "unknown" => self.plaintext_callers(&of.service, counted.over, elsewhere),
                 _ => Vec::new(),
             },
         }
     }
 
     /// Who was let in to a service without an identity, within a time until now.
-    fn plaintext_callers(&self, service: &str, window: Duration) -> Vec<v1::PlaintextHeard> {
+    fn plaintext_callers(
+        &self,
+        service: &str,
+        window: Duration,
+        elsewhere: &HashMap<QualifiedName, Known>,
+    ) -> Vec<v1::PlaintextHeard> {
         let Ok(service) = service.parse() else { return Vec::new() };
         let endpoints = self.world.read(|known| compile::endpoints(known, &service)).unwrap_or_default();
         let begin = SystemTime::now().checked_sub(window).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -147,8 +156,11 @@ impl AdminService {
         for endpoint in &endpoints {
             let serves =
                 |port| endpoint.ports.is_empty() || endpoint.ports.iter().any(|map| map.target_port == port);
-            let heard = self.live.plaintext(&endpoint.workload).into_iter();
-            for caller in heard.filter(|caller| caller.last_seen >= begin && serves(caller.port)) {
+            let here = self.live.one(&endpoint.workload);
+            let known = here.or_else(|| elsewhere.get(&endpoint.workload).cloned());
+            let heard = known.map(|known| known.plaintext).unwrap_or_default();
+            for caller in heard.into_iter().filter(|caller| caller.last_seen >= begin && serves(caller.port))
+            {
                 let known = latest.entry((caller.address, caller.port)).or_insert_with(|| caller.clone());
                 known.last_seen = known.last_seen.max(caller.last_seen);
             }
@@ -157,17 +169,22 @@ impl AdminService {
     }
 }
 
+/// The time that is looked at.
+fn window(milliseconds: u64) -> Duration {
+    match milliseconds {
+        0 => WINDOW,
+        ms => Duration::from_millis(ms).clamp(SHORTEST, LONGEST),
+    }
+}
+
 /// What is told together. Who names a caller wants its requests apart from others'.
 fn by(text: &str, caller: Option<&str>) -> Result<By, Status> {
-    match text {
-        "" => Ok(By::All),
-        "caller" => Ok(By::Caller),
-        "service" | "route" if caller.is_some() => Err(Status::invalid_argument(format!(
+    match By::parse(text) {
+        Some(By::Service | By::Route) if caller.is_some() => Err(Status::invalid_argument(format!(
             "by {text} all callers are told together: leave out one of the two"
         ))),
-        "service" => Ok(By::Service),
-        "route" => Ok(By::Route),
-        other => Err(Status::invalid_argument(format!("by {other:?}: service, route or caller"))),
+        Some(by) => Ok(by),
+        None => Err(Status::invalid_argument(format!("by {text:?}: service, route or caller"))),
     }
 }
 

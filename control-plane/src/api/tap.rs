@@ -7,7 +7,8 @@ use super::{AdminService, namespace, qualified};
 use crate::taps::Watching;
 
 impl AdminService {
-    pub(crate) fn tap(&self, request: &v1::TapRequest) -> Result<Watching, Status> {
+    /// Requests as they pass sidecars of ours.
+    pub(crate) fn tap_here(&self, request: &v1::TapRequest) -> Result<Watching, Status> {
         let default = namespace(&request.namespace)?;
         let service = qualified("service", &request.service, &default)?;
         self.knows(&service)?;

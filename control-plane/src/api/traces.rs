@@ -35,21 +35,31 @@ impl AdminService {
             until: None,
             limit,
         };
-        let traces = self.telemetry.traces().list(&filter);
-        Ok(v1::TracesResponse { traces: traces.iter().map(summary).collect() })
+        let mut asking = self.together.asking();
+        let traces = self.list_traces(&mut asking, &filter).await;
+        let missing = asking.missing().words();
+        Ok(v1::TracesResponse { traces: traces.iter().map(summary).collect(), missing })
     }
 
     pub(super) async fn trace(&self, request: v1::TraceRequest) -> Result<v1::TraceResponse, Status> {
-        let (id, spans) = self.trace_of(&request.trace_id)?;
-        Ok(v1::TraceResponse { trace_id: id.to_string(), spans: spans.into_iter().map(span).collect() })
+        let (id, spans, missing) = self.trace_of(&request.trace_id).await?;
+        let spans = spans.into_iter().map(span).collect();
+        Ok(v1::TraceResponse { trace_id: id.to_string(), spans, missing })
     }
 
-    /// The one trace whose id begins so.
-    pub(super) fn trace_of(&self, id: &str) -> Result<(TraceId, Vec<Span>), Status> {
-        self.telemetry.traces().find(id).ok_or_else(|| {
+    /// The one trace whose id begins so, and who did not answer.
+    pub(super) async fn trace_of(&self, id: &str) -> Result<(TraceId, Vec<Span>, String), Status> {
+        let mut asking = self.together.asking();
+        let found = self.find_trace(&mut asking, id).await;
+        let missing = asking.missing().words();
+        let Some((id, spans)) = found else {
             let asked: String = id.chars().take(40).collect();
-            Status::not_found(format!("no trace's id begins with {asked:?}, or several do"))
-        })
+            let missing = if missing.is_empty() { missing } else { format!("; {missing}") };
+            return Err(Status::not_found(format!(
+                "no trace's id begins with {asked:?}, or several do{missing}"
+            )));
+        };
+        Ok((id, spans, missing))
     }
 }
 

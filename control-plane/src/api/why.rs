@@ -14,7 +14,7 @@ use crate::telemetry::{Span, SpanKind};
 
 impl AdminService {
     pub(super) async fn why(&self, request: v1::WhyRequest) -> Result<v1::WhyResponse, Status> {
-        let (id, spans) = self.trace_of(&request.trace_id)?;
+        let (id, spans, missing) = self.trace_of(&request.trace_id).await?;
         let hops: Vec<Hop> = spans.iter().map(hop).collect();
         let found = why::find(&hops);
         let decisive = found.as_ref().and_then(|found| spans.get(found.decisive));
@@ -37,6 +37,7 @@ impl AdminService {
             code: told.code.to_owned(),
             rule: ruled(&told, self.rule(&told)),
             advice: advice(finding.verdict, &told, &id.to_string()),
+            missing,
         })
     }
 

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::net::UdpSocket;
 use weft_runtime::drain::DrainWatch;
 use weft_runtime::task;
 
@@ -66,6 +68,42 @@ pub(super) async fn open_store(
     Ok((store, Some(replica)))
 }
 
+/// Where the other control planes reach the port that we listen at: as we are told, or, where we listen at all addresses, at the one
+/// from which we reach the store.
+pub(super) async fn reached_at(config: &Config, parts: &Parts, listens: SocketAddr) -> SocketAddr {
+    if let Some(address) = config.advertise_addr {
+        return address;
+    }
+    if !listens.ip().is_unspecified() {
+        return listens;
+    }
+    let store = match (&config.store.store, &parts.kubernetes) {
+        (StoreAddress::Etcd(etcd), _) => etcd.member(),
+        (_, Some(kubernetes)) => Some(kubernetes.client.server()),
+        (_, None) => None,
+    };
+    let own = match store {
+        Some(store) => own_address(&store).await.ok(),
+        None => None,
+    };
+    // Of ourselves alone, if nobody can be reached.
+    SocketAddr::new(own.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), listens.port())
+}
+
+/// The address of ours from which another is reached; nothing is sent.
+async fn own_address(other: &str) -> io::Result<IpAddr> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for to in tokio::net::lookup_host(other).await? {
+        let any = if to.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind((any, 0)).await?;
+        match socket.connect(to).await.and_then(|()| socket.local_addr()) {
+            Ok(address) => return Ok(address.ip()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
 /// Named, so that logs and who leads tell where it is; and random, so that it is another one after a restart. A name of an object may have
 /// small letters, digits and hyphens.
 fn replica_id() -> Result<String, StartError> {
@@ -107,7 +145,7 @@ pub(super) async fn admin_token(directory: &Path, store: &Store) -> Result<Strin
 }
 
 /// What makes us one of several.
-pub(super) fn start_replica(parts: &Parts, replica: &Replica, watch: &DrainWatch) {
+pub(super) fn start_replica(parts: &Parts, replica: &Replica, address: SocketAddr, watch: &DrainWatch) {
     let followers = Arc::new(Followers {
         store: parts.store.clone(),
         ca: parts.ca.clone(),
@@ -116,6 +154,7 @@ pub(super) fn start_replica(parts: &Parts, replica: &Replica, watch: &DrainWatch
         configuration: parts.configuration.clone(),
         keys: parts.keys.clone(),
         keeper: parts.keeper.clone(),
+        address,
     });
     let (here, there, drain) = (replica.clone(), followers.clone(), watch.clone());
     task::supervise("replica-follow", move || {

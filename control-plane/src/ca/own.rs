@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
+use rustls::{ClientConfig, ServerConfig};
 use tokio::time::sleep;
 use weft_certs::{CertError, ClientAuth, Credentials, ResumingServer, Roots, Schedule, Sessions, alpn};
 use weft_core::model::{Name, SpiffeId, TrustDomain};
@@ -65,6 +65,11 @@ impl OwnCertificate {
     /// The same for the webhook.
     pub(crate) fn webhook_settings(&self) -> Arc<ArcSwap<ServerConfig>> {
         self.webhook.clone()
+    }
+
+    /// The TLS settings to reach another control plane of ours with.
+    pub(crate) fn client_settings(&self, protocol: &[u8]) -> Result<Arc<ClientConfig>, CertError> {
+        self.current.load().client_config(&self.names.identity, &[protocol])
     }
 
     /// Renews it, for ever. Connections that are open keep the one they began with.

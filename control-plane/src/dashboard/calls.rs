@@ -2,14 +2,17 @@
 //! of policy stand before a service.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use weft_core::manifest::{Kind, Spec};
 use weft_core::model::{PolicyTarget, QualifiedName};
 use weft_core::world::World;
+use weft_proto::v1::Circuit;
 
 use crate::api::AdminService;
-use crate::telemetry::{By, Of, Tally};
+use crate::telemetry::{By, Counted, Of, Tally};
+use crate::together::Asking;
 
 /// From whom to whom, each `NAMESPACE/NAME`; the mesh does not know everybody.
 pub(super) type Edge = (String, String);
@@ -20,6 +23,10 @@ pub(super) struct Calls {
     pub(super) edges: BTreeMap<Edge, Tally>,
     /// How long it was.
     pub(super) over: Duration,
+    /// The circuits that are not closed, and whose each is.
+    pub(super) circuits: Vec<(Arc<str>, Circuit)>,
+    /// What was asked of each, also by those that are not among the edges here.
+    pub(super) asked: BTreeMap<String, Tally>,
     /// What stands before each service: `authz`, `limit` ...
     pub(super) badges: BTreeMap<String, BTreeSet<&'static str>>,
 }
@@ -53,19 +60,25 @@ impl Window {
         named(text).or_else(|| named(otherwise)).unwrap_or(shortest)
     }
 
-    /// Links to a page with each of them.
+    /// Links to a page, which may have a query, with each of them.
     pub(super) fn choice(self, path: &str) -> String {
+        let more = if path.contains('?') { '&' } else { '?' };
         let links =
-            Self::ALL.into_iter().map(|it| (format!("{path}?window={}", it.name), it.name, it == self));
+            Self::ALL.into_iter().map(|it| (format!("{path}{more}window={}", it.name), it.name, it == self));
         super::html::choice("Over", links)
     }
 }
 
 /// What was counted in this time.
-pub(super) fn counted(admin: &AdminService, window: Window) -> Calls {
-    let (sums, over) = admin.counted(window.lasts, By::Caller);
+pub(super) async fn counted(admin: &AdminService, asking: &mut Asking<'_>, window: Window) -> Calls {
+    let Counted { sums, over, circuits } = admin.counted(asking, window.lasts, By::Caller).await;
     let (services, badges) = admin.world.read(|known| (services_of_accounts(known), badges(known)));
-    Calls { edges: named(sums, &services), over, badges }
+    let edges = named(sums, &services);
+    let mut asked: BTreeMap<String, Tally> = BTreeMap::new();
+    for ((_, to), tally) in &edges {
+        asked.entry(to.clone()).or_default().add(tally);
+    }
+    Calls { edges, over, circuits, asked, badges }
 }
 
 impl Calls {
@@ -76,11 +89,19 @@ impl Calls {
 
     /// What was asked of a service.
     pub(super) fn of(&self, service: &str) -> Tally {
-        sum(self.edges.iter().filter(|((_, to), _)| to == service).map(|(_, tally)| tally))
+        self.asked.get(service).cloned().unwrap_or_default()
     }
 
     pub(super) fn rps(&self, tally: &Tally) -> f64 {
         tally.rps(self.over)
+    }
+
+    /// Those alone that begin or end at somebody whose name has this in it, whatever the case of its letters.
+    pub(super) fn about(&self, part: &str) -> Self {
+        let named = |name: &str| name.to_ascii_lowercase().contains(part);
+        let edges = self.edges.iter().filter(|((from, to), _)| named(from) || named(to));
+        let edges = edges.map(|(edge, tally)| (edge.clone(), tally.clone())).collect();
+        Self { edges, circuits: Vec::new(), ..self.without_edges() }
     }
 
     /// Those alone that begin or end at a service.
@@ -88,7 +109,13 @@ impl Calls {
         let near = |((from, to), _): &(&Edge, &Tally)| from == service || to == service;
         let edges =
             self.edges.iter().filter(near).map(|(edge, tally)| (edge.clone(), tally.clone())).collect();
-        Self { edges, over: self.over, badges: self.badges.clone() }
+        let towards = self.circuits.iter().filter(|(_, circuit)| circuit.service == service);
+        Self { edges, circuits: towards.cloned().collect(), ..self.without_edges() }
+    }
+
+    fn without_edges(&self) -> Self {
+        let (asked, badges) = (self.asked.clone(), self.badges.clone());
+        Self { over: self.over, asked, badges, ..Self::default() }
     }
 }
 
@@ -203,6 +230,16 @@ mod tests {
                 edge("unknown", "default/web")
             ]
         );
+    }
+
+    #[test]
+    fn calls_are_found_by_either_end() {
+        let sums = [of("default/web", "default/orders"), of("default/orders", "shop/stock")];
+        let calls = Calls { edges: named(sums.into(), &BTreeMap::new()), ..Calls::default() };
+        let about = |part: &str| calls.about(part).edges.into_keys().map(|(_, to)| to).collect::<Vec<_>>();
+        assert_eq!(about("web"), ["default/orders"]);
+        assert_eq!(about("orders"), ["shop/stock", "default/orders"]);
+        assert_eq!((about("").len(), about("shop/").len(), about("nobody").len()), (2, 1, 0));
     }
 
     #[test]

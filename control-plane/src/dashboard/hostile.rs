@@ -52,6 +52,8 @@ fn calls() -> Calls {
     let tally = Tally::of(&row, &[4_000]);
     let edges = [(hostile(), format!("{HOSTILE}/{HOSTILE}")), (format!("{HOSTILE}/{HOSTILE}"), hostile())];
     Calls {
+        circuits: Vec::new(),
+        asked: BTreeMap::from([(hostile(), tally.clone())]),
         edges: edges.into_iter().map(|edge| (edge, tally.clone())).collect(),
         over: Duration::from_secs(60),
         badges: BTreeMap::new(),
@@ -68,7 +70,8 @@ fn map(frame: &Frame) -> String {
     };
     let (calls, window) = (calls(), Window::of(HOSTILE, "1m"));
     let (services, errors) = (&[service][..], &[summary()][..]);
-    let seen = overview::Overview { services, calls: &calls, window, sidecars: (1, 2), errors };
+    let find = HOSTILE.to_ascii_lowercase();
+    let seen = overview::Overview { services, calls: &calls, window, find: &find, sidecars: (1, 2), errors };
     overview::overview(&seen, frame)
 }
 
@@ -102,7 +105,8 @@ fn sidecar(frame: &Frame) -> String {
         plaintext: vec![heard],
         ..Default::default()
     };
-    let all = v1::StatusResponse { sidecars: vec![status], revision: 1, version: hostile() };
+    let all =
+        v1::StatusResponse { sidecars: vec![status], revision: 1, version: hostile(), missing: hostile() };
     sidecars::page(&all, frame)
 }
 

@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
 use super::login::Session;
+use crate::together::Missing;
 
 /// Text that is safe in an element and in a quoted attribute.
 pub(super) struct Escaped<T>(pub(super) T);
@@ -123,6 +124,15 @@ pub(super) struct Frame {
     pub(super) revision: u64,
     /// Who looks, where that has logged in.
     pub(super) session: Option<Session>,
+    /// Which control planes did not answer; empty: all did.
+    pub(super) missing: String,
+}
+
+impl Frame {
+    /// The same around what those did not tell of.
+    pub(super) fn lacking(&self, missing: Missing) -> Self {
+        Self { missing: missing.words(), ..self.clone() }
+    }
 }
 
 /// A page that is being written.
@@ -212,13 +222,21 @@ impl Page {
             "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
              <title>{} - Weft</title><link rel=\"icon\" href=\"/icon.svg\" type=\"image/svg+xml\"><link rel=\"stylesheet\" href=\"/style.css\">{refresh}</head>\
              <body><a class=\"skip\" href=\"#main\">To the content</a><header><nav aria-label=\"Pages\"><b>Weft</b>{}</nav>\
-             <div class=\"who\"><small>revision {}</small>{}</div></header><main id=\"main\" tabindex=\"-1\"{live}>{}",
+             <div class=\"who\"><small>revision {}</small>{}</div></header><main id=\"main\" tabindex=\"-1\"{live}>{}{}",
             Escaped(&self.title),
             links.concat(),
             self.frame.revision,
             self.who(),
+            self.missing(),
             self.body
         )
+    }
+
+    fn missing(&self) -> String {
+        match self.frame.missing.as_str() {
+            "" => String::new(),
+            missing => format!("<p class=\"warn\" role=\"status\">{}.</p>", Escaped(missing)),
+        }
     }
 
     fn who(&self) -> String {
@@ -296,6 +314,14 @@ mod tests {
         assert!(page.contains("<a href=\"/traces\" aria-current=\"page\">"), "{page}");
         assert_eq!(service_link("a\"b", "<x>").matches(['<', '"']).count(), 6);
         assert_eq!(encoded("a/b c\"?"), "a%2Fb%20c%22%3F");
+    }
+
+    #[test]
+    fn a_page_that_lacks_something_says_so() {
+        let frame = Frame { missing: "1 of 3 <b>".into(), ..Frame::default() };
+        let page = Page::new("Traces", Place::Traces, &frame).finish();
+        assert!(page.contains("<p class=\"warn\" role=\"status\">1 of 3 &lt;b&gt;.</p>"), "{page}");
+        assert!(!Page::new("Traces", Place::Traces, &Frame::default()).finish().contains("role=\"status\""));
     }
 
     #[test]

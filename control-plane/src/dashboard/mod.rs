@@ -105,15 +105,15 @@ impl Dashboard {
         }
         let frame = self.frame(self.sessions.of(request.headers(), Instant::now()));
         match path {
-            "/" => self.overview(&query, &frame),
-            "/traces" => self.traces(&query, &frame),
-            "/compare" => self.compare(&query, &frame),
+            "/" => self.overview(&query, &frame).await,
+            "/traces" => self.traces(&query, &frame).await,
+            "/compare" => self.compare(&query, &frame).await,
             "/sidecars" => self.sidecars(&frame).await,
             "/identities" => self.identities(&query, &frame).await,
             "/login" => html(StatusCode::OK, login::page("/", None, &frame)),
             _ => match parts(path).as_slice() {
-                ["traces", id] => self.trace(id, &query, &frame),
-                ["services", namespace, name] => self.service(namespace, name, &query, &frame),
+                ["traces", id] => self.trace(id, &query, &frame).await,
+                ["services", namespace, name] => self.service(namespace, name, &query, &frame).await,
                 ["policies" | "explain" | "tap", ..] => self.guarded(request, &query).await,
                 _ => text(StatusCode::NOT_FOUND, "no such page\n"),
             },
@@ -121,7 +121,7 @@ impl Dashboard {
     }
 
     fn frame(&self, session: Option<Session>) -> Frame {
-        Frame { revision: self.admin.world.revision(), session }
+        Frame { revision: self.admin.world.revision(), session, missing: String::new() }
     }
 
     /// Pages for those alone who have logged in.
@@ -144,7 +144,7 @@ impl Dashboard {
                 Err(_) => text(StatusCode::NOT_FOUND, "no such revision\n"),
             },
             ["explain"] => self.explain(query, &frame).await,
-            ["tap"] => self.tap(query, &frame),
+            ["tap"] => self.tap(query, &frame).await,
             _ => text(StatusCode::NOT_FOUND, "no such page\n"),
         }
     }
@@ -231,40 +231,48 @@ impl Dashboard {
         typed(StatusCode::OK, format.content_type(), self.metrics.registry.render(format))
     }
 
-    fn overview(&self, query: &Query, frame: &Frame) -> Answer {
+    async fn overview(&self, query: &Query, frame: &Frame) -> Answer {
         let window = Window::of(query.value("window"), "1m");
         let sidecars = self.admin.registry.list();
         let errors = Filter { errors: Errors::Only, limit: TRACES, ..Filter::default() };
+        let mut asking = self.admin.together.asking();
+        let find = query.value("find").trim().to_ascii_lowercase();
         let seen = overview::Overview {
             services: &self.admin.service_summaries(),
-            calls: &calls::counted(&self.admin, window),
+            calls: &calls::counted(&self.admin, &mut asking, window).await,
             window,
+            find: &find,
             sidecars: (sidecars.iter().filter(|sidecar| sidecar.connected).count(), sidecars.len()),
-            errors: &self.admin.telemetry.traces().list(&errors),
+            errors: &self.admin.list_traces(&mut asking, &errors).await,
         };
-        html(StatusCode::OK, overview::overview(&seen, frame))
+        html(StatusCode::OK, overview::overview(&seen, &frame.lacking(asking.missing())))
     }
 
-    fn service(&self, namespace: &str, name: &str, query: &Query, frame: &Frame) -> Answer {
+    async fn service(&self, namespace: &str, name: &str, query: &Query, frame: &Frame) -> Answer {
         let (Ok(namespace), Ok(name)) = (namespace.parse(), name.parse()) else {
             return text(StatusCode::NOT_FOUND, "no such service\n");
         };
         let window = Window::of(query.value("window"), "10m");
-        let calls = calls::counted(&self.admin, window);
-        match service::Service::find(&self.admin, QualifiedName::new(namespace, name), window, &calls) {
-            Some(service) => html(StatusCode::OK, service.page(frame)),
+        let mut asking = self.admin.together.asking();
+        let name = QualifiedName::new(namespace, name);
+        match service::Service::find(&self.admin, &mut asking, name, window).await {
+            Some(service) => html(StatusCode::OK, service.page(&frame.lacking(asking.missing()))),
             None => text(StatusCode::NOT_FOUND, "no such service\n"),
         }
     }
 
-    fn traces(&self, query: &Query, frame: &Frame) -> Answer {
+    async fn traces(&self, query: &Query, frame: &Frame) -> Answer {
         let (filter, wrong) = traces::filter(query, SystemTime::now());
-        let found = self.admin.telemetry.traces().list(&filter);
-        html(StatusCode::OK, traces::list(query, &found, &wrong, frame))
+        let mut asking = self.admin.together.asking();
+        let found = self.admin.list_traces(&mut asking, &filter).await;
+        html(StatusCode::OK, traces::list(query, &found, &wrong, &frame.lacking(asking.missing())))
     }
 
-    fn trace(&self, id: &str, query: &Query, frame: &Frame) -> Answer {
-        match self.admin.telemetry.traces().find(id) {
+    async fn trace(&self, id: &str, query: &Query, frame: &Frame) -> Answer {
+        let mut asking = self.admin.together.asking();
+        let found = self.admin.find_trace(&mut asking, id).await;
+        let frame = &frame.lacking(asking.missing());
+        match found {
             Some((id, spans)) => {
                 let from = query.value("from").parse().unwrap_or_default();
                 html(StatusCode::OK, trace::waterfall(id, &spans, from, frame))
@@ -273,9 +281,13 @@ impl Dashboard {
         }
     }
 
-    fn compare(&self, query: &Query, frame: &Frame) -> Answer {
+    async fn compare(&self, query: &Query, frame: &Frame) -> Answer {
         let ids: Vec<_> = query.values("id").collect();
-        let found: Vec<_> = ids.iter().take(2).map(|id| self.admin.telemetry.traces().find(id)).collect();
+        let (mut asking, mut found) = (self.admin.together.asking(), Vec::new());
+        for id in ids.iter().take(2) {
+            found.push(self.admin.find_trace(&mut asking, id).await);
+        }
+        let frame = &frame.lacking(asking.missing());
         match (ids.len(), found.as_slice()) {
             (2, [Some(first), Some(second)]) => html(StatusCode::OK, compare::page(first, second, frame)),
             (given, _) => {
@@ -290,7 +302,8 @@ impl Dashboard {
     async fn sidecars(&self, frame: &Frame) -> Answer {
         let all = v1::StatusRequest { all_namespaces: true, ..v1::StatusRequest::default() };
         let status = self.admin.status(all).await.unwrap_or_default();
-        html(StatusCode::OK, sidecars::page(&status, frame))
+        let frame = Frame { missing: status.missing.clone(), ..frame.clone() };
+        html(StatusCode::OK, sidecars::page(&status, &frame))
     }
 
     async fn identities(&self, query: &Query, frame: &Frame) -> Answer {
@@ -349,13 +362,13 @@ impl Dashboard {
         html(StatusCode::OK, explain::page(query, told, frame))
     }
 
-    fn tap(&self, query: &Query, frame: &Frame) -> Answer {
+    async fn tap(&self, query: &Query, frame: &Frame) -> Answer {
         let names = self.admin.world.read(|known| known.service_names());
         let names: Vec<_> = names.iter().map(|it| format!("{}.{}", it.name, it.namespace)).collect();
         let Some(request) = tap::request(query) else {
             return html(StatusCode::OK, tap::form(query, &names, None, frame));
         };
-        match self.admin.tap(&request) {
+        match self.admin.tap(request).await {
             Ok(watching) => {
                 let begin = tap::begin(query, &names, frame);
                 let passing = tap::Passing::new(begin, watching, self.drain.clone());

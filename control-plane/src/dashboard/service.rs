@@ -9,12 +9,13 @@ use weft_core::world::World;
 use weft_core::{attachment, compile};
 use weft_proto::v1::{Circuit, ServiceSummary};
 
-use super::calls::{Calls, Window};
+use super::calls::{self, Calls, Window};
 use super::chart::{Chart, Line};
 use super::html::{Escaped, Frame, Ms, Page, Percent, Place, Rate, encoded};
 use super::{map, overview, policies, traces};
 use crate::api::AdminService;
 use crate::telemetry::{By, Errors, Filter, Summary, Tally};
+use crate::together::Asking;
 
 /// Traces on the page.
 const TRACES: usize = 10;
@@ -26,7 +27,6 @@ pub(super) struct Service {
     /// None: it only calls.
     summary: Option<ServiceSummary>,
     endpoints: Vec<Endpoint>,
-    circuits: Vec<(Arc<str>, Circuit)>,
     course: Vec<Option<Tally>>,
     routes: BTreeMap<String, Tally>,
     calls: Calls,
@@ -38,24 +38,24 @@ pub(super) struct Service {
 
 impl Service {
     /// What is known of a service; none where there is no such service and nobody of that name calls.
-    pub(super) fn find(
+    pub(super) async fn find(
         admin: &AdminService,
+        asking: &mut Asking<'_>,
         name: QualifiedName,
         window: Window,
-        calls: &Calls,
     ) -> Option<Self> {
         let is_it = |summary: &ServiceSummary| {
             summary.namespace == name.namespace.as_str() && summary.name == name.name.as_str()
         };
         let summary = admin.service_summaries().into_iter().find(is_it);
-        let calls = calls.around(&name.to_string());
+        let calls = calls::counted(admin, asking, window).await.around(&name.to_string());
         if summary.is_none() && calls.edges.is_empty() {
             return None;
         }
         let (endpoints, rules) = admin
             .world
             .read(|known| (compile::endpoints(known, &name).unwrap_or_default(), rules(known, &name)));
-        let (routes, _) = admin.counted(window.lasts, By::Route);
+        let routes = admin.counted(asking, window.lasts, By::Route).await.sums;
         let routes = routes.into_iter().filter(|(of, _)| *of.service == name.to_string());
         let route = |route: &str| if route.is_empty() { "none".to_owned() } else { route.to_owned() };
         let about = Filter { service: Some(name.name.to_string()), limit: TRACES, ..Filter::default() };
@@ -63,13 +63,12 @@ impl Service {
         Some(Self {
             summary,
             endpoints,
-            circuits: admin.telemetry.golden().circuits_towards(&name.to_string()),
-            course: admin.course(&name, window.lasts, window.step),
+            course: admin.course(asking, &name, window.lasts, window.step).await,
             routes: routes.map(|(of, tally)| (route(&of.route), tally)).collect(),
             calls,
             rules,
-            errors: admin.telemetry.traces().list(&failed),
-            traces: admin.telemetry.traces().list(&about),
+            errors: admin.list_traces(asking, &failed).await,
+            traces: admin.list_traces(asking, &about).await,
             name,
             window,
         })
@@ -127,10 +126,10 @@ impl Service {
         page.table(
             "Endpoints",
             &["Workload", "Addresses", "Identity", "Zone", "#Weight", "Health", "Circuit breakers"],
-            self.endpoints.iter().map(|endpoint| endpoint_row(endpoint, &self.circuits)),
+            self.endpoints.iter().map(|endpoint| endpoint_row(endpoint, &self.calls.circuits)),
             "Nobody offers it now: callers are answered 503 no-endpoints.",
         );
-        circuits(page, &self.circuits);
+        circuits(page, &self.calls.circuits);
     }
 }
 

@@ -180,6 +180,9 @@ fn asks(page: &mut Page, query: &Query, services: &[String]) {
 }
 
 fn row(seen: &TapSeen) -> String {
+    if !seen.missing.is_empty() {
+        return format!("<tr><td class=\"warn\" colspan=\"8\">{}.</td></tr>\n", Escaped(&seen.missing));
+    }
     let missed = match seen.left_out {
         0 => String::new(),
         count => format!("<tr><td class=\"warn\" colspan=\"8\">{count} more were left out here.</td></tr>"),

@@ -81,6 +81,13 @@ impl FromStr for EtcdAddress {
     }
 }
 
+impl EtcdAddress {
+    /// `HOST:PORT` of one of its members.
+    pub(crate) fn member(&self) -> Option<String> {
+        self.members.first().cloned()
+    }
+}
+
 impl fmt::Display for EtcdAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "etcd://{}/{}", self.members.join(","), self.prefix)

@@ -167,18 +167,23 @@ impl Client {
         timeout(PATIENCE, answer).await.map_err(|_| ApiError::Late)?
     }
 
+    /// `HOST:PORT` of the API server.
+    pub(crate) fn server(&self) -> String {
+        let Access { host, port, .. } = &self.access;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+
     async fn send(
         &self,
         method: Method,
         path: &str,
         body: Option<(&'static str, &Value)>,
     ) -> Result<Response<Incoming>, ApiError> {
-        let Access { host, port, prefix, .. } = &self.access;
-        let bracketed = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        let prefix = &self.access.prefix;
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{prefix}{path}"))
-            .header(HOST, format!("{bracketed}:{port}"))
+            .header(HOST, self.server())
             .header(ACCEPT, "application/json")
             .header(USER_AGENT, concat!("weft/", env!("CARGO_PKG_VERSION")));
         if let Some(shown) = self.access.authorization()? {

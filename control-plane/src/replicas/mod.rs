@@ -9,6 +9,7 @@ mod office;
 mod others;
 mod presence;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -61,6 +62,8 @@ pub(crate) struct Followers {
     pub(crate) configuration: Arc<Configuration>,
     pub(crate) keys: Arc<Keys>,
     pub(crate) keeper: Arc<Keeper>,
+    /// Where the others ask us.
+    pub(crate) address: SocketAddr,
 }
 
 /// Why something cannot be followed.

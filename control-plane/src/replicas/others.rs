@@ -1,6 +1,7 @@
 //! What other control planes over the same store say of the sidecars that are connected to them.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,9 @@ pub(super) struct Said {
     /// Its sidecars that do not hold yet what they were told; where they are too many to be named, none is known to.
     #[serde(default)]
     pub(super) behind: Option<Vec<String>>,
+    /// Where the others ask it; none: it is of a version that is not asked.
+    #[serde(default)]
+    pub(super) address: Option<SocketAddr>,
 }
 
 impl Said {
@@ -34,6 +38,7 @@ impl Said {
             unaware: followers.keeper.unaware_here(),
             revision: followers.world.revision(),
             behind: Self::naming(followers.keeper.live.behind()),
+            address: Some(followers.address),
         }
     }
 
@@ -71,6 +76,11 @@ impl Others {
         Some(SyncState { revision, in_sync, ..SyncState::default() })
     }
 
+    /// Who they are, and where each is asked.
+    pub(crate) fn addresses(&self) -> Vec<(String, Option<SocketAddr>)> {
+        self.lock().iter().map(|(id, said)| (id.clone(), said.address)).collect()
+    }
+
     /// One says something; nothing: it is gone.
     pub(super) fn hear(&self, id: &str, said: Option<&[u8]>) {
         let mut others = self.lock();
@@ -78,7 +88,13 @@ impl Others {
             Some(Ok(said)) => drop(others.insert(id.to_owned(), said)),
             // What cannot be read was said by another version: its sidecars are waited for, which is safe.
             Some(Err(_)) => {
-                let said = Said { sequence: u64::MAX, unaware: Vec::new(), revision: 0, behind: None };
+                let said = Said {
+                    sequence: u64::MAX,
+                    unaware: Vec::new(),
+                    revision: 0,
+                    behind: None,
+                    address: None,
+                };
                 others.insert(id.to_owned(), said);
             }
             None => drop(others.remove(id)),
@@ -115,6 +131,13 @@ mod tests {
             (far("d", "default/web"), far("d", "default/orders")),
             (Some((0, false)), Some((7, true)))
         );
+        others.hear("e", Some(br#"{"sequence": 3, "unaware": [], "address": "10.0.0.1:7443"}"#));
+        let asked: Vec<_> = others.addresses().into_iter().filter_map(|(_, address)| address).collect();
+        assert_eq!(
+            (asked.as_slice(), others.addresses().len()),
+            (["10.0.0.1:7443".parse().unwrap()].as_slice(), 5)
+        );
+        others.hear("e", None);
         assert_eq!((far("a", "default/web"), far("e", "default/web")), (None, None));
         others.hear("b", None);
         others.hear("c", None);

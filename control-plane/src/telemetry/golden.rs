@@ -79,6 +79,16 @@ pub(crate) struct Of {
     pub route: Arc<str>,
 }
 
+/// What was counted.
+#[derive(Debug, Default)]
+pub(crate) struct Counted {
+    pub sums: BTreeMap<Of, Tally>,
+    /// Over how long a time there was something to count.
+    pub over: Duration,
+    /// The circuits that are not closed, and whose each is.
+    pub circuits: Vec<(Arc<str>, v1::Circuit)>,
+}
+
 /// Which requests.
 #[derive(Debug)]
 pub(crate) struct Query<'a> {
@@ -132,8 +142,8 @@ impl Golden {
         self.lock().circuits.remove(workload);
     }
 
-    /// What was counted, and over how long a time there was something to count.
-    pub(crate) fn sum(&self, query: &Query<'_>) -> (BTreeMap<Of, Tally>, Duration) {
+    /// What was counted.
+    pub(crate) fn sum(&self, query: &Query<'_>) -> Counted {
         let now = seconds(query.now);
         let from = now.saturating_sub(query.window.as_secs());
         let state = self.lock();
@@ -147,7 +157,9 @@ impl Golden {
             }
         }
         let first = slots().find(within).map_or(now, |slot| slot.start).max(from);
-        (sums, Duration::from_secs(now.saturating_sub(first).max(1)))
+        let open = state.circuits.values().flat_map(|(of, all)| all.iter().map(move |circuit| (of, circuit)));
+        let circuits = open.map(|(of, circuit)| (of.clone(), circuit.clone())).collect();
+        Counted { sums, over: Duration::from_secs(now.saturating_sub(first).max(1)), circuits }
     }
 
     /// What was asked of a service, in steps up to the last whole one, oldest first; none where nothing was kept yet. A step of
@@ -175,26 +187,48 @@ impl Golden {
         points
     }
 
-    /// The circuits towards a service that are not closed, and whose each is.
-    pub(crate) fn circuits_towards(&self, service: &str) -> Vec<(Arc<str>, v1::Circuit)> {
-        let state = self.lock();
-        let all = state.circuits.values().flat_map(|(of, all)| all.iter().map(move |circuit| (of, circuit)));
-        let towards = all.filter(|(_, circuit)| circuit.service == service);
-        towards.map(|(of, circuit)| (of.clone(), circuit.clone())).collect()
-    }
-
-    /// The circuits towards a service that are not closed, of all callers or of one: how many are open, and whether there
-    /// are others.
-    pub(crate) fn circuits(&self, service: &str, caller: &str) -> (u32, bool) {
-        let state = self.lock();
-        let of_caller = state.circuits.values().filter(|(of, _)| caller.is_empty() || **of == *caller);
-        let towards = of_caller.flat_map(|(_, all)| all).filter(|circuit| circuit.service == service);
-        let (half, open): (Vec<_>, Vec<_>) = towards.partition(|circuit| circuit.half_open);
-        (u32::try_from(open.len()).unwrap_or(u32::MAX), !half.is_empty())
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counted {
+    /// Adds what others counted.
+    pub(crate) fn add(&mut self, other: Self) {
+        for (of, tally) in other.sums {
+            self.sums.entry(of).or_default().add(&tally);
+        }
+        self.over = self.over.max(other.over);
+        self.circuits.extend(other.circuits);
+    }
+
+    /// The circuits towards a service that are not closed, and whose each is.
+    pub(crate) fn circuits_towards(&self, service: &str) -> impl Iterator<Item = &(Arc<str>, v1::Circuit)> {
+        self.circuits.iter().filter(move |(_, circuit)| circuit.service == service)
+    }
+
+    /// The same of all callers or of one: how many are open, and whether there are others.
+    pub(crate) fn circuits(&self, service: &str, caller: &str) -> (u32, bool) {
+        let of_caller = self.circuits_towards(service).filter(|(of, _)| caller.is_empty() || **of == *caller);
+        let (half, open): (Vec<_>, Vec<_>) = of_caller.partition(|(_, circuit)| circuit.half_open);
+        (u32::try_from(open.len()).unwrap_or(u32::MAX), !half.is_empty())
+    }
+}
+
+impl By {
+    /// As it is asked for; none: nobody asks so.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        [Self::All, Self::Service, Self::Route, Self::Caller].into_iter().find(|by| by.as_str() == text)
+    }
+
+    /// As it is asked for.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "",
+            Self::Service => "service",
+            Self::Route => "route",
+            Self::Caller => "caller",
+        }
     }
 }
 
@@ -319,7 +353,7 @@ mod tests {
         let shown = |(of, tally): (Of, Tally)| {
             (format!("{} {} {}", of.service, of.caller, of.route), tally.requests())
         };
-        golden.sum(&query).0.into_iter().map(shown).collect()
+        golden.sum(&query).sums.into_iter().map(shown).collect()
     }
 
     fn take(golden: &Golden, account: &str, second: u64, rows: Vec<v1::GoldenRow>) {
@@ -449,13 +483,22 @@ mod tests {
         };
         let report = v1::Golden { circuits: vec![circuit(false), circuit(true)], ..report(Vec::new()) };
         golden.take(&name("default/web-1"), &name("default/web"), report, at(0));
-        assert_eq!(golden.circuits("default/orders", ""), (1, true));
-        assert_eq!(golden.circuits("default/orders", "default/web"), (1, true));
-        assert_eq!(golden.circuits("default/orders", "default/x"), (0, false));
-        assert_eq!(golden.circuits("default/web", ""), (0, false));
-        let towards = golden.circuits_towards("default/orders");
-        assert_eq!(towards.iter().map(|(of, _)| &**of).collect::<Vec<_>>(), ["default/web"; 2]);
+        let counted = || {
+            let known = HashSet::new();
+            let window = Duration::from_secs(60);
+            golden.sum(&Query { now: at(1), window, by: By::All, known: &known })
+        };
+        let circuits = |service, caller| counted().circuits(service, caller);
+        assert_eq!(circuits("default/orders", ""), (1, true));
+        assert_eq!(circuits("default/orders", "default/web"), (1, true));
+        assert_eq!(circuits("default/orders", "default/x"), (0, false));
+        assert_eq!(circuits("default/web", ""), (0, false));
+        let mut twice = counted();
+        twice.add(counted());
+        assert_eq!(twice.circuits("default/orders", ""), (2, true));
+        let of: Vec<_> = counted().circuits_towards("default/orders").map(|(of, _)| of.to_string()).collect();
+        assert_eq!(of, ["default/web"; 2]);
         golden.gone(&name("default/web-1"));
-        assert_eq!(golden.circuits("default/orders", ""), (0, false));
+        assert_eq!(circuits("default/orders", ""), (0, false));
     }
 }

@@ -18,7 +18,7 @@ use prost::Message;
 use crate::metrics::Metrics;
 use crate::taps::Taps;
 
-pub(crate) use golden::{By, Golden, Of, Query};
+pub(crate) use golden::{By, Counted, Golden, Of, Query};
 pub(crate) use otlp::OtlpService;
 pub(crate) use segments::{SegmentError, Task};
 pub(crate) use span::{Span, SpanId, SpanKind, TraceId};

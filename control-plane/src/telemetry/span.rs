@@ -67,6 +67,11 @@ impl Span {
         self.start + self.duration
     }
 
+    /// The same without its attributes.
+    pub(crate) fn bare(&self) -> Self {
+        Self { attributes: Vec::new(), service: self.service.clone(), name: self.name.clone(), ..*self }
+    }
+
     /// How much memory it takes, roughly.
     pub(crate) fn weight(&self) -> usize {
         let attributes = self.attributes.iter().map(|(key, value)| key.len() + value.len() + 64);
@@ -75,6 +80,28 @@ impl Span {
 }
 
 impl SpanKind {
+    /// As OTLP has it.
+    pub(crate) fn of(wire: WireKind) -> Self {
+        match wire {
+            WireKind::Unspecified | WireKind::Internal => Self::Internal,
+            WireKind::Server => Self::Server,
+            WireKind::Client => Self::Client,
+            WireKind::Producer => Self::Producer,
+            WireKind::Consumer => Self::Consumer,
+        }
+    }
+
+    /// The same for others.
+    pub(crate) fn to_wire(self) -> WireKind {
+        match self {
+            Self::Internal => WireKind::Internal,
+            Self::Server => WireKind::Server,
+            Self::Client => WireKind::Client,
+            Self::Producer => WireKind::Producer,
+            Self::Consumer => WireKind::Consumer,
+        }
+    }
+
     /// As it is shown.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -136,13 +163,7 @@ fn one(wire: &WireSpan, service: &Arc<str>) -> Option<Span> {
     let parent = <[u8; 8]>::try_from(wire.parent_span_id.as_slice()).ok().filter(|id| *id != [0; 8]);
     let start = SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(wire.start_time_unix_nano))?;
     let duration = Duration::from_nanos(wire.end_time_unix_nano.saturating_sub(wire.start_time_unix_nano));
-    let kind = match wire.kind() {
-        WireKind::Unspecified | WireKind::Internal => SpanKind::Internal,
-        WireKind::Server => SpanKind::Server,
-        WireKind::Client => SpanKind::Client,
-        WireKind::Producer => SpanKind::Producer,
-        WireKind::Consumer => SpanKind::Consumer,
-    };
+    let kind = SpanKind::of(wire.kind());
     let mut attributes: Vec<_> = wire.attributes.iter().take(MOST_ATTRIBUTES).map(attribute).collect();
     if let Some(status) = wire.status.as_ref().filter(|status| !status.message.is_empty()) {
         attributes.push(("status.message".into(), short(&status.message)));

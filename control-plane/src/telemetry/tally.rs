@@ -40,6 +40,36 @@ impl Tally {
         }
     }
 
+    /// As another control plane tells of it.
+    pub(crate) fn told(wire: &v1::Tally) -> Self {
+        let bounds = wire.above_us.iter().zip(&wire.up_to_us).zip(&wire.counts);
+        let mut tally = Self {
+            requests: wire.requests,
+            failures: wire.failures.min(wire.requests),
+            retries: wire.retries,
+            mutual: wire.mutual.min(wire.requests),
+            buckets: Vec::new(),
+        };
+        // By `add`, which keeps them in order whatever was said.
+        for ((&above, &up_to), &count) in bounds {
+            tally.add(&Self { buckets: vec![Bucket { above, up_to, count }], ..Self::default() });
+        }
+        tally
+    }
+
+    /// The same for another control plane.
+    pub(crate) fn to_wire(&self) -> v1::Tally {
+        v1::Tally {
+            requests: self.requests,
+            failures: self.failures,
+            retries: self.retries,
+            mutual: self.mutual,
+            above_us: self.buckets.iter().map(|bucket| bucket.above).collect(),
+            up_to_us: self.buckets.iter().map(|bucket| bucket.up_to).collect(),
+            counts: self.buckets.iter().map(|bucket| bucket.count).collect(),
+        }
+    }
+
     /// Adds others.
     pub(crate) fn add(&mut self, other: &Self) {
         let sum = |a: &mut u64, b: u64| *a = a.saturating_add(b);
@@ -160,6 +190,15 @@ mod tests {
             [(500, 1), (1_000, 2), (u32::MAX, 2)]
         );
         assert!((sum.success_rate() - 0.6).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_is_told_to_another_is_what_was_counted() {
+        let mut told = tally([50, 0, 50, 4]);
+        assert_eq!(Tally::told(&told.to_wire()), told);
+        let lies = v1::Tally { requests: 1, failures: 9, mutual: 9, ..v1::Tally::default() };
+        told.add(&Tally::told(&lies));
+        assert!(told.success_rate() >= 0.0 && told.mtls_rate() >= 0.0);
     }
 
     #[test]

@@ -184,21 +184,25 @@ impl Traces {
         state.traces.values().filter(|trace| trace.arrived >= since).for_each(|trace| look(&trace.spans));
     }
 
-    /// The spans of the one trace whose id begins with these hexadecimal digits, by start; none where there is no
-    /// such trace, or several.
-    pub(crate) fn find(&self, prefix: &str) -> Option<(TraceId, Vec<Span>)> {
+    /// The traces whose id begins with these hexadecimal digits, of which two say as much as many.
+    pub(crate) fn matching(&self, prefix: &str) -> Vec<TraceId> {
         let prefix = prefix.trim().to_ascii_lowercase();
-        let from = lowest(&prefix)?;
+        let Some(from) = lowest(&prefix) else { return Vec::new() };
         let state = self.lock();
-        let mut matching =
-            state.traces.range(from..).take_while(|(id, _)| id.to_string().starts_with(&prefix));
-        let (id, trace) = matching.next()?;
-        if matching.next().is_some() {
-            return None;
-        }
-        let mut spans = trace.spans.clone();
-        spans.sort_by_key(|span| (span.start, std::cmp::Reverse(span.duration)));
-        Some((*id, spans))
+        let matching = state.traces.range(from..).map(|(id, _)| *id);
+        matching.take_while(|id| id.to_string().starts_with(&prefix)).take(2).collect()
+    }
+
+    /// The spans of a trace.
+    pub(crate) fn spans_of(&self, id: TraceId) -> Vec<Span> {
+        self.lock().traces.get(&id).map(|trace| trace.spans.clone()).unwrap_or_default()
+    }
+
+    /// The spans of these traces, without their attributes.
+    pub(crate) fn bones(&self, ids: impl IntoIterator<Item = TraceId>) -> Vec<Span> {
+        let state = self.lock();
+        let of = ids.into_iter().filter_map(|id| state.traces.get(&id));
+        of.flat_map(|trace| trace.spans.iter().map(Span::bare)).collect()
     }
 
     /// How many spans there are.
@@ -222,7 +226,7 @@ impl State {
 }
 
 impl Summary {
-    fn of(id: TraceId, spans: &[Span]) -> Option<Self> {
+    pub(crate) fn of(id: TraceId, spans: &[Span]) -> Option<Self> {
         let start = spans.iter().map(|span| span.start).min()?;
         let end = spans.iter().map(Span::end).max()?;
         let ids: BTreeSet<_> = spans.iter().map(|span| span.id).collect();
@@ -354,11 +358,23 @@ mod tests {
     fn a_trace_is_found_by_the_beginning_of_its_id() {
         let traces = Traces::default();
         traces.insert(vec![span(0x11, 1, None, "web", 5), span(0x12, 1, None, "web", 5)], at(0));
-        assert_eq!(traces.find("11").unwrap().0, TraceId([0x11; 16]));
-        assert_eq!(traces.find(&"12".repeat(16)).unwrap().0, TraceId([0x12; 16]));
-        for none in ["1", "", "13", "+1", "x", &"11".repeat(17)] {
-            assert!(traces.find(none).is_none(), "{none:?}");
+        let [first, second] = [0x11, 0x12].map(|byte| TraceId([byte; 16]));
+        assert_eq!(traces.matching("11"), [first]);
+        assert_eq!(traces.matching(&"12".repeat(16)), [second]);
+        assert_eq!(traces.matching("1"), [first, second]);
+        for none in ["", "13", "+1", "x", &"11".repeat(17)] {
+            assert_eq!(traces.matching(none), [], "{none:?}");
         }
+    }
+
+    #[test]
+    fn bones_are_spans_without_their_attributes() {
+        let traces = Traces::default();
+        let attributes = vec![("a".to_owned(), "b".to_owned())];
+        let whole = Span { attributes, ..span(1, 1, None, "web", 5) };
+        traces.insert(vec![whole.clone(), span(2, 1, None, "web", 5)], at(0));
+        assert_eq!(traces.bones([whole.trace]), [span(1, 1, None, "web", 5)]);
+        assert_eq!(traces.spans_of(whole.trace), [whole]);
     }
 
     #[test]
@@ -413,6 +429,6 @@ mod tests {
         let taken = traces.insert(all(10_007).collect(), at(0));
         assert_eq!(taken, Taken { stored: 10_000, evicted: 7 });
         assert_eq!(traces.insert(all(9_000).collect(), at(0)), Taken::default());
-        assert_eq!(traces.find("01").map(|(_, spans)| spans.len()), Some(10_000));
+        assert_eq!(traces.spans_of(TraceId([1; 16])).len(), 10_000);
     }
 }

@@ -50,6 +50,8 @@ mod sync;
 #[cfg(test)]
 mod telemetry;
 #[cfg(test)]
+mod together;
+#[cfg(test)]
 mod trust;
 #[cfg(test)]
 mod versions;

@@ -20,19 +20,19 @@ fn begin() -> Duration {
     Duration::from_secs(now.as_secs() - 1800)
 }
 
-fn attribute(key: &str, value: &str) -> KeyValue {
+pub(crate) fn attribute(key: &str, value: &str) -> KeyValue {
     let value = Some(AnyValue { value: Some(Value::StringValue(value.into())) });
     KeyValue { key: key.into(), value, ..Default::default() }
 }
 
-fn batch(service: &str, spans: Vec<Span>) -> ExportTraceServiceRequest {
+pub(crate) fn batch(service: &str, spans: Vec<Span>) -> ExportTraceServiceRequest {
     let resource = Resource { attributes: vec![attribute("service.name", service)], ..Default::default() };
     let scope_spans = vec![ScopeSpans { spans, ..Default::default() }];
     let of_resource = ResourceSpans { resource: Some(resource), scope_spans, ..Default::default() };
     ExportTraceServiceRequest { resource_spans: vec![of_resource] }
 }
 
-fn span(trace: u8, id: u8, parent: u8, kind: SpanKind, start_ms: u64, millis: u64) -> Span {
+pub(crate) fn span(trace: u8, id: u8, parent: u8, kind: SpanKind, start_ms: u64, millis: u64) -> Span {
     let begin = u64::try_from(begin().as_nanos()).unwrap();
     Span {
         trace_id: vec![trace; 16],

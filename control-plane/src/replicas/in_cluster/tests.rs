@@ -91,7 +91,8 @@ async fn followers(double: &Double, here: &InCluster, folder: &TempDir) -> Follo
         others: here.others.clone(),
         file: folder.path().join("ca.pem"),
     });
-    Followers { store, ca, world, registry, configuration, keys, keeper }
+    let address = "127.0.0.1:7443".parse().unwrap();
+    Followers { store, ca, world, registry, configuration, keys, keeper, address }
 }
 
 async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
