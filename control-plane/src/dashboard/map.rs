@@ -18,6 +18,9 @@ const ROUND: usize = 8;
 /// With more edges than these, what they say stands in the table and where the pointer rests.
 const MOST_LABELS: usize = 60;
 
+/// With more columns than these, each stands as near to the left as it can.
+const MOST_COLUMNS: usize = 12;
+
 /// Column and row.
 type Spot = (usize, usize);
 
@@ -31,7 +34,8 @@ pub(super) fn draw(calls: &Calls) -> String {
         (rows * DOWN).saturating_sub(DOWN - HEIGHT) + 2 * MARGIN,
     );
     let mut svg = format!(
-        "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"Service map\"><svg class=\"map\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" role=\"group\" aria-label=\"The table of calls says the same\">"
+        "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"Service map\"><svg class=\"{}\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" role=\"group\" aria-label=\"The table of calls says the same\">",
+        if calls.edges.len() > MOST_LABELS { "map many" } else { "map" }
     );
     let mut labels = String::new();
     for ((caller, called), tally) in &calls.edges {
@@ -227,7 +231,31 @@ fn places(edges: &BTreeMap<Edge, Tally>) -> BTreeMap<&str, Spot> {
             }
         }
     }
+    if settled.len() > MOST_COLUMNS {
+        settled = by_distance(&calls);
+    }
     rows(edges, settled)
+}
+
+/// Who is how far from those that nobody calls: where a way through all is long, that is what can be looked at.
+fn by_distance<'n>(calls: &BTreeMap<&'n str, BTreeSet<&'n str>>) -> BTreeMap<usize, Vec<&'n str>> {
+    let called: BTreeSet<&str> = calls.values().flatten().copied().collect();
+    let mut seen = BTreeSet::new();
+    let mut columns: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+    // Whom nobody of these leads to begins anew: calls go round there.
+    let first = calls.keys().filter(|name| !called.contains(*name)).copied().collect();
+    let others = calls.keys().map(|name| vec![*name]);
+    for mut here in std::iter::once::<Vec<&str>>(first).chain(others) {
+        let mut column = 0;
+        while !here.is_empty() {
+            here.retain(|name| seen.insert(*name));
+            let next = here.iter().filter_map(|name| calls.get(name)).flatten().copied().collect();
+            columns.entry(column).or_default().append(&mut here);
+            (here, column) = (next, column + 1);
+        }
+    }
+    columns.retain(|_, names| !names.is_empty());
+    columns
 }
 
 /// From left to right, each column in the order of its callers' rows, so that few lines cross.
@@ -270,7 +298,9 @@ mod tests {
 
     fn calls(pairs: &[(&str, &str)]) -> Calls {
         let badges = BTreeMap::from([("b/orders".to_owned(), BTreeSet::from(["access", "limit"]))]);
-        Calls { edges: edges(pairs), over: Duration::from_secs(60), badges }
+        let edges = edges(pairs);
+        let asked = edges.iter().map(|((_, to), tally)| (to.clone(), tally.clone())).collect();
+        Calls { edges, over: Duration::from_secs(60), asked, badges, ..Calls::default() }
     }
 
     #[test]
@@ -287,6 +317,18 @@ mod tests {
         let edges = edges(&[("a", "z"), ("b", "y"), ("c", "x")]);
         let rows: Vec<_> = places(&edges).into_iter().map(|(name, (_, row))| (name, row)).collect();
         assert_eq!(rows, [("a", 0), ("b", 1), ("c", 2), ("x", 2), ("y", 1), ("z", 0)]);
+    }
+
+    #[test]
+    fn a_long_way_through_all_is_no_wide_map() {
+        let names: Vec<String> = (0..40).map(|number| format!("s{number:02}")).collect();
+        let next = names.iter().zip(&names[1..]).map(|(from, to)| (from.as_str(), to.as_str()));
+        let leaps = (1..39).map(|to| (names[0].as_str(), names[to].as_str()));
+        let edges = edges(&next.chain(leaps).collect::<Vec<_>>());
+        let places = places(&edges);
+        assert_eq!(places.len(), 40);
+        assert_eq!(places.values().map(|(column, _)| column).max(), Some(&2), "{places:?}");
+        assert_eq!(places.values().collect::<BTreeSet<_>>().len(), 40, "nobody stands on another");
     }
 
     #[test]

@@ -5,15 +5,19 @@ use std::collections::BTreeMap;
 use weft_proto::v1::ServiceSummary;
 
 use super::calls::{Calls, Edge, Window};
-use super::html::{Escaped, Frame, Ms, Page, Percent, Place, Rate, grade, service_link};
+use super::html::{Escaped, Frame, Ms, Page, Percent, Place, Rate, encoded, grade, service_link};
 use super::{map, traces};
 use crate::telemetry::{Summary, Tally};
+
+const NO_SERVICE: &str = "No service yet: start a sidecar that offers one, or apply a Service.";
 
 /// What the first page shows.
 pub(super) struct Overview<'a> {
     pub(super) services: &'a [ServiceSummary],
     pub(super) calls: &'a Calls,
     pub(super) window: Window,
+    /// Whom the map and the tables are about, in lower case; empty: all.
+    pub(super) find: &'a str,
     /// Connected, and all that were.
     pub(super) sidecars: (usize, usize),
     /// The newest traces that hold an error.
@@ -22,23 +26,53 @@ pub(super) struct Overview<'a> {
 
 pub(super) fn overview(seen: &Overview<'_>, frame: &Frame) -> String {
     let mut page = Page::new("Service map", Place::Map, frame).live();
-    page.push(seen.window.choice("/"));
+    let path = if seen.find.is_empty() { "/".to_owned() } else { format!("/?find={}", encoded(seen.find)) };
+    page.push(seen.window.choice(&path));
     tiles(&mut page, seen);
     page.heading("Who calls whom");
-    if seen.calls.edges.is_empty() {
-        page.note(format_args!("No call between services ended in the last {}.", seen.window.words));
+    finder(&mut page, seen);
+    let calls = &seen.calls.about(seen.find);
+    if calls.edges.is_empty() {
+        let about = if seen.find.is_empty() { "" } else { " of that name" };
+        page.note(format_args!("No call between services{about} ended in the last {}.", seen.window.words));
     } else {
-        page.push(map::draw(seen.calls));
+        page.push(map::draw(calls));
     }
+    let is_found = |service: &&ServiceSummary| {
+        format!("{}/{}", service.namespace, service.name).to_ascii_lowercase().contains(seen.find)
+    };
+    let services: Vec<_> = seen.services.iter().filter(is_found).collect();
     page.table(
         "Services",
         &["Name", "#Requests", "#Succeeded", "#p50", "#p99", "Policies", "#Endpoints ready", "Ports"],
-        seen.services.iter().map(|service| service_row(service, seen.calls)),
-        "No service yet: start a sidecar that offers one, or apply a Service.",
+        services.iter().map(|service| service_row(service, seen.calls)),
+        if seen.find.is_empty() { NO_SERVICE } else { "No service has this in its name." },
     );
-    table(&mut page, "Calls", seen.calls, |_| true);
+    table(&mut page, "Calls", calls, |_| true);
     traces::table(&mut page, "Recent errors", seen.errors, "None in the traces that are kept.");
     page.finish()
+}
+
+/// Asks for those services alone that have something in their name, and for whom they call or are called by.
+fn finder(page: &mut Page, seen: &Overview<'_>) {
+    page.push(format_args!(
+        "<form class=\"find\" action=\"/\" role=\"search\"><input type=\"hidden\" name=\"window\" value=\"{}\">\
+         <input name=\"find\" value=\"{}\" aria-label=\"Only around services with this in their name\" placeholder=\"Only around …\" list=\"known\" autocomplete=\"off\" spellcheck=\"false\"><button class=\"quiet\">Show</button>",
+        seen.window.name,
+        Escaped(seen.find),
+    ));
+    if !seen.find.is_empty() {
+        page.push(format_args!("<a href=\"/?window={}\">Show all</a>", seen.window.name));
+    }
+    page.push("<datalist id=\"known\">");
+    for service in seen.services {
+        page.push(format_args!(
+            "<option value=\"{}/{}\">",
+            Escaped(&service.namespace),
+            Escaped(&service.name)
+        ));
+    }
+    page.push("</datalist></form>");
 }
 
 fn tiles(page: &mut Page, seen: &Overview<'_>) {
