@@ -60,7 +60,7 @@ fn row(certificate: &Certificate, now: SystemTime) -> String {
         None => format!("<code>{}</code>", Escaped(&certificate.spiffe_id)),
     };
     format!(
-        "<tr><td>{shown}</td><td>{}<small>.{}</small></td><td>{}</td><td class=\"{class}\">{}</td><td><code>{}</code></td><td>{}</td></tr>",
+        "<tr><td>{shown}</td><td>{}<small>.{}</small></td><td class=\"op\">{}</td><td class=\"{class}\">{}</td><td><code>{}</code></td><td>{}</td></tr>",
         Escaped(&certificate.workload),
         Escaped(&certificate.namespace),
         Escaped(rfc3339(certificate.not_after)),
