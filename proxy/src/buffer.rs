@@ -83,13 +83,16 @@ impl Buffer {
         true
     }
 
-    /// Reads once, as much as there is room for; how many bytes came.
+    /// Reads once, `most` bytes or as much as there is room for; how many bytes came.
     pub(crate) fn poll_read_from<R: AsyncRead + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut R,
+        most: usize,
     ) -> Poll<io::Result<usize>> {
-        let mut read = ReadBuf::new(self.room());
+        let room = self.room();
+        let most = most.min(room.len());
+        let mut read = ReadBuf::new(room.get_mut(..most).unwrap_or_default());
         ready!(Pin::new(from).poll_read(cx, &mut read))?;
         let count = read.filled().len();
         self.fill(count);

@@ -15,7 +15,7 @@ use crate::http::Version;
 use crate::observe::{Direction, Flow, OpenConnection, Refusal, Security, Spoken};
 use crate::screen::Screened;
 use crate::sniff::{self, First};
-use crate::stream::{Peeked, Reset, Stream};
+use crate::stream::{Link as _, Peeked, Stream};
 use crate::tcp;
 use crate::upstream::{self, Cluster, InFlight, Opened};
 use crate::worker::Worker;

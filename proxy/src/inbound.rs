@@ -30,7 +30,7 @@ use crate::observe::{Direction, Flow, Party, Refusal, Security, Spoken};
 use crate::rates;
 use crate::session::{Answer, Purpose, Session};
 use crate::sniff::{self, First};
-use crate::stream::{Peeked, Reset, Stream};
+use crate::stream::{Link as _, Peeked, Stream};
 use crate::ties::{self, LetIn, Tie};
 use crate::tls::Carries;
 use crate::tokens;

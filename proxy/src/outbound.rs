@@ -20,7 +20,7 @@ use crate::routing;
 use crate::session::{Answer, Purpose, Session};
 use crate::sniff;
 use crate::state::{Known, Snapshot};
-use crate::stream::{Peeked, Reset, Stream};
+use crate::stream::{Link as _, Peeked, Stream};
 use crate::tcp;
 use crate::upstream::{Cluster, Source};
 use crate::worker::Worker;

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use weft_core::detect::{Disguise, disguise};
 
-use crate::stream::Reset;
+use crate::stream::Link;
 
 /// A client's connection whose first line is watched.
 #[derive(Debug)]
@@ -63,8 +63,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Screened<S> {
     }
 }
 
-impl<S: Reset> Reset for Screened<S> {
+impl<S: Link> Link for Screened<S> {
     fn reset(&self) {
         self.stream.reset();
+    }
+
+    fn portion(&self) -> usize {
+        self.stream.portion()
     }
 }

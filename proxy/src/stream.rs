@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::ties::Tie;
-use crate::tls::TlsStream;
+use crate::tls::{self, TlsStream};
 use crate::upstream::Berth;
 
 /// A connection.
@@ -128,15 +128,27 @@ impl Stream {
     }
 }
 
-/// What can be broken off so that the other end notices: a reset rather than an end.
-pub trait Reset {
-    /// From now on closing resets.
+/// What bytes are carried on, beside reading and writing them.
+pub trait Link {
+    /// From now on closing is a reset rather than an end, so that the other end notices.
     fn reset(&self);
+
+    /// How many bytes are best read at once.
+    fn portion(&self) -> usize;
 }
 
-impl Reset for Stream {
+impl Link for Stream {
     fn reset(&self) {
         reset(self.tcp());
+    }
+
+    fn portion(&self) -> usize {
+        match self.transport {
+            // What comes in plaintext goes on in full records, most of the time.
+            Transport::Tcp(_) => tls::AT_ONCE,
+            // What comes in records is as much as they hold.
+            Transport::Tls(_) => usize::MAX,
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
 use crate::buffer::Buffer;
-use crate::stream::Reset;
+use crate::stream::Link;
 
 /// A connection on which nothing has moved for this long is closed, where no policy says otherwise.
 pub const IDLE: Duration = Duration::from_secs(2 * 60 * 60);
@@ -38,8 +38,8 @@ pub fn copy<A, B, I, P>(
     progress: P,
 ) -> impl Future<Output = io::Result<()>> + Unpin
 where
-    A: AsyncRead + AsyncWrite + Reset + Unpin,
-    B: AsyncRead + AsyncWrite + Reset + Unpin,
+    A: AsyncRead + AsyncWrite + Link + Unpin,
+    B: AsyncRead + AsyncWrite + Link + Unpin,
     I: Fn() -> Duration + Unpin,
     P: FnMut(Moved) + Unpin,
 {
@@ -64,8 +64,8 @@ struct Copying<A, B, I, P> {
 
 impl<A, B, I, P> Future for Copying<A, B, I, P>
 where
-    A: AsyncRead + AsyncWrite + Reset + Unpin,
-    B: AsyncRead + AsyncWrite + Reset + Unpin,
+    A: AsyncRead + AsyncWrite + Link + Unpin,
+    B: AsyncRead + AsyncWrite + Link + Unpin,
     I: Fn() -> Duration + Unpin,
     P: FnMut(Moved) + Unpin,
 {
@@ -84,8 +84,8 @@ where
 
 impl<A, B, I, P> Copying<A, B, I, P>
 where
-    A: AsyncRead + AsyncWrite + Reset + Unpin,
-    B: AsyncRead + AsyncWrite + Reset + Unpin,
+    A: AsyncRead + AsyncWrite + Link + Unpin,
+    B: AsyncRead + AsyncWrite + Link + Unpin,
     I: Fn() -> Duration,
     P: FnMut(Moved),
 {
@@ -143,7 +143,7 @@ enum State {
 impl Direction {
     fn poll<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<io::Result<()>>
     where
-        R: AsyncRead + Unpin,
+        R: AsyncRead + Link + Unpin,
         W: AsyncWrite + Unpin,
     {
         for _ in 0..STEPS {
@@ -172,12 +172,12 @@ impl Direction {
     /// Reads once and writes all of it.
     fn step<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<io::Result<Step>>
     where
-        R: AsyncRead + Unpin,
+        R: AsyncRead + Link + Unpin,
         W: AsyncWrite + Unpin,
     {
         let buffer = self.buffer.get_or_insert_with(Buffer::take);
         if buffer.is_empty() {
-            match buffer.poll_read_from(cx, from) {
+            match buffer.poll_read_from(cx, from, from.portion()) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(Step::End)),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -216,8 +216,12 @@ mod tests {
     use super::*;
     use crate::stream::Stream;
 
-    impl Reset for DuplexStream {
+    impl Link for DuplexStream {
         fn reset(&self) {}
+
+        fn portion(&self) -> usize {
+            usize::MAX
+        }
     }
 
     async fn tcp_pair() -> (TcpStream, Stream) {

@@ -23,7 +23,7 @@ use crate::http::headers::{self, Upgrade};
 use crate::mirror::{self, Copying};
 use crate::observe;
 use crate::session::{Ruling, Session};
-use crate::stream::{Reset as _, Stream};
+use crate::stream::{Link as _, Stream};
 
 /// How long a head may take once it has begun.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);

@@ -19,7 +19,7 @@ use super::way::KEPT;
 use crate::failure::ErrorCode;
 use crate::http::Exchange;
 use crate::session::{Answer, Ruling, Session};
-use crate::stream::{Reset as _, Stream};
+use crate::stream::{Link as _, Stream};
 use crate::tcp;
 use crate::ties::Tie;
 use crate::upstream::{Cluster, InFlight};

@@ -21,7 +21,7 @@ use crate::failure::ErrorCode;
 use crate::http::{Exchange, Patience, Vain};
 use crate::observe::Security;
 use crate::session::Session;
-use crate::stream::{Reset as _, Stream};
+use crate::stream::{Link as _, Stream};
 use crate::upstream::http1::{self, Connection, Repeat};
 use crate::upstream::{Attempts, Cluster, Hedge, InFlight};
 

@@ -12,7 +12,7 @@ use super::journey::{Journey, Link, Next};
 use super::transit::{Download, Heed};
 use crate::failure::ErrorCode;
 use crate::http::Exchange;
-use crate::stream::Reset as _;
+use crate::stream::Link as _;
 use crate::upstream::http1::{self, Repeat};
 use crate::upstream::{Further, InFlight};
 use crate::worker::Worker;

@@ -9,7 +9,7 @@ use super::buffer::Buffer;
 use super::framing::{Decoder, Framing, Piece};
 use super::head::{ResponseHead, Terms, end_of_lines};
 use crate::failure::ErrorCode;
-use crate::stream::Reset as _;
+use crate::stream::Link as _;
 use crate::upstream::http1::{self, Connection, Repeat};
 use crate::upstream::{Attempts, Cluster};
 use crate::worker::Worker;

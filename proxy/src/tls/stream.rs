@@ -16,7 +16,7 @@ use super::record::{self, Content, Fault, HEADER, Key, MAX_PLAIN};
 use crate::buffer::Buffer;
 
 /// Plaintext that is sealed at once.
-const AT_ONCE: usize = 4 * MAX_PLAIN;
+pub const AT_ONCE: usize = 4 * MAX_PLAIN;
 
 /// Records that the peer may send in a row without a byte for us in them: key updates, each of which costs more than what it
 /// takes to ask for, and those that carry nothing.
@@ -165,7 +165,7 @@ impl TlsStream {
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let buffer = self.reading.buffer.get_or_insert_with(Buffer::take);
         buffer.compact();
-        match buffer.poll_read_from(cx, &mut self.tcp) {
+        match buffer.poll_read_from(cx, &mut self.tcp, usize::MAX) {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(self.break_off(cx, Broken::Cut))),
             Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
