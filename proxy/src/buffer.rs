@@ -8,29 +8,117 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// The size of a buffer: four full TLS records with what sealing adds to them, and some room for messages of TLS's own.
-const SIZE: usize = 66 * 1024;
+use crate::tls::record::MAX_PLAIN;
 
-/// Free buffers that a worker keeps.
-const SPARE: usize = 16;
+/// What sealing adds to the records of a buffer, and some room for messages of TLS's own.
+const SLACK: usize = 2 * 1024;
+
+/// What a buffer has room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Size {
+    /// What most connections need: four full TLS records.
+    #[default]
+    Usual,
+    /// Four times as much, for those on which bytes come faster than they are carried: a quarter of the system calls.
+    Bulk,
+}
+
+impl Size {
+    /// Plaintext of which the records fit in.
+    pub(crate) const fn plain(self) -> usize {
+        match self {
+            Self::Usual => 4 * MAX_PLAIN,
+            Self::Bulk => 16 * MAX_PLAIN,
+        }
+    }
+
+    /// What the next read needs when the last one brought so many bytes.
+    pub(crate) const fn after(read: usize) -> Self {
+        if read < Self::Usual.plain() / 2 { Self::Usual } else { Self::Bulk }
+    }
+
+    const fn bytes(self) -> usize {
+        self.plain() + SLACK
+    }
+
+    /// Free buffers that a worker keeps.
+    const fn spare(self) -> usize {
+        match self {
+            Self::Usual => 16,
+            Self::Bulk => 4,
+        }
+    }
+}
+
+/// As many a worker has of the large ones, free or not: those who do not read what is sent to them may hold them all, and others
+/// get usual ones.
+const MOST_LARGE: usize = 32;
+
+/// The buffers of a worker.
+struct Pool {
+    usual: Vec<Box<[u8]>>,
+    large: Vec<Box<[u8]>>,
+    large_in_use: usize,
+}
 
 thread_local! {
-    static POOL: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+    static POOL: RefCell<Pool> =
+        const { RefCell::new(Pool { usual: Vec::new(), large: Vec::new(), large_in_use: 0 }) };
+}
+
+impl Pool {
+    const fn spare(&mut self, size: Size) -> &mut Vec<Box<[u8]>> {
+        match size {
+            Size::Usual => &mut self.usual,
+            Size::Bulk => &mut self.large,
+        }
+    }
+
+    /// One of this size, or of the usual one where there are no more.
+    fn take(&mut self, wanted: Size) -> (Box<[u8]>, Size) {
+        let size = if self.large_in_use < MOST_LARGE { wanted } else { Size::Usual };
+        if size == Size::Bulk {
+            self.large_in_use += 1;
+        }
+        let spare = self.spare(size).pop();
+        (spare.unwrap_or_else(|| vec![0; size.bytes()].into_boxed_slice()), size)
+    }
+
+    fn take_back(&mut self, memory: Box<[u8]>, size: Size) {
+        if size == Size::Bulk {
+            self.large_in_use = self.large_in_use.saturating_sub(1);
+        }
+        let spare = self.spare(size);
+        if spare.len() < size.spare() {
+            spare.push(memory);
+        }
+    }
 }
 
 /// Bytes that were put in at the end and not yet taken from the start. Dropped, its memory goes back to the worker.
 pub(crate) struct Buffer {
     memory: Box<[u8]>,
+    size: Size,
     start: usize,
     end: usize,
 }
 
 impl Buffer {
-    /// An empty one.
-    pub(crate) fn take() -> Self {
-        let spare = POOL.with_borrow_mut(Vec::pop);
-        let memory = spare.unwrap_or_else(|| vec![0; SIZE].into_boxed_slice());
-        Self { memory, start: 0, end: 0 }
+    /// An empty one, of this size if there may be one more of it.
+    pub(crate) fn take(wanted: Size) -> Self {
+        let (memory, size) = POOL.with_borrow_mut(|pool| pool.take(wanted));
+        Self { memory, size, start: 0, end: 0 }
+    }
+
+    /// How much it has room for in all.
+    pub(crate) const fn size(&self) -> Size {
+        self.size
+    }
+
+    /// The same bytes in a buffer of another size, if there may be one more of it and they fit in.
+    pub(crate) fn resized(self, wanted: Size) -> Self {
+        let mut other = Self::take(wanted);
+        if other.size != self.size && other.append(self.filled()) { other } else { self }
     }
 
     /// The bytes in it.
@@ -104,12 +192,7 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         let memory = std::mem::take(&mut self.memory);
         // While a worker ends there may be no pool any more.
-        let _ = POOL.try_with(|pool| {
-            let mut pool = pool.borrow_mut();
-            if pool.len() < SPARE {
-                pool.push(memory);
-            }
-        });
+        let _ = POOL.try_with(|pool| pool.borrow_mut().take_back(memory, self.size));
     }
 }
 
@@ -126,21 +209,42 @@ mod tests {
 
     #[test]
     fn bytes_leave_in_the_order_they_came() {
-        let mut buffer = Buffer::take();
+        let mut buffer = Buffer::take(Size::Usual);
         assert!(buffer.append(b"abcdef"));
         buffer.consume(4);
         assert_eq!(buffer.filled(), b"ef");
         buffer.compact();
         assert!(buffer.append(b"gh"));
-        assert_eq!(buffer.filled(), b"efgh");
+        let mut buffer = buffer.resized(Size::Bulk);
+        assert_eq!((buffer.filled(), buffer.size()), (&b"efgh"[..], Size::Bulk));
         buffer.consume(9);
-        assert!(buffer.is_empty() && buffer.room().len() == SIZE);
-        assert!(!buffer.append(&[0; SIZE + 1]));
+        assert!(buffer.is_empty() && buffer.room().len() == Size::Bulk.bytes());
+        assert!(!buffer.append(&[0; Size::Bulk.bytes() + 1]));
+    }
+
+    #[test]
+    fn what_does_not_fit_stays_where_it_is() {
+        let mut buffer = Buffer::take(Size::Bulk);
+        assert!(buffer.append(&[7; Size::Usual.bytes() + 1]));
+        let buffer = buffer.resized(Size::Usual);
+        assert_eq!((buffer.filled().len(), buffer.size()), (Size::Usual.bytes() + 1, Size::Bulk));
     }
 
     #[test]
     fn no_more_than_a_few_spare_ones_are_kept() {
-        drop((0..3 * SPARE).map(|_| Buffer::take()).collect::<Vec<_>>());
-        assert_eq!(POOL.with_borrow(Vec::len), SPARE);
+        for size in [Size::Usual, Size::Bulk] {
+            drop((0..3 * size.spare()).map(|_| Buffer::take(size)).collect::<Vec<_>>());
+            assert_eq!(POOL.with_borrow_mut(|pool| pool.spare(size).len()), size.spare());
+        }
+    }
+
+    #[test]
+    fn large_ones_are_few_and_who_gets_none_has_a_usual_one() {
+        let held: Vec<_> = (0..MOST_LARGE).map(|_| Buffer::take(Size::Bulk)).collect();
+        assert!(held.iter().all(|buffer| buffer.size() == Size::Bulk));
+        let mut usual = Buffer::take(Size::Bulk);
+        assert_eq!((usual.size(), usual.room().len()), (Size::Usual, Size::Usual.bytes()));
+        drop(held);
+        assert_eq!(usual.resized(Size::Bulk).size(), Size::Bulk);
     }
 }

@@ -68,7 +68,7 @@ impl<S: Link> Link for Screened<S> {
         self.stream.reset();
     }
 
-    fn portion(&self) -> usize {
-        self.stream.portion()
+    fn is_sealed(&self) -> bool {
+        self.stream.is_sealed()
     }
 }

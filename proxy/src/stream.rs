@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::ties::Tie;
-use crate::tls::{self, TlsStream};
+use crate::tls::TlsStream;
 use crate::upstream::Berth;
 
 /// A connection.
@@ -133,8 +133,8 @@ pub trait Link {
     /// From now on closing is a reset rather than an end, so that the other end notices.
     fn reset(&self);
 
-    /// How many bytes are best read at once.
-    fn portion(&self) -> usize;
+    /// Whether what is read comes in records of TLS.
+    fn is_sealed(&self) -> bool;
 }
 
 impl Link for Stream {
@@ -142,13 +142,8 @@ impl Link for Stream {
         reset(self.tcp());
     }
 
-    fn portion(&self) -> usize {
-        match self.transport {
-            // What comes in plaintext goes on in full records, most of the time.
-            Transport::Tcp(_) => tls::AT_ONCE,
-            // What comes in records is as much as they hold.
-            Transport::Tls(_) => usize::MAX,
-        }
+    fn is_sealed(&self) -> bool {
+        matches!(self.transport, Transport::Tls(_))
     }
 }
 

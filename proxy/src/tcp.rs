@@ -9,14 +9,15 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, Size};
 use crate::stream::Link;
 
 /// A connection on which nothing has moved for this long is closed, where no policy says otherwise.
 pub const IDLE: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// Steps of one direction before others on this worker have their turn.
+/// Steps of one direction, and bytes, before others on this worker have their turn.
 const STEPS: u32 = 16;
+const BYTES: u64 = 1 << 20;
 
 /// Bytes moved each way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -127,6 +128,8 @@ where
 #[derive(Default)]
 struct Direction {
     buffer: Option<Buffer>,
+    /// What the next read needs.
+    wanted: Size,
     moved: u64,
     state: State,
 }
@@ -146,7 +149,11 @@ impl Direction {
         R: AsyncRead + Link + Unpin,
         W: AsyncWrite + Unpin,
     {
+        let enough = self.moved.saturating_add(BYTES);
         for _ in 0..STEPS {
+            if self.moved >= enough {
+                break;
+            }
             match self.state {
                 State::Ended => return Poll::Ready(Ok(())),
                 State::Ending => {
@@ -175,11 +182,13 @@ impl Direction {
         R: AsyncRead + Link + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let buffer = self.buffer.get_or_insert_with(Buffer::take);
+        let buffer = self.buffer.get_or_insert_with(|| Buffer::take(self.wanted));
         if buffer.is_empty() {
-            match buffer.poll_read_from(cx, from, from.portion()) {
+            // What came in records is what they hold; anything else goes on in full ones.
+            let most = if from.is_sealed() { usize::MAX } else { buffer.size().plain() };
+            match buffer.poll_read_from(cx, from, most) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(Step::End)),
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(count)) => self.wanted = Size::after(count),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     // Nothing more to come for now: what TLS holds back must go.
@@ -219,8 +228,8 @@ mod tests {
     impl Link for DuplexStream {
         fn reset(&self) {}
 
-        fn portion(&self) -> usize {
-            usize::MAX
+        fn is_sealed(&self) -> bool {
+            false
         }
     }
 

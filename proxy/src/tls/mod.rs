@@ -19,7 +19,7 @@ pub use accept::{AcceptError, Secured, TlsServer};
 pub use connect::TlsClient;
 pub use outside::{OutsideError, outside_config};
 pub use public_roots::{PublicRoots, RootsError};
-pub use stream::{AT_ONCE, TlsStream};
+pub use stream::TlsStream;
 
 /// How long a handshake may take, either way.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);

@@ -13,10 +13,7 @@ use tokio::net::TcpStream;
 use super::handshake::Updates;
 use super::message::{Answer, Message, Messages};
 use super::record::{self, Content, Fault, HEADER, Key, MAX_PLAIN};
-use crate::buffer::Buffer;
-
-/// Plaintext that is sealed at once.
-pub const AT_ONCE: usize = 4 * MAX_PLAIN;
+use crate::buffer::{Buffer, Size};
 
 /// Records that the peer may send in a row without a byte for us in them: key updates, each of which costs more than what it
 /// takes to ask for, and those that carry nothing.
@@ -45,6 +42,8 @@ struct Reading {
     buffer: Option<Buffer>,
     opened: usize,
     trailer: usize,
+    /// What the next read needs.
+    wanted: Size,
     state: State,
     /// What the peer says in TLS itself.
     messages: Messages,
@@ -108,7 +107,7 @@ impl TlsStream {
         updates: Updates,
     ) -> Result<Self, Fault> {
         let mut reading = Reading::new(Key::new(secrets.rx.0, &secrets.rx.1)?);
-        if !ahead.is_empty() && !reading.buffer.insert(Buffer::take()).append(ahead) {
+        if !ahead.is_empty() && !reading.buffer.insert(Buffer::take(Size::Usual)).append(ahead) {
             return Err(Fault::Overflow);
         }
         let writing = Writing::new(Key::new(secrets.tx.0, &secrets.tx.1)?);
@@ -163,11 +162,12 @@ impl TlsStream {
 
     /// Reads what has arrived.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let buffer = self.reading.buffer.get_or_insert_with(Buffer::take);
-        buffer.compact();
-        match buffer.poll_read_from(cx, &mut self.tcp, usize::MAX) {
+        match self.reading.room().poll_read_from(cx, &mut self.tcp, usize::MAX) {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(self.break_off(cx, Broken::Cut))),
-            Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+            Poll::Ready(Ok(count)) => {
+                self.reading.wanted = Size::after(count);
+                Poll::Ready(Ok(()))
+            }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
                 self.reading.rest();
@@ -204,7 +204,18 @@ impl TlsStream {
 impl Reading {
     fn new(key: Key) -> Self {
         let (state, messages) = (State::Open, Messages::default());
-        Self { key, buffer: None, opened: 0, trailer: 0, state, messages, barren_in_a_row: 0 }
+        let (opened, trailer, wanted) = (0, 0, Size::Usual);
+        Self { key, buffer: None, opened, trailer, wanted, state, messages, barren_in_a_row: 0 }
+    }
+
+    /// The buffer, with as much room behind what is still sealed as there can be.
+    fn room(&mut self) -> &mut Buffer {
+        let mut buffer = self.buffer.take().unwrap_or_else(|| Buffer::take(self.wanted));
+        if self.wanted == Size::Bulk && buffer.size() == Size::Usual {
+            buffer = buffer.resized(Size::Bulk);
+        }
+        buffer.compact();
+        self.buffer.insert(buffer)
     }
 
     /// Hands on what is opened already; false where there is nothing.
@@ -286,9 +297,11 @@ impl Writing {
 
     /// Seals as much of `bufs` as goes at once; how much that is.
     fn seal(&mut self, bufs: &[IoSlice<'_>]) -> Result<usize, Fault> {
-        let total = bufs.iter().map(|buf| buf.len()).sum::<usize>().min(AT_ONCE);
+        let all = bufs.iter().map(|buf| buf.len()).sum::<usize>();
+        let wanted = if all > Size::Usual.plain() { Size::Bulk } else { Size::Usual };
+        let buffer = self.buffer.get_or_insert_with(|| Buffer::take(wanted));
+        let total = all.min(buffer.size().plain());
         let mut slices = Slices { current: &[], rest: bufs.iter() };
-        let buffer = self.buffer.get_or_insert_with(Buffer::take);
         let mut left = total;
         while left > 0 {
             let length = left.min(MAX_PLAIN);
@@ -307,7 +320,7 @@ impl Writing {
     }
 
     fn message(&mut self, content: Content, message: &[u8]) -> Result<(), Fault> {
-        let buffer = self.buffer.get_or_insert_with(Buffer::take);
+        let buffer = self.buffer.get_or_insert_with(|| Buffer::take(Size::Usual));
         let sealed = self.key.seal(content, message, buffer.room())?;
         buffer.fill(sealed);
         Ok(())
