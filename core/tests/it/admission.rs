@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use weft_core::inject::{BadReview, Decision, NotInjected, Settings, Verdict, review};
 
-fn asked(pod: &Value) -> Value {
+pub(crate) fn asked(pod: &Value) -> Value {
     json!({
         "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
         "request": {
@@ -20,7 +20,7 @@ fn decided(pod: &Value) -> Decision {
 }
 
 /// RFC 6902's `add`, which is all that is used.
-fn patched(pod: &Value, patch: &[Value]) -> Value {
+pub(crate) fn patched(pod: &Value, patch: &[Value]) -> Value {
     let mut pod = pod.clone();
     for operation in patch {
         assert_eq!(operation["op"], "add");

@@ -38,6 +38,8 @@ mod rates;
 #[cfg(test)]
 mod rehearse;
 #[cfg(test)]
+mod restricted;
+#[cfg(test)]
 mod retries;
 #[cfg(test)]
 mod routes;
