@@ -3,7 +3,8 @@
 use std::process::Command;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process};
+use weft_pods::Exemption;
 use weft_tests::{Process, eventually, program};
 
 use crate::run::{User, processes_of};
@@ -125,6 +126,68 @@ fn where_the_process_table_is_full_nothing_is_started_and_it_is_said() {
         assert!(told.iter().any(|told| said.starts_with(told)), "{most}: {said}");
         assert_eq!(processes_of(user.folder.path()), Vec::<String>::new(), "{most}");
     }
+}
+
+#[test]
+fn where_the_process_table_fills_up_a_sidecar_goes_on() {
+    crate::in_pods!(where_the_process_table_fills_up_a_sidecar_goes_on, || {
+        let (Some(_), Some(_)) = (program(&["setpriv"]), program(&["prlimit"])) else { return };
+        let mut mesh = weft_tests::Mesh::start(crate::weft(), weft_tests::Options::default());
+        let servers = ["first", "second", "third"].map(|name| mesh.pod(name, &format!("{name}:8080")));
+        let _apps = servers.each_ref().map(|server| weft_tests::App::echo(server, 8080));
+        let mut client = mesh.pod("client", "");
+        let ask = |client: &weft_tests::SidecarPod, service: &str| {
+            client.run(|| {
+                weft_tests::HttpClient::connect((service, 8080)).and_then(|mut to| to.get(service, "/", ""))
+            })
+        };
+        let is_served =
+            |client: &weft_tests::SidecarPod, service| ask(client, service).expect("an answer").status == 200;
+        let kept = |client: &weft_tests::SidecarPod, service: &str| {
+            let file = client.cache().join("client-1/state");
+            String::from_utf8_lossy(&std::fs::read(file).unwrap_or_default()).contains(service)
+        };
+        // A newcomer is called when it is known that its app is there.
+        eventually("it is served", PATIENCE, || is_served(&client, "first"));
+        eventually("it is kept", PATIENCE, || kept(&client, "first"));
+
+        // From here on the kernel gives it no more threads. Its user has more than one.
+        limit(&mut client, "1");
+        for _ in 0..20 {
+            assert!(is_served(&client, "first"), "connections made anew");
+        }
+        // Whom it has not asked for yet it hears of, and says that this cannot be kept.
+        eventually("it is served", PATIENCE, || is_served(&client, "second"));
+        let refused = "cannot keep the configuration on disk";
+        eventually("that is told", PATIENCE, || client.sidecar_log().contains(refused));
+        assert!(!kept(&client, "second"));
+        assert_eq!(client.admin("/ready").expect("an answer").0, 200);
+        assert_eq!(client.metric("weft_task_panics_total", &[]), 0.0, "{}", client.sidecar_log());
+        assert_eq!(client.metric("weft_control_plane_connected", &[]), 1.0);
+
+        // When there is room again all is kept as before: it starts from that.
+        let former = getrlimit(Resource::Nproc).current;
+        limit(&mut client, &former.map_or_else(|| "unlimited".to_owned(), |most| most.to_string()));
+        eventually("it is served", PATIENCE, || is_served(&client, "third"));
+        eventually("it is kept", PATIENCE, || kept(&client, "second") && kept(&client, "third"));
+        mesh.kill_control_plane();
+        assert!(client.sidecar().terminate().success());
+        client.start_sidecar();
+        client.wait_until_ready();
+        assert!(is_served(&client, "second") && is_served(&client, "third"));
+    });
+}
+
+/// Says how many processes and threads the sidecar's user may have, as this user: others would need a right for that.
+fn limit(client: &mut weft_tests::SidecarPod, most: &str) {
+    let mut command = Command::new("setpriv");
+    if let Exemption::User(id) = Exemption::here() {
+        let id = id.to_string();
+        command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]);
+    }
+    command.args(["prlimit", "--pid", &client.sidecar().id().to_string(), &format!("--nproc={most}:")]);
+    let output = command.output().expect("it starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

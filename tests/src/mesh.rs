@@ -390,6 +390,11 @@ impl SidecarPod {
         fs::read_to_string(self.folder.join("sidecar.log")).unwrap_or_default()
     }
 
+    /// Where the sidecar keeps what it knows.
+    pub fn cache(&self) -> &Path {
+        &self.folder
+    }
+
     /// The pod's address.
     pub fn address(&self) -> IpAddr {
         IpAddr::V4(self.pod.v4())

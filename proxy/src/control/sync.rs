@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use std::{io, thread};
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -320,8 +321,7 @@ impl SyncLoop {
     async fn save(&self) {
         let Some(cache) = self.cache.clone() else { return };
         let push = self.table.as_push();
-        let stored = tokio::task::spawn_blocking(move || cache.store_state(&push)).await;
-        if let Ok(Err(error)) = stored {
+        if let Err(error) = beside(move || cache.store_state(&push)).await {
             tracing::warn!(%error, "cannot keep the configuration on disk");
         }
     }
@@ -426,4 +426,12 @@ async fn sleep_until(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
+}
+
+/// Does what may block on a thread of its own. Where the process table is full there is none; tokio's pool of threads would panic.
+async fn beside(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+    let (tell, done) = oneshot::channel();
+    // Nobody waits for it any more where we end before it does.
+    thread::Builder::new().name("save".to_owned()).spawn(move || drop(tell.send(work())))?;
+    done.await.unwrap_or_else(|lost| Err(io::Error::other(lost)))
 }
