@@ -1,13 +1,14 @@
 //! The hub: a network namespace with the bridge that all pods hang on.
 
-use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::{fs, io, iter};
 
-use crate::error::{Error, Result};
+use crate::datagrams;
+use crate::error::{Attempt as _, Error, Result};
 use crate::intercept::{self, Cidr};
 use crate::link::{Links, has_ipv6};
 use crate::namespace::Namespace;
@@ -23,6 +24,26 @@ const HUB_INDEX: u16 = 1;
 const FIRST_POD: u16 = HUB_INDEX + 1;
 /// The network's last address is its broadcast address.
 const LAST_POD: u16 = u16::MAX - 1;
+
+/// Whether netfilter sees what passes a bridge (br_netfilter).
+const BRIDGE_FILTERS: [&str; 2] =
+    ["/proc/sys/net/bridge/bridge-nf-call-iptables", "/proc/sys/net/bridge/bridge-nf-call-ip6tables"];
+/// What is for many, or for one link: it is never carried anywhere.
+const NOT_ROUTED: [(IpAddr, u8); 4] = [
+    (IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 4),
+    (IpAddr::V4(Ipv4Addr::BROADCAST), 32),
+    (IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8),
+    (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10),
+];
+
+/// The ports of the hub that what pods send elsewhere comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exits {
+    /// For connections of TCP: they are redirected there.
+    pub calls: u16,
+    /// For datagrams of UDP: sockets of [`Hub::listen_for_datagrams`] get them as they are.
+    pub datagrams: Option<u16>,
+}
 
 /// A network namespace with a bridge: what pods are linked to, and where the control plane can listen for them.
 ///
@@ -90,14 +111,44 @@ impl Hub {
         self.namespace.run(work)
     }
 
-    /// From now on what pods call elsewhere than in the hub's networks, by TCP, comes to this port of the hub.
+    /// From now on what pods send elsewhere than to the hub's networks comes to sockets in the hub.
+    ///
+    /// # Errors
+    /// When the kernel refuses: with an exit for datagrams, those from before 4.19 and those without `nft_tproxy` do.
+    pub fn send_out_by(&self, exits: Exits) -> Result<()> {
+        let own =
+            [v4_of(HUB_INDEX).into(), v6_of(HUB_INDEX).into()].map(|address| Cidr::of(with_prefix(address)));
+        let staying: Vec<Cidr> = own.into_iter().chain(NOT_ROUTED.map(Cidr::of)).collect();
+        self.run(|| {
+            if exits.datagrams.is_some() && is_bridge_filtered() {
+                return Err(io::Error::from(io::ErrorKind::PermissionDenied))
+                    .attempt("take a bridge out of netfilter");
+            }
+            intercept::exit(exits, &staying)
+        })?
+    }
+
+    /// Opens sockets in the hub, of one port and of each family that there is, for [`Exits::datagrams`].
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn send_out_by(&self, port: u16) -> Result<()> {
-        let own =
-            [v4_of(HUB_INDEX).into(), v6_of(HUB_INDEX).into()].map(|address| Cidr::of(with_prefix(address)));
-        self.run(|| intercept::exit(port, &own))?
+    pub fn listen_for_datagrams(&self) -> Result<Vec<UdpSocket>> {
+        let has_v6 = self.v6.is_some();
+        self.run(|| {
+            let v4 = datagrams::listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))?;
+            let port = v4.local_addr()?.port();
+            let v6 = has_v6.then(|| datagrams::listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))));
+            io::Result::Ok(iter::once(v4).chain(v6.transpose()?).collect())
+        })?
+        .attempt("listen for datagrams")
+    }
+
+    /// A socket in the hub that speaks to a pod's socket at `to` as the one at `from`, which is not here.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn speak_as(&self, from: SocketAddr, to: SocketAddr) -> Result<UdpSocket> {
+        self.run(|| datagrams::speak(from, to))?.attempt("speak as a stranger")
     }
 
     /// The hub's network namespace.
@@ -176,6 +227,11 @@ fn build() -> Result<Option<Ipv6Addr>> {
     // A forwarding hub answers "unreachable" for what is nowhere, where it would otherwise let callers wait. Where /proc
     // is read-only they wait.
     let _ = fs::write("/proc/sys/net/ipv4/ip_forward", "1");
+    // Where the machine has bridges filtered as well, a packet would meet our rules on the bridge, and forget there which socket it
+    // was given to.
+    for filter in BRIDGE_FILTERS {
+        let _ = fs::write(filter, "0");
+    }
     if !has_ipv6() {
         return Ok(None);
     }
@@ -183,6 +239,10 @@ fn build() -> Result<Option<Ipv6Addr>> {
     let address = v6_of(HUB_INDEX);
     links.add_address(bridge, with_prefix(address.into()))?;
     Ok(Some(address))
+}
+
+fn is_bridge_filtered() -> bool {
+    BRIDGE_FILTERS.iter().any(|filter| fs::read_to_string(filter).is_ok_and(|is_on| is_on.trim() != "0"))
 }
 
 /// Looks at a hub that is there already: its IPv6 address, and the number to try for the next pod.

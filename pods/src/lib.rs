@@ -5,6 +5,7 @@
 //! nothing stayed behind. Everything is asked of the kernel directly, by netlink: no helper programs. Nothing is ever
 //! created in the host's own namespace, so the kernel cleans up whatever way the owner ends.
 
+pub mod datagrams;
 mod error;
 mod hub;
 pub mod intercept;
@@ -16,6 +17,6 @@ mod snapshot;
 pub mod userns;
 
 pub use error::{Error, Result};
-pub use hub::Hub;
+pub use hub::{Exits, Hub};
 pub use pod::{Exemption, KEPT_SOURCE_MARK, Pod, SIDECAR_MARK, SIDECAR_UID};
 pub use snapshot::{Diff, Snapshot, adopt_orphans};

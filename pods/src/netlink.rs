@@ -34,6 +34,7 @@ pub(crate) struct Request<M> {
 }
 
 /// A connection to one of the kernel's netlink families, speaking messages of type `M`.
+#[derive(Debug)]
 pub(crate) struct Netlink<M> {
     socket: Socket,
     speaks: PhantomData<fn() -> M>,

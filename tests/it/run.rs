@@ -215,6 +215,38 @@ pub(crate) fn processes_of(folder: &std::path::Path) -> Vec<String> {
     found
 }
 
+/// Sends datagrams outside by IPv4 and IPv6, some long, then by more sockets than `weft` carries flows at once, and at last by the
+/// first one again, which has lost its place. Each datagram comes back, or is sent again, for that is what UDP is.
+const DATAGRAMS: &str = r"
+import socket
+def opened(family, port=0):
+    it = socket.socket(family, socket.SOCK_DGRAM)
+    it.settimeout(2)
+    it.bind(('', port))
+    return it
+def comes_back(it, to, what):
+    for _ in range(30):
+        it.sendto(what, (to, 9999))
+        try:
+            answer, who = it.recvfrom(65535)
+            while answer != what:
+                answer, who = it.recvfrom(65535)
+        except socket.timeout:
+            continue
+        assert who[:2] == (to, 9999), who
+        return
+    raise SystemExit('nothing comes back from ' + to)
+first = opened(socket.AF_INET)
+comes_back(first, '192.0.2.1', b'first')
+comes_back(first, '192.0.2.1', b'x' * 20000)
+comes_back(opened(socket.AF_INET6), '2001:db8::1', b'sixth')
+for port in range(20000, 21100):
+    with opened(socket.AF_INET, port) as one:
+        comes_back(one, '192.0.2.1', b'one of many')
+comes_back(first, '192.0.2.1', b'again')
+print('all came back')
+";
+
 /// The network outside a machine: what is called there, by TCP, and a resolver, by UDP.
 fn world(pod: &weft_tests::SidecarPod) {
     use std::io::{Read as _, Write as _};
@@ -228,6 +260,15 @@ fn world(pod: &weft_tests::SidecarPod) {
                 stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\nworld\n");
         }
     });
+    for address in ["192.0.2.1:9999", "[2001:db8::1]:9999"] {
+        let echo = pod.run(|| UdpSocket::bind(address)).expect("a place for echoes");
+        std::thread::spawn(move || {
+            let mut datagram = vec![0; 65_535];
+            while let Ok((length, from)) = echo.recv_from(&mut datagram) {
+                let _ = echo.send_to(&datagram[..length], from);
+            }
+        });
+    }
     std::thread::spawn(move || {
         let mut question = [0; 512];
         while let Ok((length, from)) = udp.recv_from(&mut question) {
@@ -246,19 +287,27 @@ fn world(pod: &weft_tests::SidecarPod) {
 }
 
 #[test]
-fn programs_reach_the_network_outside_by_tcp_and_its_names() {
-    crate::in_pods!(programs_reach_the_network_outside_by_tcp_and_its_names, || {
+fn programs_reach_the_network_outside_by_tcp_udp_and_its_names() {
+    crate::in_pods!(programs_reach_the_network_outside_by_tcp_udp_and_its_names, || {
         let (Some(curl), Some(ip)) = (program(&["/usr/bin/curl", "curl"]), program(&["ip", "/sbin/ip"]))
         else {
             return;
         };
-        let Some(unshare) = program(&["unshare"]) else { return };
+        let (Some(unshare), Some(python)) =
+            (program(&["unshare"]), program(&["/usr/bin/python3", "python3"]))
+        else {
+            return;
+        };
         let mesh = weft_tests::Mesh::start(crate::weft(), weft_tests::Options::default());
         let (machine, outside) = (mesh.pod_without_sidecar("machine"), mesh.pod_without_sidecar("outside"));
-        for (pod, address) in [(&machine, "192.0.2.2/24"), (&outside, "192.0.2.1/24")] {
-            let mut add = Command::new(ip.clone());
-            add.args(["address", "add", address, "dev", "eth0"]);
-            pod.succeed(add, Duration::from_secs(20));
+        for (pod, number) in [(&machine, 2), (&outside, 1)] {
+            for address in [format!("192.0.2.{number}/24"), format!("2001:db8::{number}/64")] {
+                let mut add = Command::new(ip.clone());
+                add.args(["address", "add", &address, "dev", "eth0"]);
+                // No duplicate is looked for: the address is there at once.
+                add.args(address.contains(':').then_some("nodad"));
+                pod.succeed(add, Duration::from_secs(20));
+            }
         }
         world(&outside);
         for uid in users() {
@@ -298,6 +347,9 @@ fn programs_reach_the_network_outside_by_tcp_and_its_names() {
                 let said = machine.succeed(as_user(&user.run(&ask)), Duration::from_secs(90));
                 assert!(said.contains("world\n"), "{uid:?} {url}: {said}");
             }
+            let datagrams = ["--service", "me", "--", python.to_str().expect("a path"), "-c", DATAGRAMS];
+            let said = machine.succeed(as_user(&user.run(&datagrams)), Duration::from_secs(240));
+            assert!(said.contains("all came back\n"), "{uid:?}: {said}");
             let refused = [
                 "--service",
                 "me",

@@ -30,6 +30,9 @@ pub(crate) struct Access {
     pub(crate) from_pods: String,
     /// What only the one who runs the control plane knows.
     pub(crate) own: Option<Own>,
+    /// Why datagrams of UDP do not get out of it; nothing where they do.
+    #[serde(default)]
+    pub(crate) no_datagrams: Option<String>,
 }
 
 /// What is known of a control plane that the holder of the hub runs.
@@ -87,7 +90,7 @@ impl LocalControlPlane {
     }
 
     /// The hub.
-    pub(crate) fn hub(&self) -> &Hub {
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
         &self.hub
     }
 
@@ -128,7 +131,7 @@ impl Outpost {
     }
 
     /// The hub.
-    pub(crate) fn hub(&self) -> &Hub {
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
         &self.hub
     }
 
@@ -154,6 +157,7 @@ fn access(hub: &Hub) -> Access {
         hub: hub.path(),
         from_pods: format!("https://{}", SocketAddr::from((hub.address_v4(), GRPC))),
         own: None,
+        no_datagrams: None,
     }
 }
 

@@ -192,7 +192,13 @@ mod tests {
     }
 
     fn access() -> Access {
-        Access { pid: 7, hub: "/proc/7/fd/3".into(), from_pods: "https://10.238.0.1:7443".into(), own: None }
+        Access {
+            pid: 7,
+            hub: "/proc/7/fd/3".into(),
+            from_pods: "https://10.238.0.1:7443".into(),
+            own: None,
+            no_datagrams: None,
+        }
     }
 
     async fn dial(name: &Name) -> Option<Call> {

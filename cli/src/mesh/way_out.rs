@@ -1,8 +1,10 @@
 //! The way out of a hub: what programs in pods call elsewhere is carried to the host's network by this process.
 //!
 //! Pods have no link to the host. In the hub TCP to anywhere else is redirected to a listener, and for each connection another is
-//! opened from the host's network, with no more rights than the user has there; questions of DNS go to the host's own resolvers.
-//! Nothing else gets out: no other UDP, no pings.
+//! opened from the host's network, with no more rights than the user has there; so it is with datagrams of UDP, flow by flow.
+//! Questions of DNS go to the host's own resolvers. Nothing else gets out: no pings.
+
+mod flows;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener, UdpSocket as StdUdpSocket};
@@ -15,7 +17,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use weft_pods::Hub;
+use weft_pods::{Exits, Hub};
 use weft_proxy::dns::ResolvConf;
 use weft_proxy::listen::{Listener, OriginalDst};
 use weft_runtime::task;
@@ -34,6 +36,8 @@ const DNS: u16 = 53;
 #[derive(Debug)]
 pub(crate) struct WayOut {
     serving: Vec<JoinHandle<()>>,
+    /// Why datagrams do not get out; nothing where they do.
+    no_datagrams: Option<String>,
 }
 
 /// How pods' sidecars find the resolver of their hub; what the host's file says besides goes on to hold.
@@ -46,26 +50,42 @@ pub(crate) fn resolv_conf(hub: Ipv4Addr) -> String {
 
 impl WayOut {
     /// Opens it.
-    pub(crate) fn open(hub: &Hub) -> anyhow::Result<Self> {
+    pub(crate) fn open(hub: &Arc<Hub>) -> anyhow::Result<Self> {
         let resolver = SocketAddr::from((hub.address_v4(), DNS));
         let open = || -> std::io::Result<_> {
             let calls = weft_proxy::listen::bind(SocketAddr::from(([0; 16], 0)))?;
             Ok((calls, StdListener::bind(resolver)?, StdUdpSocket::bind(resolver)?))
         };
         let (calls, long_questions, questions) = hub.run(open)?.context("cannot listen in the hub")?;
-        hub.send_out_by(calls.local_addr()?.port())?;
+        let only_calls = Exits { calls: calls.local_addr()?.port(), datagrams: None };
+        // A kernel without that part still lets connections out.
+        let (datagrams, no_datagrams) = match listen_for_datagrams(hub, only_calls) {
+            Ok(sockets) => (sockets, None),
+            Err(error) => {
+                hub.send_out_by(only_calls)?;
+                (Vec::new(), Some(format!("{error:#}")))
+            }
+        };
         for listener in [&calls, &long_questions] {
             listener.set_nonblocking(true)?;
         }
         questions.set_nonblocking(true)?;
         let room = Arc::new(Semaphore::new(CONNECTIONS));
         let (calls, long_questions) = (Listener::new(calls)?, Listener::new(long_questions)?);
-        let serving = vec![
+        let mut serving = vec![
             task::spawn("way-out", carry(calls, Arc::clone(&room))),
             task::spawn("way-out-dns-tcp", carry(long_questions, room)),
             task::spawn("way-out-dns", relay(UdpSocket::from_std(questions)?)),
         ];
-        Ok(Self { serving })
+        if !datagrams.is_empty() {
+            serving.push(task::spawn("way-out-datagrams", flows::carry(datagrams, Arc::clone(hub))));
+        }
+        Ok(Self { serving, no_datagrams })
+    }
+
+    /// Why datagrams of UDP do not get out; nothing where they do.
+    pub(crate) fn no_datagrams(&self) -> Option<String> {
+        self.no_datagrams.clone()
     }
 }
 
@@ -73,6 +93,13 @@ impl Drop for WayOut {
     fn drop(&mut self) {
         self.serving.iter().for_each(JoinHandle::abort);
     }
+}
+
+fn listen_for_datagrams(hub: &Hub, exits: Exits) -> anyhow::Result<Vec<UdpSocket>> {
+    let sockets = hub.listen_for_datagrams()?;
+    let first = sockets.first().context("no socket was opened")?;
+    hub.send_out_by(Exits { datagrams: Some(first.local_addr()?.port()), ..exits })?;
+    Ok(sockets.into_iter().map(UdpSocket::from_std).collect::<std::io::Result<_>>()?)
 }
 
 /// Carries connections to where they were going; those to the hub's resolver to the host's.

@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use rustix::process::setsid;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, setsid};
 use rustix::stdio::dup2_stderr;
 use tokio::net::UnixStream;
 use weft_pods::userns;
@@ -17,7 +17,7 @@ use weft_runtime::signal;
 
 use super::room;
 use crate::mesh::rendezvous::{self, Call, Name};
-use crate::mesh::{Folder, LocalControlPlane, Outpost, WayOut, listen_for_dashboard};
+use crate::mesh::{Access, Folder, LocalControlPlane, Outpost, WayOut, listen_for_dashboard};
 use crate::output;
 use crate::target::parse_urls;
 use crate::tether::OURSELVES;
@@ -39,17 +39,29 @@ pub(crate) struct HolderArguments {
 pub(super) fn call(urls: Option<&[String]>) -> anyhow::Result<Call> {
     let name = name(urls);
     let deadline = Instant::now() + PATIENCE;
+    let mut is_first = false;
     loop {
         if let Some(call) = Call::dial(&name)? {
+            if is_first {
+                output::progress(&way_out_of(call.access()));
+            }
             return Ok(call);
         }
         if Instant::now() > deadline {
             bail!("the mesh of this machine does not start within {PATIENCE:?}");
         }
-        output::progress(
-            "starting a control plane for this machine; it lets programs out to the network (TCP and DNS)",
-        );
+        output::progress("starting a control plane for this machine");
         start(urls)?;
+        is_first = true;
+    }
+}
+
+/// What is said of how programs reach the network outside.
+fn way_out_of(access: &Access) -> String {
+    let by = "weft itself lets programs out to the network";
+    match &access.no_datagrams {
+        None => format!("{by}: TCP, UDP and DNS"),
+        Some(reason) => format!("{by}: TCP and DNS, no other UDP ({reason})"),
     }
 }
 
@@ -97,6 +109,9 @@ pub(crate) fn hold(arguments: &HolderArguments) -> anyhow::Result<ExitCode> {
         userns::enter()?;
     }
     room::check()?;
+    // What is carried out takes two files each; who may open more than is usual asks for it.
+    let files = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let held = runtime.block_on(serve(listener, urls));
     runtime.shutdown_timeout(LAST_WORDS);
@@ -116,11 +131,12 @@ async fn serve(listener: UnixListener, urls: Option<Vec<String>>) -> anyhow::Res
             Held::ControlPlane(Box::new(started))
         }
     };
-    let (access, hub) = match &held {
+    let (mut access, hub) = match &held {
         Held::ControlPlane(control_plane) => (control_plane.access(), control_plane.hub()),
         Held::Outpost(outpost) => (outpost.access(), outpost.hub()),
     };
     let way_out = WayOut::open(hub).context("programs cannot be let out to the host's network")?;
+    access.no_datagrams = way_out.no_datagrams();
     // From here on what we say goes into a file, and who started us hears that we run.
     dup2_stderr(File::create(files.path().join("control-plane.log"))?)?;
     logs::init(LogFormat::Text, std::env::var("RUST_LOG").as_deref().unwrap_or("info"))?;
@@ -133,4 +149,24 @@ async fn serve(listener: UnixListener, urls: Option<Vec<String>>) -> anyhow::Res
         control_plane.end().await;
     }
     Ok(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_said_how_programs_get_out() {
+        let access = |no_datagrams| Access {
+            pid: 7,
+            hub: "/proc/7/fd/3".into(),
+            from_pods: "https://10.238.0.1:7443".into(),
+            own: None,
+            no_datagrams,
+        };
+        let all = "weft itself lets programs out to the network: TCP, UDP and DNS";
+        assert_eq!(way_out_of(&access(None)), all);
+        let part = "weft itself lets programs out to the network: TCP and DNS, no other UDP (no nft_tproxy)";
+        assert_eq!(way_out_of(&access(Some("no nft_tproxy".to_owned()))), part);
+    }
 }

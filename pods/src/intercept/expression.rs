@@ -6,7 +6,8 @@ use netlink_packet_netfilter::nftables::{
     MetaKey, Operator, Payload, Register, Verdict, VerdictAttribute,
 };
 
-use super::ruleset::{Action, Family, Match, Rule, Transport};
+use super::ruleset::{Action, ControlGroup, Family, Match, Rule, Transport};
+use crate::pod::KEPT_SOURCE_MARK;
 
 /// One element of a rule's expression list.
 pub(super) type Expression = ListAttribute<ExpressionAttribute>;
@@ -18,6 +19,11 @@ const IPV4: u8 = 2;
 const IPV6: u8 = 10;
 /// `NFTA_REDIR_REG_PROTO_MIN`: the register with the port to redirect to.
 const REDIR_PORT: u16 = 1;
+
+/// `NFTA_TPROXY_FAMILY` and `NFTA_TPROXY_REG_PORT`: which packets (`NFPROTO_UNSPEC`, of any), and the register with the port.
+const TPROXY_FAMILY: u16 = 1;
+const TPROXY_PORT: u16 = 3;
+const ANY: u32 = 0;
 
 /// A part of a packet that is loaded into a register, to be compared or looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +50,13 @@ const CT_FROM: u16 = 4;
 /// `NFT_CT_MARK`.
 const CT_MARK: u32 = 3;
 
+/// `NFTA_SOCKET_KEY`, `NFTA_SOCKET_DREG` and `NFTA_SOCKET_LEVEL`.
+const SOCKET_KEY: u16 = 1;
+const SOCKET_INTO: u16 = 2;
+const SOCKET_LEVEL: u16 = 3;
+/// `NFT_SOCKET_CGROUPV2`.
+const SOCKET_GROUP: u32 = 3;
+
 /// The kernel's form of a rule.
 pub(super) fn encode(rule: &Rule) -> Vec<Expression> {
     let mut expressions = Vec::new();
@@ -69,6 +82,9 @@ pub(super) fn encode(rule: &Rule) -> Vec<Expression> {
             Match::ConnectionMark(mark) => {
                 expressions.extend([connection_mark(CT_INTO), is(&mark.to_ne_bytes())])
             }
+            Match::Group(group) => {
+                expressions.extend([socket_group(group.level), is(&group.id.to_ne_bytes())])
+            }
             Match::Foreign(_) => {}
         }
     }
@@ -78,14 +94,13 @@ pub(super) fn encode(rule: &Rule) -> Vec<Expression> {
             expressions.push(set_register(Register::Verdict, verdict));
         }
         Action::Redirect(port) => {
-            expressions.push(set_register(Register::Reg1, DataAttribute::Value(port.to_be_bytes().to_vec())));
-            expressions.push(redirect(Register::Reg1));
+            expressions.extend([set_port(port), redirect(Register::Reg1)]);
         }
         Action::MarkConnection(mark) => expressions.extend([set_mark(mark), connection_mark(CT_FROM)]),
-        Action::MarkPacket(mark) => {
-            let meta =
-                Expressions::Meta(vec![Meta::Key(MetaKey::Mark), Meta::SourceRegister(Register::Reg1)]);
-            expressions.extend([set_mark(mark), meta.into()]);
+        Action::MarkPacket(mark) => expressions.extend([set_mark(mark), packet_mark()]),
+        Action::Divert(port) => {
+            expressions.extend([set_mark(KEPT_SOURCE_MARK), packet_mark()]);
+            expressions.extend([set_port(port), divert(Register::Reg1)]);
         }
         Action::Foreign => {}
     }
@@ -140,6 +155,15 @@ fn set_mark(mark: u32) -> Expression {
     set_register(Register::Reg1, DataAttribute::Value(mark.to_ne_bytes().to_vec()))
 }
 
+fn set_port(port: u16) -> Expression {
+    set_register(Register::Reg1, DataAttribute::Value(port.to_be_bytes().to_vec()))
+}
+
+/// Gives the packet the mark that is in the register.
+fn packet_mark() -> Expression {
+    Expressions::Meta(vec![Meta::Key(MetaKey::Mark), Meta::SourceRegister(Register::Reg1)]).into()
+}
+
 /// `ct` about the mark, which the netlink crate has no form of its own for: into a register or from it.
 fn connection_mark(way: u16) -> Expression {
     let attributes = vec![
@@ -147,6 +171,14 @@ fn connection_mark(way: u16) -> Expression {
         DefaultNla::new(way, u32::from(Register::Reg1).to_be_bytes().to_vec()),
     ];
     Expressions::Other { expression_type: "ct".to_owned(), attributes }.into()
+}
+
+/// `socket cgroupv2`: which group of this level the packet's process is in.
+fn socket_group(level: u32) -> Expression {
+    let attributes =
+        [(SOCKET_KEY, SOCKET_GROUP), (SOCKET_INTO, u32::from(Register::Reg1)), (SOCKET_LEVEL, level)]
+            .map(|(kind, value)| DefaultNla::new(kind, value.to_be_bytes().to_vec()));
+    Expressions::Other { expression_type: "socket".to_owned(), attributes: attributes.into() }.into()
 }
 
 fn is_in(set: &str) -> Expression {
@@ -163,6 +195,15 @@ fn redirect(port: Register) -> Expression {
     Expressions::Other { expression_type: "redir".to_owned(), attributes }.into()
 }
 
+/// `tproxy`, likewise.
+fn divert(port: Register) -> Expression {
+    let attributes = vec![
+        DefaultNla::new(TPROXY_FAMILY, ANY.to_be_bytes().to_vec()),
+        DefaultNla::new(TPROXY_PORT, u32::from(port).to_be_bytes().to_vec()),
+    ];
+    Expressions::Other { expression_type: "tproxy".to_owned(), attributes }.into()
+}
+
 /// What a register holds while a rule is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Loaded {
@@ -172,6 +213,8 @@ enum Loaded {
     /// Of TCP's flags those that tell what opens a connection.
     OpeningFlags,
     ConnectionMark,
+    /// The control group of this level.
+    Group(u32),
     Value(Vec<u8>),
 }
 
@@ -207,7 +250,14 @@ pub(super) fn decode(expressions: &[Expression]) -> Rule {
             },
             Expressions::Lookup(lookup) => rule.matches.push(looked_up(&loaded, lookup, family)),
             Expressions::Other { expression_type, attributes } if expression_type == "redir" => {
-                rule.action = redirected(attributes, &loaded);
+                rule.action =
+                    port_from(attributes, REDIR_PORT, &loaded).map_or(Action::Foreign, Action::Redirect);
+            }
+            Expressions::Other { expression_type, attributes } if expression_type == "tproxy" => {
+                rule.action = match (&rule.action, port_from(attributes, TPROXY_PORT, &loaded)) {
+                    (Action::MarkPacket(KEPT_SOURCE_MARK), Some(port)) => Action::Divert(port),
+                    _ => Action::Foreign,
+                };
             }
             Expressions::Other { expression_type, attributes } if is_of_mark(expression_type, attributes) => {
                 match (about(attributes, CT_FROM), mark(&loaded)) {
@@ -215,6 +265,11 @@ pub(super) fn decode(expressions: &[Expression]) -> Rule {
                     (Some(_), None) => rule.action = Action::Foreign,
                     (None, _) => loaded = Loaded::ConnectionMark,
                 }
+            }
+            Expressions::Other { expression_type, attributes }
+                if expression_type == "socket" && about(attributes, SOCKET_KEY) == Some(SOCKET_GROUP) =>
+            {
+                loaded = about(attributes, SOCKET_LEVEL).map_or(Loaded::Nothing, Loaded::Group);
             }
             Expressions::Other { expression_type, .. } => {
                 rule.matches.push(Match::Foreign(expression_type.clone()))
@@ -314,6 +369,10 @@ fn compares(cmp: &[Cmp], operator: Operator) -> Option<&[u8]> {
 fn compared(loaded: &Loaded, bytes: Option<&[u8]>) -> Match {
     let number = bytes.and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
     let port = bytes.and_then(|bytes| bytes.try_into().ok()).map(u16::from_be_bytes);
+    let id = bytes.and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes);
+    if let (Loaded::Group(level), Some(id)) = (loaded, id) {
+        return Match::Group(ControlGroup { level: *level, id });
+    }
     match (loaded, bytes, number, port) {
         (Loaded::Meta(MetaKey::SocketUserId), _, Some(id), _) => Match::User(id),
         (Loaded::Meta(MetaKey::Mark), _, Some(mark), _) => Match::Mark(mark),
@@ -345,15 +404,13 @@ fn looked_up(loaded: &Loaded, lookup: &[Lookup], family: Option<Family>) -> Matc
     }
 }
 
-fn redirected(attributes: &[DefaultNla], loaded: &Loaded) -> Action {
-    let from = about(attributes, REDIR_PORT);
-    let port = match loaded {
-        Loaded::Value(bytes) => bytes.as_slice().try_into().ok().map(u16::from_be_bytes),
+/// The port that such an expression takes from a register.
+fn port_from(attributes: &[DefaultNla], kind: u16, loaded: &Loaded) -> Option<u16> {
+    match loaded {
+        Loaded::Value(bytes) if about(attributes, kind) == Some(u32::from(Register::Reg1)) => {
+            bytes.as_slice().try_into().ok().map(u16::from_be_bytes)
+        }
         _ => None,
-    };
-    match (from, port) {
-        (Some(register), Some(port)) if register == u32::from(Register::Reg1) => Action::Redirect(port),
-        _ => Action::Foreign,
     }
 }
 
@@ -377,6 +434,13 @@ mod tests {
             read += 1;
         }
         assert!(read > 10);
+        let group = ControlGroup { level: 2, id: 4711 };
+        let of_group = Rule { matches: vec![Match::Group(group)], action: Action::Redirect(4140) };
+        assert_eq!(decode(&encode(&of_group)), of_group);
+        assert_eq!(of_group.to_string(), "socket cgroupv2 level 2 4711 redirect to :4140");
+        let divert = Rule { matches: vec![Match::Protocol(Transport::Udp)], action: Action::Divert(4000) };
+        assert_eq!(decode(&encode(&divert)), divert);
+        assert_eq!(divert.to_string(), "meta l4proto udp meta mark set 0x574b tproxy to :4000");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, DataAttribute, GenAttribute, GenMessage, Hook as HookAttribute, HookNumber,
     InetHookNumber, ListAttribute, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute,
     SetElementAttribute, SetElementFlags, SetElementList, SetElementMessage, SetFlags, SetMessage,
-    TableAttribute, TableMessage,
+    TableAttribute, TableFlags, TableMessage,
 };
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{
@@ -18,7 +18,9 @@ use netlink_packet_netfilter::{
 use super::Tables;
 use super::expression::{decode, encode};
 use super::intervals::{Bound, bounds, from_bounds};
-use super::rules::{SKIP_INBOUND_PORTS, SKIP_OUTBOUND_PORTS, SKIP_OUTBOUND_V4, SKIP_OUTBOUND_V6};
+use super::rules::{
+    INBOUND_PORTS, SKIP_INBOUND_PORTS, SKIP_OUTBOUND_PORTS, SKIP_OUTBOUND_V4, SKIP_OUTBOUND_V6,
+};
 use super::ruleset::{Chain, Family, Hook, Returns, Ruleset, Set, SetKind, TABLE};
 use crate::error::Result;
 use crate::netlink::{Request, What};
@@ -41,6 +43,13 @@ pub(super) fn add_table() -> Request<NetfilterMessage> {
     request("create the nftables table", NLM_F_CREATE, NfTablesMessage::NewTable(TableMessage { attributes }))
 }
 
+/// Adds the table as one that is gone with the connection that asks for it (Linux 5.12).
+pub(super) fn add_own_table() -> Request<NetfilterMessage> {
+    let attributes = vec![TableAttribute::Name(TABLE.to_owned()), TableAttribute::Flags(TableFlags::Owner)];
+    let message = NfTablesMessage::NewTable(TableMessage { attributes });
+    request("create an nftables table that ends with us", NLM_F_CREATE, message)
+}
+
 pub(super) fn delete_table() -> Request<NetfilterMessage> {
     let attributes = vec![TableAttribute::Name(TABLE.to_owned())];
     request("remove the nftables table", 0, NfTablesMessage::DeleteTable(TableMessage { attributes }))
@@ -49,6 +58,13 @@ pub(super) fn delete_table() -> Request<NetfilterMessage> {
 /// Adds the table with everything in it.
 pub(super) fn additions(ruleset: &Ruleset) -> Vec<Request<NetfilterMessage>> {
     let mut requests = vec![add_table()];
+    requests.extend(contents(ruleset));
+    requests
+}
+
+/// Adds what is in the table.
+pub(super) fn contents(ruleset: &Ruleset) -> Vec<Request<NetfilterMessage>> {
+    let mut requests = Vec::new();
     for (id, set) in (1..).zip(&ruleset.sets) {
         requests.push(add_set(set, id));
         for bounds in bounds(&set.intervals, set.kind.max()).chunks(ELEMENTS) {
@@ -109,7 +125,7 @@ fn add_elements(set: &Set, bounds: &[Bound]) -> Request<NetfilterMessage> {
 
 fn add_chain(chain: &Chain) -> Request<NetfilterMessage> {
     let hook = match chain.hook {
-        Hook::Prerouting => InetHookNumber::PreRouting,
+        Hook::Prerouting | Hook::Divert => InetHookNumber::PreRouting,
         Hook::Output | Hook::Reroute | Hook::Foreign => InetHookNumber::LocalOut,
     };
     let (kind, priority) = chain.hook.kind();
@@ -183,6 +199,8 @@ fn read_hook(hook: &[HookAttribute]) -> Hook {
     };
     if is(Hook::Prerouting, InetHookNumber::PreRouting) {
         Hook::Prerouting
+    } else if is(Hook::Divert, InetHookNumber::PreRouting) {
+        Hook::Divert
     } else if is(Hook::Output, InetHookNumber::LocalOut) {
         Hook::Output
     } else if is(Hook::Reroute, InetHookNumber::LocalOut) {
@@ -306,7 +324,7 @@ fn family_name(family: NetfilterProtoFamily) -> &'static str {
 /// What a set of ours holds, by its name.
 fn kind_of(set: &str) -> Option<SetKind> {
     match set {
-        SKIP_INBOUND_PORTS | SKIP_OUTBOUND_PORTS => Some(SetKind::Ports),
+        SKIP_INBOUND_PORTS | SKIP_OUTBOUND_PORTS | INBOUND_PORTS => Some(SetKind::Ports),
         SKIP_OUTBOUND_V4 => Some(SetKind::Addresses(Family::V4)),
         SKIP_OUTBOUND_V6 => Some(SetKind::Addresses(Family::V6)),
         _ => None,

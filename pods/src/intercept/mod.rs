@@ -5,6 +5,7 @@
 
 mod exit;
 mod expression;
+mod group;
 mod intervals;
 mod message;
 mod returns;
@@ -14,15 +15,16 @@ mod ruleset;
 use std::collections::BTreeSet;
 use std::io;
 
-use netlink_packet_core::NLM_F_ACK;
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_netfilter::NetfilterMessage;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use crate::error::Result;
+use crate::hub::Exits;
 use crate::netlink::{Netlink, Request};
 
 pub use rules::{Cidr, ParseError, PortRange, Rules, Source};
-pub use ruleset::Ruleset;
+pub use ruleset::{ControlGroup, Ruleset};
 
 use ruleset::Returns;
 
@@ -52,10 +54,36 @@ pub fn up(rules: &Rules) -> Result<()> {
     }
 }
 
-/// In a hub: puts in force that TCP to anywhere but its own networks goes to `port`.
-pub(crate) fn exit(port: u16, own: &[Cidr]) -> Result<()> {
+/// Rules that are in force while this is held, however its holder ends.
+#[derive(Debug)]
+pub struct Held {
+    _kernel: Tables,
+}
+
+/// In a machine's own network: puts in force that what one group of processes sends, and what others send to these ports of its,
+/// goes to its sidecar. The sidecar is not of the group.
+///
+/// # Errors
+/// When the kernel refuses, with its reason: one from before 5.13 does, and one where interception is in force already.
+pub fn of_group(rules: &Rules, group: ControlGroup, ports: &[PortRange]) -> Result<Held> {
+    let kernel = Tables::open(NETLINK_NETFILTER)?;
+    let mut batch = vec![message::begin()];
+    let own = Request { flags: NLM_F_EXCL, ..message::add_own_table() };
+    let changes = std::iter::once(own).chain(message::contents(&group::ruleset(rules, group, ports)));
+    batch.extend(changes.map(|change| Request { flags: change.flags | NLM_F_CREATE | NLM_F_ACK, ..change }));
+    batch.push(message::end());
+    kernel.batch(batch)?;
+    Ok(Held { _kernel: kernel })
+}
+
+/// In a hub: puts in force that what goes anywhere but to these networks comes to our sockets.
+pub(crate) fn exit(exits: Exits, own: &[Cidr]) -> Result<()> {
+    let ruleset = exit::ruleset(exits, own);
+    if ruleset.returns == Returns::ToSidecar {
+        returns::add()?;
+    }
     let mut batch = removal();
-    batch.extend(message::additions(&exit::ruleset(port, own)));
+    batch.extend(message::additions(&ruleset));
     commit(batch)
 }
 

@@ -15,6 +15,7 @@ const LIST_LIMIT: usize = 1024;
 
 pub(super) const SKIP_INBOUND_PORTS: &str = "skip_inbound_ports";
 pub(super) const SKIP_OUTBOUND_PORTS: &str = "skip_outbound_ports";
+pub(super) const INBOUND_PORTS: &str = "inbound_ports";
 pub(super) const SKIP_OUTBOUND_V4: &str = "skip_outbound_v4";
 pub(super) const SKIP_OUTBOUND_V6: &str = "skip_outbound_v6";
 
@@ -199,7 +200,7 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    fn interval(&self) -> Interval {
+    pub(super) fn interval(&self) -> Interval {
         (self.first.into(), self.last.into())
     }
 }

@@ -63,6 +63,8 @@ pub(super) enum Hook {
     Output,
     /// Where what the pod sends may get another route.
     Reroute,
+    /// Where what comes may be given to a socket that it is not for.
+    Divert,
     /// One that we never ask for.
     Foreign,
 }
@@ -95,8 +97,19 @@ pub(super) enum Match {
     Continues,
     /// Its connection's mark.
     ConnectionMark(u32),
+    /// Of a process in this control group, or in one below it.
+    Group(ControlGroup),
     /// One that we never ask for.
     Foreign(String),
+}
+
+/// A control group of the kernel's (cgroups(7), version 2), as packets are told to be of its processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ControlGroup {
+    /// How many groups down from the root it is; the root is 0.
+    pub level: u32,
+    /// Its folder's inode.
+    pub id: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +127,9 @@ pub(super) enum Action {
     MarkConnection(u32),
     /// The packet does.
     MarkPacket(u32),
+    /// The packet gets the mark of what stays here, and goes as it is to a socket that takes what is for others: one that is
+    /// connected to its ends, else the one that listens at this port.
+    Divert(u16),
     /// One that we never ask for.
     Foreign,
 }
@@ -124,6 +140,7 @@ impl Hook {
         match self {
             Self::Prerouting | Self::Output | Self::Foreign => ("nat", DESTINATION),
             Self::Reroute => ("route", MANGLE),
+            Self::Divert => ("filter", MANGLE),
         }
     }
 }
@@ -189,7 +206,7 @@ fn show(kind: SetKind, (first, last): Interval) -> String {
 impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Prerouting => "prerouting",
+            Self::Prerouting | Self::Divert => "prerouting",
             Self::Output | Self::Reroute => "output",
             Self::Foreign => "?",
         })
@@ -213,6 +230,7 @@ impl fmt::Display for Rule {
             Action::Redirect(port) => write!(f, "redirect to :{port}"),
             Action::MarkConnection(mark) => write!(f, "ct mark set {mark:#x}"),
             Action::MarkPacket(mark) => write!(f, "meta mark set {mark:#x}"),
+            Action::Divert(port) => write!(f, "meta mark set {KEPT_SOURCE_MARK:#x} tproxy to :{port}"),
             Action::Foreign => f.write_str("?"),
         }
     }
@@ -232,6 +250,7 @@ impl fmt::Display for Match {
             Self::AddressIn(Family::V6, set) => write!(f, "ip6 daddr @{set}"),
             Self::Continues => f.write_str("flags & (fin | syn | rst | ack) != syn"),
             Self::ConnectionMark(mark) => write!(f, "ct mark {mark:#x}"),
+            Self::Group(group) => write!(f, "socket cgroupv2 level {} {}", group.level, group.id),
             Self::Foreign(expression) => write!(f, "?{expression}"),
         }
     }
