@@ -28,5 +28,5 @@ pub use renew::{Proof, Schedule, renew_at};
 pub use resume::{Attempt, ResumingClient, ResumingServer, Sessions};
 pub use roots::{Phase, Progress, Role, Root, Roots, RotateError, SETTLING};
 pub use signature::is_signed;
-pub use spiffe::{PeerCertificate, peer_certificate, peer_identity, serial_of, trust_domain_of};
+pub use spiffe::{PeerCertificate, end_of, peer_certificate, peer_identity, serial_of, trust_domain_of};
 pub use tls::{ClientAuth, Credentials, anchored_client_config, is_anchor, outside_client_config};

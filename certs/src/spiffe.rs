@@ -51,6 +51,11 @@ pub fn serial_of(certificate: &[u8]) -> Result<String, CertError> {
     Ok(hex(parse(certificate)?.raw_serial()))
 }
 
+/// Until when a certificate is good.
+pub fn end_of(certificate: &[u8]) -> Result<SystemTime, CertError> {
+    time_of(parse(certificate)?.validity().not_after)
+}
+
 /// The trust domain that an anchor speaks for: a signing certificate is itself an SVID, without a path (X509-SVID section 3.2).
 pub fn trust_domain_of(anchor: &[u8]) -> Result<TrustDomain, CertError> {
     let certificate = parse(anchor)?;

@@ -60,7 +60,13 @@ pub(crate) fn execute(common: &Common, arguments: &Arguments) -> anyhow::Result<
     if arguments.cluster {
         let stage = if arguments.pre { cluster::Stage::Before } else { cluster::Stage::Installed };
         output::progress("asking the cluster by kubectl");
-        checks.extend(cluster::checks(stage));
+        cluster::look(stage, &mut |check| {
+            if is_table(common.output) {
+                output::print(&line(&check))?;
+            }
+            checks.push(check);
+            Ok(())
+        })?;
     } else if !arguments.proxy {
         // First: it takes a process with a single thread.
         checks.extend(machine());
@@ -69,9 +75,12 @@ pub(crate) fn execute(common: &Common, arguments: &Arguments) -> anyhow::Result<
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         checks.extend(runtime.block_on(mesh(common, arguments.proxy)));
     }
-    output::object(common.output, &checks, &table(&checks, output::colours(), output::room()))?;
+    // Those of a cluster are told already.
+    if !(arguments.cluster && is_table(common.output)) {
+        output::object(common.output, &checks, &table(&checks, output::colours(), output::room()))?;
+    }
     let failed = checks.iter().any(|check| check.verdict == Verdict::Failed);
-    if failed && matches!(common.output, Format::Table | Format::Wide) {
+    if failed && is_table(common.output) {
         output::note("weft: some checks failed")?;
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -266,6 +275,17 @@ fn sidecars(mut all: Vec<Sidecar>, now: Timestamp) -> Vec<Check> {
         }
     }
     checks
+}
+
+const fn is_table(format: Format) -> bool {
+    matches!(format, Format::Table | Format::Wide)
+}
+
+/// One of many lines that come one after the other: as wide as the widest of them.
+fn line(check: &Check) -> String {
+    let widest = Check::failed("control plane", &anyhow::anyhow!(""), "");
+    let both = table(&[widest, check.clone()], output::colours(), output::room());
+    both.split_once('\n').map_or_else(String::new, |(_, line)| line.to_owned())
 }
 
 fn table(checks: &[Check], colours: bool, room: Option<usize>) -> String {
