@@ -1,6 +1,7 @@
 //! `weft run`: any program with a sidecar beside it, in a pod of its own.
 
 mod holder;
+mod host;
 mod many;
 mod room;
 mod signals;
@@ -15,7 +16,8 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, bail};
 use rustix::process::Signal;
-use tokio::process::Child;
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
 use weft_core::model::Name;
 use weft_pods::{Hub, userns};
 use weft_runtime::logs::{self, LogFormat};
@@ -35,6 +37,8 @@ use signals::Signals;
   weft run --service hello --port 8000 -- python3 -m http.server 8000
   weft run --service me -- curl -s http://hello:8000/
   weft run --service db --port 5432:tcp -- postgres -D data
+  weft run --host --service db --port 5432:tcp -- postgres -D data     as root: in the machine's own network, of
+  the mesh that --control-plane, --ca and --token-file name
   weft run -f weft.yaml                                        many programs, in their order; Ctrl-C ends all
   weft run -f weft.yaml --until tests                          .. until one of them has ended, with its exit code
 
@@ -59,7 +63,7 @@ pub(crate) struct Arguments {
     /// A label that it has; repeatable
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     label: Vec<(String, String)>,
-    /// Keep the host's network and intercept only the program's traffic
+    /// Keep the host's network and intercept only the program's traffic; for root, with a control plane that is named
     #[arg(long)]
     host: bool,
     /// The program and its arguments
@@ -86,9 +90,7 @@ enum Job {
 
 pub(crate) fn execute(common: &Common, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.host {
-        bail!(
-            "--host is not supported by this version yet; without it the program gets a network of its own"
-        );
+        return host::execute(common, arguments);
     }
     logs::init(LogFormat::Text, std::env::var("RUST_LOG").as_deref().unwrap_or("error"))?;
     // Mistakes first: nothing has been started yet.
@@ -142,7 +144,10 @@ async fn run(
             );
         }
     };
-    let ended = supervise(&mut member, &mut signals, call, command).await;
+    let (program, arguments) = command.split_first().context("no program is named")?;
+    let mut start = tether::command(program);
+    start.args(arguments).kill_on_drop(true);
+    let ended = supervise(&mut member, &mut signals, Some(call.line()?), start).await;
     member.leave().await;
     Ok(exit_code(ended?))
 }
@@ -159,19 +164,14 @@ async fn join(
     Ok(member)
 }
 
-/// Runs the program to its end, and keeps its sidecar running meanwhile.
+/// Runs the program to its end, and keeps its sidecar running meanwhile. The line is to who holds the mesh of this machine.
 async fn supervise(
     member: &mut Member,
     signals: &mut Signals,
-    call: &Call,
-    command: &[OsString],
+    mut line: Option<UnixStream>,
+    program: Command,
 ) -> anyhow::Result<ExitStatus> {
-    let (program, arguments) = command.split_first().context("no program is named")?;
-    let mut start = tether::command(program);
-    start.args(arguments).kill_on_drop(true);
-    let mut child = member.resident().spawn(start, Role::Application).await?;
-    let mut line = call.line()?;
-    let mut held = true;
+    let mut child = member.resident().spawn(program, Role::Application).await?;
     loop {
         tokio::select! {
             ended = child.wait() => return ended.context("cannot wait for the program"),
@@ -182,11 +182,17 @@ async fn supervise(
                 signal(&child, received);
             }
             trouble = member.until_trouble() => restart(member, &trouble, &mut child, signals).await?,
-            () = hung_up(&mut line), if held => {
-                held = false;
+            () = gone(line.as_mut()), if line.is_some() => {
+                line = None;
                 output::note("weft: the control plane of this machine is gone; the program goes on with what its sidecar knows")?;
             }
         }
+    }
+}
+
+async fn gone(holder: Option<&mut UnixStream>) {
+    if let Some(line) = holder {
+        hung_up(line).await;
     }
 }
 
@@ -267,6 +273,14 @@ impl FromStr for ServiceName {
     }
 }
 
+impl Port {
+    /// Where the program listens.
+    fn app(&self) -> Option<u16> {
+        let ports = self.0.split(':').next()?;
+        ports.rsplit("->").next()?.parse().ok()
+    }
+}
+
 impl FromStr for Port {
     type Err = anyhow::Error;
 
@@ -320,6 +334,12 @@ mod tests {
             "b",
             "a:80->8080:http,a:9090:grpc",
         );
+    }
+
+    #[test]
+    fn the_program_listens_where_its_port_says() {
+        let app = |port: &str| port.parse::<Port>().unwrap().app();
+        assert_eq!([app("80"), app("80->8080:http"), app("9000:grpc")], [Some(80), Some(8080), Some(9000)]);
     }
 
     #[test]

@@ -36,6 +36,7 @@ mod grpc_crowd;
 mod grpc_routes;
 mod health;
 mod hedging;
+mod host;
 mod hostile_input;
 mod http;
 mod http2;

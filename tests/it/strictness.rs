@@ -3,10 +3,12 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use weft_tests::{App, HttpClient, Mesh, Options, SidecarPod, eventually};
+use weft_pods::Exemption;
+use weft_tests::{App, HttpClient, Mesh, Options, SidecarPod, eventually, program};
 
 use crate::peers::PERMISSIVE;
 use crate::{in_pods, weft};
@@ -157,6 +159,53 @@ fn probes_of_a_strict_app_get_through_and_nothing_else_does() {
         assert_eq!(orders.metric("weft_probes_total", &["kind=\"http\""]), 1.0);
         assert_eq!(orders.metric("weft_requests_total", &["source=\"probe\"", "status=\"200\""]), 1.0);
         assert_eq!(plaintext(&mesh, "orders-1"), json!([]));
+    });
+}
+
+#[test]
+fn what_kubectl_does_in_a_pod_works_under_strict() {
+    in_pods!(what_kubectl_does_in_a_pod_works_under_strict, || {
+        let (Some(curl), Some(setpriv)) = (program(&["curl"]), program(&["setpriv"])) else { return };
+        let mesh = Mesh::start(weft(), Options::default());
+        let (orders, store) = (mesh.pod("orders", "orders:8080"), mesh.pod("store", "store:8080"));
+        let (app, _store) = (App::echo(&orders, 8080), App::echo(&store, 8080));
+
+        // port-forward: the container runtime connects from within the pod's network to its loopback.
+        let forwarded = orders.run(|| {
+            let mut client = HttpClient::connect("127.0.0.1:8080").expect("a connection");
+            client.get("localhost:9999", "/", "").expect("an answer").status
+        });
+        assert_eq!((forwarded, app.connections()), (200, 1));
+        assert_eq!(orders.metric("weft_requests_total", &["direction=\"inbound\""]), 0.0);
+
+        // exec, and containers for debugging: processes in the pod's network, of whatever user, call as its app does.
+        let call = |user: Option<&str>, url: &str| {
+            let mut command = Command::new(user.map_or(&curl, |_| &setpriv));
+            if let Some(user) = user {
+                command.args(["--reuid", user, "--regid", user, "--clear-groups"]).arg(&curl);
+            }
+            command.args(["-sS", "--max-time", "20", "-o", "/dev/null", "-w", "%{http_code}", url]);
+            let output = orders.output(command);
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        let is_user = matches!(Exemption::here(), Exemption::User(_));
+        let users = if is_user { vec![None, Some("1234"), Some("65534")] } else { vec![None] };
+        // A newcomer is called when it is known that its app is there.
+        eventually("the store is called", SOON, || call(None, "http://store:8080/") == "200");
+        for user in &users {
+            for url in ["http://store:8080/", "http://localhost:8080/", "http://127.0.0.1:8080/"] {
+                assert_eq!(call(*user, url), "200", "{user:?} {url}");
+            }
+            assert_eq!(call(*user, &format!("http://{}:8080/", store.address())), "200", "{user:?}");
+        }
+        let calls = f64::from(u32::try_from(1 + 2 * users.len()).expect("few"));
+        let mutual = ["direction=\"inbound\"", "source=\"default/orders\"", "tls=\"mutual\""];
+        eventually("all are counted", SOON, || store.metric("weft_requests_total", &mutual) == calls);
+
+        // Only as the sidecar's own user one is not of the mesh: such calls are not intercepted, and are refused like any.
+        if is_user {
+            assert_eq!(call(Some("2102"), &format!("http://{}:8080/", store.address())), "403");
+        }
     });
 }
 

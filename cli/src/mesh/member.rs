@@ -72,10 +72,35 @@ impl Member {
         let pod = hub.pod(&membership.workload)?;
         let rules = intercept::Rules::default().letting_through(Exemption::here());
         pod.run(|| intercept::up(&rules))??;
-        let resident = Arc::new(Resident::new(pod)?);
         let environment = membership.environment(from_pods, &files);
-        let sidecar = start_sidecar(&resident, &environment, &files.log).await?;
-        Ok(Self { resident, sidecar, environment, log: files.log })
+        Self::start(Resident::new(pod)?, environment, files.log).await
+    }
+
+    /// Joins with a program of the machine's own network, where nothing is intercepted yet. The control planes are those that the
+    /// machine calls.
+    pub(crate) async fn join_machine(
+        target: &Target,
+        control_planes: &str,
+        membership: &Membership,
+        folder: &Path,
+    ) -> anyhow::Result<Self> {
+        let token = membership.token(target).await?;
+        let resolv_conf = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let files = Files::create(folder, &target.ca, &token, &resolv_conf)?;
+        let mut environment = membership.environment(control_planes, &files);
+        // Others of the machine have connections as well: they are not waited for.
+        environment.push(("WEFT_APP_GRACE", "0s".to_owned()));
+        Self::start(Resident::of_machine()?, environment, files.log).await
+    }
+
+    async fn start(
+        resident: Resident,
+        environment: Vec<(&'static str, String)>,
+        log: PathBuf,
+    ) -> anyhow::Result<Self> {
+        let resident = Arc::new(resident);
+        let sidecar = start_sidecar(&resident, &environment, &log).await?;
+        Ok(Self { resident, sidecar, environment, log })
     }
 
     /// Starts the sidecar anew after it ended by itself. It comes up with what it has on disk.

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::process::ExitStatus;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -44,13 +44,21 @@ pub(crate) enum Role {
 impl Resident {
     /// Moves in.
     pub(crate) fn new(pod: Pod) -> anyhow::Result<Self> {
-        let name = pod.name().to_owned();
-        let (jobs, queue) = sync_channel::<Job>(QUEUE);
-        let live = move || {
+        let name = format!("the pod {}", pod.name());
+        Self::settle(name, move |queue| {
             // Where the namespace cannot be entered the queue is dropped, and every job says so.
             let _ = pod.run(|| queue.into_iter().for_each(|job| job()));
-        };
-        let thread = thread::Builder::new().name(format!("pod {name}")).spawn(live);
+        })
+    }
+
+    /// One that stays where we are, in the machine's own network.
+    pub(crate) fn of_machine() -> anyhow::Result<Self> {
+        Self::settle("this machine".to_owned(), |queue| queue.into_iter().for_each(|job| job()))
+    }
+
+    fn settle(name: String, live: impl FnOnce(Receiver<Job>) + Send + 'static) -> anyhow::Result<Self> {
+        let (jobs, queue) = sync_channel::<Job>(QUEUE);
+        let thread = thread::Builder::new().name("resident".to_owned()).spawn(move || live(queue));
         Ok(Self { name, jobs: Some(jobs), thread: Some(thread.context("cannot start a thread")?) })
     }
 
@@ -64,9 +72,9 @@ impl Resident {
             // Nobody waits any more where the caller was cancelled.
             let _ = done.send(work());
         });
-        let gone = || anyhow!("cannot enter the pod {}", self.name);
+        let gone = || anyhow!("cannot enter {}", self.name);
         let jobs = self.jobs.as_ref().ok_or_else(gone)?;
-        jobs.try_send(job).map_err(|_| anyhow!("the pod {} is busy", self.name))?;
+        jobs.try_send(job).map_err(|_| anyhow!("{} is busy", self.name))?;
         result.await.map_err(|_| gone())
     }
 
@@ -84,14 +92,14 @@ impl Resident {
                 }
             }
         });
-        started.await?.with_context(|| format!("cannot start a program in the pod {}", self.name))
+        started.await?.with_context(|| format!("cannot start a program in {}", self.name))
     }
 
     /// Opens a connection from the pod.
     pub(crate) async fn connect(&self, to: &str) -> anyhow::Result<TcpStream> {
         let there = to.to_owned();
         let stream = self.run(move || connect(&there)).await?;
-        let stream = stream.with_context(|| format!("cannot connect to {to} from the pod {}", self.name))?;
+        let stream = stream.with_context(|| format!("cannot connect to {to} from {}", self.name))?;
         Ok(TcpStream::from_std(stream)?)
     }
 }
