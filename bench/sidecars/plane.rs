@@ -108,10 +108,7 @@ impl Plane {
 
     /// The CPU time that it has used.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()?))?;
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        let ticks: u32 = fields.skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum();
-        Ok(TICK * ticks)
+        cpu(self.pid()?)
     }
 
     fn pid(&self) -> anyhow::Result<u32> {
@@ -153,6 +150,14 @@ async fn run(
     // What it has to say besides is said to nobody, but must be read.
     task::spawn("log", async move { while let Ok(Some(_)) = lines.next_line().await {} });
     Ok((child, grpc, http))
+}
+
+/// The CPU time that a process has used.
+pub(crate) fn cpu(pid: u32) -> anyhow::Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u32 = fields.skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum();
+    Ok(TICK * ticks)
 }
 
 fn status(pid: u32, field: &str) -> anyhow::Result<u64> {

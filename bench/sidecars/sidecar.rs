@@ -10,17 +10,15 @@ use anyhow::Context as _;
 use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::Request;
-use tonic::transport::Channel;
 use weft_certs::{Credentials, KeyPair, ResumingClient, alpn, request};
-use weft_proto::v1::discovery_client::DiscoveryClient;
 use weft_proto::v1::identity_client::IdentityClient;
 use weft_proto::v1::sidecar_message::Message;
 use weft_proto::v1::{self, Kind, control_message::Message as Told};
 
 use crate::plane::identity;
-use crate::wire::{Counters, Security, connect};
+use crate::stream::Stream;
+use crate::wire::{Counters, Security, connect, secure};
 
 /// For a connection, and between two that failed, as `weft-proxy` has them.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -107,13 +105,15 @@ impl Sidecar {
         Ok(())
     }
 
-    /// A connection, tried again as `weft-proxy` does.
-    async fn reach(&self, security: Security) -> Channel {
+    /// Connects, and tries again as `weft-proxy` does.
+    async fn reach<T, F>(&self, connect: impl Fn() -> F) -> T
+    where
+        F: Future<Output = anyhow::Result<T>>,
+    {
         let mut wait = FIRST_WAIT;
         loop {
-            let connecting = connect(self.plane, security.clone(), self.counters.clone());
-            if let Ok(Ok(channel)) = timeout(CONNECT, connecting).await {
-                return channel;
+            if let Ok(Ok(connected)) = timeout(CONNECT, connect()).await {
+                return connected;
             }
             self.counters.retried.fetch_add(1, Relaxed);
             sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
@@ -124,7 +124,8 @@ impl Sidecar {
     /// A certificate, by the token.
     async fn join(&self) -> anyhow::Result<Credentials> {
         let tls = weft_certs::anchored_client_config(&self.anchors, &identity()?, &[alpn::H2])?;
-        let channel = self.reach(Security::Anew(tls)).await;
+        let connecting = || connect(self.plane, Security::Anew(tls.clone()), self.counters.clone());
+        let channel = self.reach(connecting).await;
         let key = KeyPair::generate()?;
         let mut wanted =
             Request::new(v1::SignRequest { csr: request(&key)?, workload: self.workload.clone() });
@@ -136,21 +137,22 @@ impl Sidecar {
 
     /// One stream, until it is to be away.
     async fn connect(&mut self, life: &mut Life) -> anyhow::Result<()> {
-        let channel = self.reach(Security::Again(life.tls.clone())).await;
-        let (sender, mut inbound) = self.greet(channel, life).await?;
+        let security = Security::Again(life.tls.clone());
+        let connecting = || async { Ok(secure(self.plane, &security, &self.counters).await?) };
+        let mut stream = Stream::open(self.reach(connecting).await);
+        self.greet(&mut stream, life).await?;
         let wanted = self.wanted();
         let is_complete = |life: &Life| wanted.iter().all(|name| life.held.contains_key(name));
         let mut has_asked = is_complete(life);
         let mut has_told = false;
         loop {
             tokio::select! {
-                message = inbound.message() => {
-                    let message = message?.context("the stream ended")?.message;
-                    let Some(Told::Push(push)) = message else { continue };
-                    self.take(push, life, &sender).await?;
+                message = stream.message() => {
+                    let Some(Told::Push(push)) = message?.message else { continue };
+                    self.take(push, life, &mut stream).await?;
                     if !has_asked {
                         let add = wanted.iter().filter(|(kind, _)| *kind == Kind::Service).map(named).collect();
-                        say(&sender, Message::Subscribe(v1::Subscribe { add, remove: Vec::new() })).await?;
+                        stream.say(Message::Subscribe(v1::Subscribe { add, remove: Vec::new() }))?;
                         has_asked = true;
                     }
                     if !has_told && is_complete(life) {
@@ -164,7 +166,7 @@ impl Sidecar {
                         None => life.unhealthy.push(service),
                     }
                     let unhealthy = life.unhealthy.clone();
-                    say(&sender, Message::Health(v1::Health { unhealthy })).await?;
+                    stream.say(Message::Health(v1::Health { unhealthy }))?;
                 }
                 phase = self.phase.changed() => {
                     phase?;
@@ -177,12 +179,7 @@ impl Sidecar {
     }
 
     /// Opens the stream as `weft-proxy` does.
-    async fn greet(
-        &self,
-        channel: Channel,
-        life: &Life,
-    ) -> anyhow::Result<(mpsc::Sender<v1::SidecarMessage>, tonic::Streaming<v1::ControlMessage>)> {
-        let (sender, receiver) = mpsc::channel(64);
+    async fn greet(&self, stream: &mut Stream, life: &Life) -> anyhow::Result<()> {
         let offer = |service: &String| v1::Offer {
             service: service.clone(),
             port: 80,
@@ -201,11 +198,10 @@ impl Sidecar {
             zone: "a".into(),
             held: held.collect(),
         };
-        say(&sender, Message::Hello(hello)).await?;
-        say(&sender, Message::Health(v1::Health { unhealthy: life.unhealthy.clone() })).await?;
-        say(&sender, Message::Readiness(v1::Readiness { ready: true })).await?;
-        let mut client = DiscoveryClient::new(channel);
-        Ok((sender, client.sync(ReceiverStream::new(receiver)).await?.into_inner()))
+        stream.say(Message::Hello(hello))?;
+        stream.say(Message::Health(v1::Health { unhealthy: life.unhealthy.clone() }))?;
+        stream.say(Message::Readiness(v1::Readiness { ready: true }))?;
+        stream.flush().await
     }
 
     /// What it calls, and who is behind that.
@@ -215,12 +211,7 @@ impl Sidecar {
     }
 
     /// Holds what a push says, and acks it.
-    async fn take(
-        &self,
-        push: v1::Push,
-        life: &mut Life,
-        sender: &mpsc::Sender<v1::SidecarMessage>,
-    ) -> anyhow::Result<()> {
+    async fn take(&self, push: v1::Push, life: &mut Life, stream: &mut Stream) -> anyhow::Result<()> {
         let bytes = u64::try_from(push.encoded_len())?;
         self.counters.pushed.fetch_add(bytes, Relaxed);
         let popular = (Kind::Endpoints, POPULAR.to_owned());
@@ -234,16 +225,13 @@ impl Sidecar {
             anyhow::ensure!(held == Some(delta.from_hash), "a delta of what is not held");
         }
         life.held.extend(push.removed.into_iter().map(|name| ((name.kind(), name.name), 0)));
-        say(sender, Message::Ack(v1::Ack { epoch: push.epoch, rejected: Vec::new() })).await?;
+        stream.say(Message::Ack(v1::Ack { epoch: push.epoch, rejected: Vec::new() }))?;
+        stream.flush().await?;
         if let Some(hash) = life.held.get(&popular).copied().filter(|hash| before != Some(*hash)) {
             self.events.send(Event::Acked { hash, at: Instant::now() }).await?;
         }
         Ok(())
     }
-}
-
-async fn say(sender: &mpsc::Sender<v1::SidecarMessage>, message: Message) -> anyhow::Result<()> {
-    Ok(sender.send(v1::SidecarMessage { message: Some(message) }).await?)
 }
 
 fn named((kind, name): &(Kind, String)) -> v1::ResourceName {

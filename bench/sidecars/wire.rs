@@ -80,7 +80,8 @@ pub(crate) async fn connect(
     Ok(endpoint.connect_with_connector(connector).await?)
 }
 
-async fn secure(
+/// Connects, and makes sure of who is there.
+pub(crate) async fn secure(
     to: SocketAddr,
     security: &Security,
     counters: &Arc<Counters>,
@@ -111,7 +112,8 @@ async fn shake(
     TlsConnector::from(tls).connect(name, Counted { stream, counters: counters.clone() }).await
 }
 
-struct Counted {
+/// A connection whose bytes are counted.
+pub(crate) struct Counted {
     stream: TcpStream,
     counters: Arc<Counters>,
 }

@@ -1,10 +1,11 @@
 //! A registered sidecar's stream: tells it what it lacks, hears what it made of it.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 use tonic::{Status, Streaming};
 use weft_core::model::QualifiedName;
 use weft_proto::convert::address_from_wire;
@@ -112,11 +113,12 @@ impl Stream<'_> {
         let mut authority = self.shared.ca.changes();
         let mut taps = self.shared.telemetry.taps().changes();
         taps.mark_changed();
+        // Not wound up anew with each push: where it goes off it is asked whether anything is late.
+        let mut look = pin!(sleep(self.shared.ack));
         loop {
             if let Err(ended) = self.flush().await {
                 return ended;
             }
-            let overdue = self.session.waiting_since().map(|since| (since + self.shared.ack).into());
             let message = tokio::select! {
                 message = inbound.message() => message,
                 () = self.mailbox.woken() => continue,
@@ -138,10 +140,16 @@ impl Stream<'_> {
                     Some(status) => return Ended::Revoked(status),
                     None => continue,
                 },
-                () = until(overdue) => {
-                    let message = format!("no ack for {} s", self.shared.ack.as_secs_f64());
-                    return Ended::Refused(Status::deadline_exceeded(message));
-                }
+                () = look.as_mut() => match self.due(Instant::now()) {
+                    Some(due) => {
+                        look.as_mut().reset(due.into());
+                        continue;
+                    }
+                    None => {
+                        let message = format!("no ack for {} s", self.shared.ack.as_secs_f64());
+                        return Ended::Refused(Status::deadline_exceeded(message));
+                    }
+                },
             };
             let message = match message {
                 Ok(Some(message)) => message,
@@ -158,6 +166,12 @@ impl Stream<'_> {
                 return Ended::Revoked(status);
             }
         }
+    }
+
+    /// When an ack may be late next; none: one is.
+    fn due(&self, now: Instant) -> Option<Instant> {
+        let due = self.session.waiting_since().unwrap_or(now) + self.shared.ack;
+        (due > now).then_some(due)
     }
 
     /// Sends what the sidecar lacks.
@@ -308,11 +322,4 @@ fn plaintext(told: v1::PlaintextCallers) -> Result<Vec<PlaintextCaller>, Status>
         Ok(PlaintextCaller { address, port, last_seen })
     };
     told.callers.into_iter().map(caller).collect()
-}
-
-async fn until(deadline: Option<tokio::time::Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
 }
