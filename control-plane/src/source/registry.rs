@@ -2,7 +2,8 @@
 //!
 //! A stream that ends cleanly takes its workload out at once; one that breaks leaves it for a second, in which a
 //! sidecar that only lost its connection is back. After a restart of the control plane everyone has a little longer, and so
-//! they have where many streams break at once: then it is rather our network that is gone than all of them.
+//! they have where many streams break at once: then it is rather our network that is gone than all of them. As long as one
+//! after the other comes back, the others are waited for.
 //! Where several control planes share the store, each keeps there who is connected to it (`shared`).
 
 mod shared;
@@ -26,6 +27,10 @@ use crate::world::World;
 pub(crate) const LOST_GRACE: Duration = Duration::from_secs(1);
 /// How long a workload stays that was registered before we were restarted.
 pub(crate) const RESTART_GRACE: Duration = Duration::from_secs(10);
+/// Who came back less than this ago shows that others may.
+const RETURNING: Duration = Duration::from_secs(3);
+/// How much longer that is waited for, at most.
+const RETURNING_GRACE: Duration = Duration::from_secs(50);
 /// Of so many workloads, one in four lost at once is taken for a failure of ours.
 const MANY: usize = 32;
 /// Workloads that may be registered at once.
@@ -85,6 +90,8 @@ struct State {
     lost: usize,
     /// They are so many that they are waited for longer.
     is_patient: bool,
+    /// When one of them came back last.
+    returned: Option<Instant>,
     /// We are going down: streams that end now say nothing about their workloads.
     frozen: bool,
 }
@@ -187,6 +194,9 @@ impl Registry {
             None if full => return Err(AnnounceError::TooMany),
             None => {}
         }
+        if state.entries.get(&workload).is_some_and(Entry::is_lost) {
+            state.returned = Some(Instant::now());
+        }
         state.next_stream += 1;
         let number = state.next_stream;
         let (hold, held) = oneshot::channel();
@@ -246,13 +256,16 @@ impl Registry {
         if state.frozen {
             return None;
         }
-        let over = |entry: &Entry| entry.until.is_some_and(|until| until <= now);
+        let more = if state.are_returning(now) { RETURNING_GRACE } else { Duration::ZERO };
+        let over = |entry: &Entry| entry.until.is_some_and(|until| until + more <= now);
         let gone: Vec<_> = state.entries.iter().filter(|(_, e)| over(e)).map(|(n, _)| n.clone()).collect();
         for name in gone {
             tracing::info!(workload = %name, "lost");
             self.remove(&mut state, &name);
         }
-        state.entries.values().filter_map(|entry| entry.until).min()
+        let next = state.entries.values().filter_map(|entry| entry.until).min()?;
+        // Whose time is over is waited for by the return of others.
+        Some(if more.is_zero() { next } else { next.max(now + RETURNING) })
     }
 
     async fn save(&self) -> bool {
@@ -394,6 +407,12 @@ impl State {
         Some(entry)
     }
 
+    /// Whether many are away, and one after the other comes back.
+    fn are_returning(&self, now: Instant) -> bool {
+        let is_recent = |at: Instant| now.saturating_duration_since(at) < RETURNING;
+        self.lost >= MANY && self.returned.is_some_and(is_recent)
+    }
+
     /// Gives who was lost more time, and all those before, where they are too many to be gone all of them.
     fn be_patient(&mut self, newly_lost: &QualifiedName, until: Instant) {
         let was_patient = self.is_patient;
@@ -520,6 +539,45 @@ mod tests {
         registry.reap(now + RESTART_GRACE + LOST_GRACE);
         assert_eq!(known(&registry), leases.len() + 1);
         assert_eq!(registry.lock().lost, 0);
+    }
+
+    #[tokio::test]
+    async fn as_long_as_one_after_the_other_comes_back_the_others_are_waited_for_a_minute_at_most() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = open(&Store::open(dir.path()).unwrap()).await;
+        tokio::time::pause();
+        let announce = |number: usize| {
+            let name: QualifiedName = format!("default/w{number}").parse().unwrap();
+            let workload = format!("w{number}");
+            registry.announce(name, Registration { workload, ..registration("1") }).unwrap()
+        };
+        let second = Duration::from_secs(1);
+        let all = 4 * MANY;
+        drop((0..all).map(announce).collect::<Vec<_>>());
+        tokio::time::advance(RESTART_GRACE - second).await;
+        let mut back = vec![announce(0)];
+        tokio::time::advance(2 * second).await;
+        assert!(registry.reap(Instant::now()).unwrap() > Instant::now());
+        assert_eq!(known(&registry), all, "one was back two seconds ago");
+        while Instant::now()
+            < registry.lock().entries.values().filter_map(|e| e.until).min().unwrap() + RETURNING_GRACE
+        {
+            back.push(announce(back.len()));
+            registry.reap(Instant::now());
+            assert_eq!(known(&registry), all);
+            tokio::time::advance(second).await;
+        }
+        back.push(announce(back.len()));
+        assert_eq!(registry.reap(Instant::now()), None, "a minute is over");
+        assert_eq!(known(&registry), back.len());
+
+        drop(std::mem::take(&mut back));
+        drop((0..all).map(announce).collect::<Vec<_>>());
+        tokio::time::advance(RESTART_GRACE - second).await;
+        back.push(announce(0));
+        tokio::time::advance(RETURNING + second).await;
+        assert_eq!(registry.reap(Instant::now()), None, "nobody else comes");
+        assert_eq!(known(&registry), back.len());
     }
 
     #[tokio::test]
