@@ -187,7 +187,10 @@ impl Attempt {
         if connection.handshake_kind() == Some(HandshakeKind::Resumed) {
             let shown = connection.peer_certificates().and_then(<[CertificateDer<'_>]>::split_first);
             let (leaf, intermediates) = shown.ok_or(CertError::EmptyChain)?;
-            return self.verifier.check(leaf, intermediates, unix(now)?);
+            return self.verifier.check(leaf, intermediates, unix(now)?).inspect_err(|_| {
+                // What goes on from here would show the same again: the next attempt is whole, and shows what is there now.
+                *lock(&self.session.agreed) = None;
+            });
         }
         if self.kind == Kind::Brief {
             self.session.was_unknown.store(true, Relaxed);

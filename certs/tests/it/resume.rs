@@ -105,11 +105,17 @@ fn a_client_whose_certificate_ended_meanwhile_does_not_come_back_by_it() {
 fn a_server_whose_certificate_ended_meanwhile_is_not_believed_by_it() {
     let authority = authority();
     let (plane, web) = (credentials_for(&authority, "plane", MINUTE), credentials(&authority, "web"));
-    let (server, client) = (serve(&plane), call(&web));
-    meet(now(), &client, &server);
-    let late = meet(now() + 2 * MINUTE, &client, &server);
+    let sessions = Sessions::new(100);
+    let serving = |own: &Credentials| own.resuming_server(&[b"h2"], ClientAuth::Optional, &sessions).unwrap();
+    let client = call(&web);
+    meet(now(), &client, &serving(&plane));
+    // It has another certificate now, but has not shown it to this client.
+    let renewed = serving(&credentials(&authority, "plane"));
+    let late = meet(now() + 2 * MINUTE, &client, &renewed);
     assert!(late.is_resumed());
     assert!(matches!(late.client_says, Err(CertError::Path(webpki::Error::CertExpired { .. }))));
+    let whole = meet(now() + 2 * MINUTE, &client, &renewed);
+    assert!(!whole.is_resumed() && whole.client_says.is_ok() && whole.server_says.is_ok());
 }
 
 #[test]
