@@ -32,6 +32,8 @@ const TRACE: u64 = 8;
 const ATTRIBUTES: usize = 18;
 /// Batches under way at once.
 const AT_ONCE: usize = 8;
+/// When all of them began, in nanoseconds: their own clocks do not matter.
+const BEGIN: u64 = 1_700_000_000_000_000_000;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The kernel's unit of CPU time in `/proc`, by its ABI.
 const TICK: Duration = Duration::from_millis(10);
@@ -117,8 +119,8 @@ fn batch(first: u64) -> ExportTraceServiceRequest {
         parent_span_id: if number.is_multiple_of(TRACE) { Vec::new() } else { number.to_be_bytes().to_vec() },
         name: "GET default/orders".into(),
         kind: 2 + i32::from(number.is_multiple_of(2)),
-        start_time_unix_nano: 1_700_000_000_000_000_000 + number * 1_000_000,
-        end_time_unix_nano: 1_700_000_000_000_000_000 + number * 1_000_000 + 5_000_000,
+        start_time_unix_nano: BEGIN + number % TRACE * 1_000_000,
+        end_time_unix_nano: BEGIN + number % TRACE * 1_000_000 + 5_000_000,
         attributes: (0..ATTRIBUTES)
             .map(|n| attribute(format!("attribute.of.a.span.{n}"), format!("default/orders-{}", number % 50)))
             .collect(),
