@@ -1,5 +1,6 @@
 //! Wiring: opens everything, starts everything, ends everything.
 
+mod cluster;
 mod parts;
 mod several;
 
@@ -33,12 +34,11 @@ use crate::leader::Leadership;
 use crate::listen;
 use crate::metrics::Metrics;
 use crate::push::Hub;
-use crate::replicas::Replica;
 use crate::report::chain;
 use crate::serve::{self, Served};
 use crate::source::dns::Dns;
 use crate::source::files::Folder;
-use crate::source::kubernetes::{Cluster, Keep};
+use crate::source::kubernetes::Cluster;
 use crate::source::registry::Registry;
 use crate::status::Live;
 use crate::store::{RestoreError, StoreError};
@@ -47,6 +47,7 @@ use crate::together::Together;
 use crate::tokens::TokenError;
 use crate::webhook::Webhook;
 use crate::world::World;
+use cluster::start_cluster;
 use parts::{Kubernetes, Parts};
 use several::{Way, admin_token, follow_folder, open_store, reached_at, start_replica, way};
 
@@ -281,7 +282,12 @@ async fn open(config: &Config) -> Result<(Parts, crate::telemetry::Task), StartE
     let id = replica.as_ref().map(|replica| replica.id().to_owned()).unwrap_or_default();
     let registry = Registry::open(store.clone(), world.clone(), id).await?;
     let keys = Keys::open(world.clone(), store.clone(), metrics.clone()).await?;
-    let configuration = Arc::new(Configuration::open(world.clone(), store.clone()).await?);
+    let kubernetes = way.map(|way| kubernetes(way, &world));
+    let mut configuration = Configuration::open(world.clone(), store.clone()).await?;
+    if let Some(kubernetes) = &kubernetes {
+        configuration = configuration.at_home(kubernetes.cluster.home());
+    }
+    let configuration = Arc::new(configuration);
     let (telemetry, writer) = Telemetry::open(&config.data_dir.join("traces"), metrics.clone()).await?;
     let (ca, live) = (Arc::new(ca), Arc::new(Live::default()));
     let shown = ca.clone();
@@ -298,7 +304,7 @@ async fn open(config: &Config) -> Result<(Parts, crate::telemetry::Task), StartE
     });
     Ok((
         Parts {
-            kubernetes: way.map(|way| kubernetes(way, &world)),
+            kubernetes,
             ca,
             keeper,
             world,
@@ -349,30 +355,8 @@ fn start_loops(
     task::supervise("maintenance", move || {
         until_drained(drain.clone(), maintain(ca.clone(), leads.clone(), telemetry.clone()))
     });
-    if let Some(Kubernetes { client, cluster, lease }) = &parts.kubernetes {
-        let (reading, drain) = (cluster.clone(), watch.clone());
-        task::supervise("kubernetes", move || until_drained(drain.clone(), reading.clone().run()));
-        let (leading, drain) = (lease.clone(), watch.clone());
-        // Who shares a store there leads by the same lease.
-        if !matches!(parts.replica, Some(Replica::Kubernetes(_))) {
-            task::supervise("kubernetes-lease", move || {
-                let (leading, drain) = (leading.clone(), drain.clone());
-                async move {
-                    until_drained(drain, leading.clone().run()).await;
-                    leading.leave().await;
-                }
-            });
-        }
-        let keep = Arc::new(Keep {
-            client: client.clone(),
-            world: parts.world.clone(),
-            cluster: cluster.clone(),
-            ca: parts.ca.clone(),
-            lease: lease.clone(),
-            admin: admin.clone(),
-        });
-        let drain = watch.clone();
-        task::supervise("kubernetes-keep", move || until_drained(drain.clone(), keep.clone().run()));
+    if let Some(kubernetes) = &parts.kubernetes {
+        start_cluster(parts, kubernetes, admin, watch);
     }
     // It reads resolv.conf, which may be wrong for now and is of no use where nothing is known by a name.
     let (world, metrics, servers) = (parts.world.clone(), parts.metrics.clone(), config.dns_server.clone());

@@ -3,7 +3,9 @@
 //! Every change is checked as a whole, written down as a revision, and only then put into force.
 
 mod differences;
+mod error;
 mod kept;
+mod observed;
 mod versions;
 
 use std::collections::BTreeMap;
@@ -11,66 +13,25 @@ use std::slice;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, watch};
 use weft_core::manifest::{self, Problem, Resource, ResourceKey, SourceFile};
 use weft_core::model::{Name, ResourceName};
 use weft_core::world::{Change, World as Known};
 
-use crate::store::{Document, DocumentKey, Origin, Revision, RevisionSource, Store, StoreError};
+use crate::store::{Document, DocumentKey, Origin, Revision, RevisionSource, Store};
 use crate::world::World;
 use differences::{compare, differences, same, summary};
-use kept::{again, last_read, restore};
+use kept::{Kept, again, last_read, restore};
+use observed::{as_there, deletion, replacing};
+
+pub(crate) use error::ConfigurationError;
+pub(crate) use observed::{Author, Authors, Home, KUBERNETES, is_observed};
 
 /// Who owns documents, as the world knows them.
 const APPLIED: &str = "apply";
 const CONFIG_DIR: &str = "config-dir";
 /// Documents that may be in force at once.
 const MOST: usize = 20_000;
-
-/// Why the configuration could not be changed at all.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigurationError {
-    /// The store does not answer.
-    #[error("the configuration's store does not answer")]
-    Store(#[from] StoreError),
-    /// No such document.
-    #[error("{0} does not exist")]
-    Absent(ResourceKey),
-    /// Not ours to delete.
-    #[error("{key} stands in the configuration directory, in {file}: take it out there")]
-    InConfigDir {
-        /// What was to be deleted.
-        key: ResourceKey,
-        /// Where it stands.
-        file: String,
-    },
-    /// No such revision.
-    #[error("there is no revision {0}; `weft history` lists those that there are")]
-    NoRevision(u64),
-    /// A document of an old revision that this version cannot read.
-    #[error("revision {revision} cannot be restored: {problem}")]
-    Unreadable {
-        /// The revision.
-        revision: u64,
-        /// What is wrong.
-        problem: String,
-    },
-    /// Somebody else was faster.
-    #[error(
-        "{what} at revision {revision}, by {author}: look at it with `weft diff {revision}`, then say --if-revision {revision}"
-    )]
-    Outdated {
-        /// What became of what.
-        what: String,
-        /// The revision that did it.
-        revision: u64,
-        /// Who.
-        author: String,
-    },
-    /// What has changed since is not known.
-    #[error("revision {0} is not remembered any more: look at the newest with `weft history`")]
-    Forgotten(u64),
-}
 
 /// What became of one document.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,6 +42,8 @@ pub(crate) struct Changed {
     pub action: Action,
     /// Unified, of the YAML; empty where nothing changed.
     pub diff: String,
+    /// What it became, as YAML; empty where it is gone.
+    pub document: String,
 }
 
 /// What became of a document.
@@ -137,6 +100,7 @@ pub(crate) struct Configuration {
     world: Arc<World>,
     store: Store,
     state: Mutex<State>,
+    home: watch::Receiver<Home>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -144,8 +108,23 @@ struct State {
     revision: u64,
     applied: Documents,
     config_dir: Documents,
+    /// What was last seen in the cluster. What is in force of it, the world knows from there.
+    observed: Documents,
     /// What the folder last said, even if it was rolled back since.
     last_read: Documents,
+}
+
+/// How a revision comes about.
+struct By<'a> {
+    source: RevisionSource,
+    author: &'a str,
+    time: SystemTime,
+}
+
+impl<'a> By<'a> {
+    fn now(source: RevisionSource, author: &'a str) -> Self {
+        Self { source, author, time: SystemTime::now() }
+    }
 }
 
 impl Configuration {
@@ -154,11 +133,14 @@ impl Configuration {
         let revisions = store.revisions().await?;
         let mut state = State { last_read: last_read(&store, &revisions).await?, ..State::default() };
         if let Some(newest) = revisions.first() {
-            (state.applied, state.config_dir) = restore(&store, newest.number).await?;
-            state.revision = newest.number;
+            state = State {
+                last_read: state.last_read,
+                ..State::of(newest.number, restore(&store, newest.number).await?)
+            };
         }
         world.load(state.revision, state.in_force());
-        Ok(Self { world, store, state: Mutex::new(state) })
+        let home = watch::channel(Home::Here).1;
+        Ok(Self { world, store, state: Mutex::new(state), home })
     }
 
     /// Puts into force what others have made of the configuration, where they have.
@@ -184,6 +166,11 @@ impl Configuration {
         author: &str,
         (mode, expected): (Mode, Option<u64>),
     ) -> Result<Outcome, ConfigurationError> {
+        if mode == Mode::Commit {
+            self.expect_at_home(|| {
+                "kubectl apply -f FILE; weft diff -f FILE shows what that would change".into()
+            })?;
+        }
         let reading = manifest::read(files, namespace);
         let notes = reading.notes.iter().map(ToString::to_string).collect();
         let mut state = self.caught_up().await?;
@@ -192,24 +179,31 @@ impl Configuration {
         if !outcome.problems.is_empty() {
             return Ok(outcome);
         }
-        let mut next = state.clone();
         let keys: Vec<_> = reading.resources.iter().map(Resource::key).collect();
         self.expect_unchanged(expected, &state, Some(&keys)).await?;
-        next.applied.extend(reading.resources.into_iter().map(|resource| (resource.key(), resource)));
-        outcome.problems = self.check(APPLIED, &next.applied);
+        // What is only tried is tried where it would be applied.
+        let (source, before) = match self.home() {
+            Home::Kubernetes => (KUBERNETES, self.of_cluster()),
+            Home::Here | Home::NotReadYet => (APPLIED, state.applied.clone()),
+        };
+        let mut after = before.clone();
+        let read = reading.resources.into_iter().map(|resource| as_there(resource, &before));
+        after.extend(read.map(|resource| (resource.key(), resource)));
+        outcome.problems = self.check(source, &after);
         if !outcome.problems.is_empty() {
             return Ok(outcome);
         }
-        let resources: Vec<_> = next.applied.values().cloned().collect();
-        let ties = self.world.read(|known| known.ties(APPLIED, &resources, &keys));
-        let unproved = self.world.read(|known| known.unproved(APPLIED, &resources, &keys));
+        let resources: Vec<_> = after.values().cloned().collect();
+        let ties = self.world.read(|known| known.ties(source, &resources, &keys));
+        let unproved = self.world.read(|known| known.unproved(source, &resources, &keys));
         outcome.notes.extend(ties.iter().chain(&unproved).map(ToString::to_string));
-        outcome.changes = keys.iter().map(|key| compare(key, &state.applied, &next.applied)).collect();
+        outcome.changes = keys.iter().map(|key| compare(key, &before, &after)).collect();
         match mode {
             Mode::Commit => {
-                self.commit(&mut state, next, &mut outcome, RevisionSource::Apply, author).await?;
+                let next = State { applied: after, ..state.clone() };
+                self.commit(&mut state, next, &mut outcome, By::now(RevisionSource::Apply, author)).await?;
             }
-            Mode::DryRun => outcome.told_otherwise = self.told_otherwise(&next),
+            Mode::DryRun => outcome.told_otherwise = self.told_otherwise(replacing(source, &after)),
         }
         Ok(outcome)
     }
@@ -222,25 +216,31 @@ impl Configuration {
         let state = self.state.lock().await;
         let mut outcome =
             Outcome { revision: state.revision, problems: reading.problems, notes, ..Outcome::default() };
-        let mut next = state.clone();
+        let (mut next, mut of_cluster) = (state.clone(), self.of_cluster());
         for resource in reading.resources {
-            let of_folder = next.config_dir.contains_key(&resource.key());
-            let documents = if of_folder { &mut next.config_dir } else { &mut next.applied };
-            documents.insert(resource.key(), resource);
+            let (key, of_folder) = (resource.key(), next.config_dir.contains_key(&resource.key()));
+            let in_cluster = self.home() == Home::Kubernetes || of_cluster.contains_key(&key);
+            let documents = match (of_folder, in_cluster) {
+                (true, _) => &mut next.config_dir,
+                (false, true) => &mut of_cluster,
+                (false, false) => &mut next.applied,
+            };
+            let resource = as_there(resource, documents);
+            documents.insert(key, resource);
         }
-        if outcome.problems.is_empty() {
-            outcome.problems = self.check(APPLIED, &next.applied);
-        }
-        if outcome.problems.is_empty() {
-            outcome.problems = self.check(CONFIG_DIR, &next.config_dir);
+        let sides = [(APPLIED, &next.applied), (CONFIG_DIR, &next.config_dir), (KUBERNETES, &of_cluster)];
+        for (source, documents) in sides {
+            if outcome.problems.is_empty() {
+                outcome.problems = self.check(source, documents);
+            }
         }
         if !outcome.problems.is_empty() {
             return Rehearsal { outcome, worlds: None };
         }
         let before = self.world.read(Clone::clone);
         let mut after = before.clone();
-        for change in next.in_force() {
-            after.apply(change);
+        for (source, documents) in sides {
+            after.apply(replacing(source, documents));
         }
         Rehearsal { outcome, worlds: Some((before, after)) }
     }
@@ -267,12 +267,15 @@ impl Configuration {
         if next.applied.remove(key).is_none() {
             return Err(match state.config_dir.get(key) {
                 Some(there) => ConfigurationError::InConfigDir { key: key.clone(), file: there.file.clone() },
+                None if self.of_cluster().contains_key(key) => {
+                    ConfigurationError::InKubernetes(deletion(key))
+                }
                 None => ConfigurationError::Absent(key.clone()),
             });
         }
         let changes = vec![compare(key, &state.applied, &next.applied)];
         let mut outcome = Outcome { revision: state.revision, changes, ..Outcome::default() };
-        self.commit(&mut state, next, &mut outcome, RevisionSource::Delete, author).await?;
+        self.commit(&mut state, next, &mut outcome, By::now(RevisionSource::Delete, author)).await?;
         Ok(outcome)
     }
 
@@ -292,13 +295,16 @@ impl Configuration {
         author: &str,
         expected: Option<u64>,
     ) -> Result<Outcome, ConfigurationError> {
+        self.expect_at_home(|| {
+            format!("weft rollback {revision} --print | kubectl apply -f - makes it what it was, but for what is new since")
+        })?;
         let mut state = self.caught_up().await?;
         self.expect_unchanged(expected, &state, None).await?;
-        let (applied, config_dir) = restore(&self.store, revision).await?;
+        let Kept { applied, config_dir, .. } = restore(&self.store, revision).await?;
         let next = State { applied, config_dir, ..state.clone() };
         let changes = differences(&state, &next);
         let mut outcome = Outcome { revision: state.revision, changes, ..Outcome::default() };
-        self.commit(&mut state, next, &mut outcome, RevisionSource::Rollback, author).await?;
+        self.commit(&mut state, next, &mut outcome, By::now(RevisionSource::Rollback, author)).await?;
         Ok(outcome)
     }
 
@@ -335,7 +341,7 @@ impl Configuration {
         }
         let next = State { config_dir: read.clone(), last_read: read, ..state.clone() };
         outcome.changes = differences(&state, &next);
-        self.commit(&mut state, next, &mut outcome, RevisionSource::ConfigDir, CONFIG_DIR).await?;
+        self.commit(&mut state, next, &mut outcome, By::now(RevisionSource::ConfigDir, CONFIG_DIR)).await?;
         Ok(outcome)
     }
 
@@ -356,9 +362,9 @@ impl Configuration {
         if newest == state.revision {
             return Ok(state);
         }
-        let (applied, config_dir) = restore(&self.store, newest).await?;
+        let kept = restore(&self.store, newest).await?;
         let last_read = last_read(&self.store, &self.store.revisions().await?).await?;
-        *state = State { revision: newest, applied, config_dir, last_read };
+        *state = State { last_read, ..State::of(newest, kept) };
         self.world.load(state.revision, state.in_force());
         tracing::info!(revision = newest, "configured by another control plane");
         Ok(state)
@@ -392,8 +398,7 @@ impl Configuration {
         state: &mut State,
         mut next: State,
         outcome: &mut Outcome,
-        source: RevisionSource,
-        author: &str,
+        By { source, author, time }: By<'_>,
     ) -> Result<(), ConfigurationError> {
         let changed = outcome.changes.iter().filter(|change| change.action != Action::Unchanged);
         let touched: Vec<_> = changed.clone().map(|change| document_key(&change.key)).collect();
@@ -404,7 +409,7 @@ impl Configuration {
         next.revision = state.revision + 1;
         let revision = Revision {
             number: next.revision,
-            time: SystemTime::now(),
+            time,
             author: if author.is_empty() { "unknown".into() } else { author.chars().take(253).collect() },
             source,
             summary: summary(changed),
@@ -425,23 +430,24 @@ impl Configuration {
 }
 
 impl State {
+    fn of(revision: u64, Kept { applied, config_dir, observed }: Kept) -> Self {
+        Self { revision, applied, config_dir, observed, last_read: Documents::new() }
+    }
+
     fn in_force(&self) -> Vec<Change> {
-        let source = |source: &str, documents: &Documents| Change::Documents {
-            source: source.into(),
-            resources: documents.values().cloned().collect(),
-        };
-        vec![source(APPLIED, &self.applied), source(CONFIG_DIR, &self.config_dir)]
+        vec![replacing(APPLIED, &self.applied), replacing(CONFIG_DIR, &self.config_dir)]
     }
 
     fn documents(&self) -> Vec<Document> {
         let applied = self.applied.values().map(|resource| (resource, Origin::Applied));
         let in_folder = self.config_dir.values().map(|r| (r, Origin::ConfigDir(r.file.clone())));
+        let observed = self.observed.values().map(|resource| (resource, Origin::Kubernetes));
         let document = |(resource, origin): (&Resource, Origin)| Document {
             key: document_key(&resource.key()),
             origin,
             json: resource.document.to_string(),
         };
-        applied.chain(in_folder).map(document).collect()
+        applied.chain(in_folder).chain(observed).map(document).collect()
     }
 }
 

@@ -28,6 +28,11 @@ pub(crate) fn rfc3339_seconds(time: SystemTime) -> String {
     Timestamp::try_from(time).map(|time| format!("{time:.0}")).unwrap_or_default()
 }
 
+/// A time as the API server writes it; none: it is no time.
+pub(crate) fn from_rfc3339(text: &str) -> Option<SystemTime> {
+    text.parse::<Timestamp>().ok().map(SystemTime::from)
+}
+
 /// The same to the microsecond, for spans.
 pub(crate) fn rfc3339_micros(time: SystemTime) -> String {
     Timestamp::try_from(time).map(|time| format!("{time:.6}")).unwrap_or_default()

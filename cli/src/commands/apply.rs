@@ -278,7 +278,7 @@ mod tests {
             namespace: "default".into(),
             name: name.into(),
             action: action.into(),
-            diff: String::new(),
+            ..v1::Change::default()
         };
         let problem = v1::Problem {
             file: "a.yaml".into(),

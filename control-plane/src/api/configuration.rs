@@ -195,6 +195,7 @@ fn response(outcome: Outcome) -> v1::ApplyResponse {
         name: change.key.name.to_string(),
         action: change.action.as_str().into(),
         diff: change.diff,
+        document: change.document,
     };
     let problem = |problem: weft_core::manifest::Problem| v1::Problem {
         file: problem.file,
@@ -215,10 +216,10 @@ fn status(error: &ConfigurationError) -> Status {
     let reason = chain(error);
     match error {
         ConfigurationError::Absent(_) | ConfigurationError::NoRevision(_) => Status::not_found(reason),
-        ConfigurationError::InConfigDir { .. } | ConfigurationError::Unreadable { .. } => {
-            Status::failed_precondition(reason)
-        }
+        ConfigurationError::InConfigDir { .. }
+        | ConfigurationError::InKubernetes(_)
+        | ConfigurationError::Unreadable { .. } => Status::failed_precondition(reason),
         ConfigurationError::Outdated { .. } | ConfigurationError::Forgotten(_) => Status::aborted(reason),
-        ConfigurationError::Store(_) => Status::unavailable(reason),
+        ConfigurationError::Store(_) | ConfigurationError::NotReadYet => Status::unavailable(reason),
     }
 }

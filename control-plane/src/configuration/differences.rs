@@ -18,13 +18,17 @@ pub(super) fn compare(key: &ResourceKey, before: &Documents, after: &Documents) 
         (Some(old), Some(new)) if old != new => Action::Configured,
         (Some(_), Some(_)) | (None, None) => Action::Unchanged,
     };
-    let diff = manifest::diff(&old.unwrap_or_default(), &new.unwrap_or_default());
-    Changed { key: key.clone(), action, diff }
+    let (old, document) = (old.unwrap_or_default(), new.unwrap_or_default());
+    Changed { key: key.clone(), action, diff: manifest::diff(&old, &document), document }
 }
 
 /// What differs between two states, document by document.
 pub(super) fn differences(before: &State, after: &State) -> Vec<Changed> {
-    let sides = [(&before.applied, &after.applied), (&before.config_dir, &after.config_dir)];
+    let sides = [
+        (&before.applied, &after.applied),
+        (&before.config_dir, &after.config_dir),
+        (&before.observed, &after.observed),
+    ];
     let mut changes: Vec<Changed> = Vec::new();
     for (before, after) in sides {
         let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use weft_core::compile::compile_one;
 use weft_core::manifest::ResourceKey;
 use weft_core::model::ResourceName;
+use weft_core::world::Change;
 
 use super::{Changed, Configuration, ConfigurationError, State, differences, document_key, restore};
 use crate::store::Revision;
@@ -20,8 +21,7 @@ impl Configuration {
         if revision == 0 {
             return Ok(State::default());
         }
-        let (applied, config_dir) = restore(&self.store, revision).await?;
-        Ok(State { applied, config_dir, ..State::default() })
+        Ok(State::of(revision, restore(&self.store, revision).await?))
     }
 
     /// Refuses what was made without a look at what others did to the same documents, or, with none given, to any.
@@ -56,11 +56,10 @@ impl Configuration {
     }
 
     /// What would be told otherwise if this were in force.
-    pub(super) fn told_otherwise(&self, next: &State) -> Vec<ResourceName> {
+    pub(super) fn told_otherwise(&self, change: Change) -> Vec<ResourceName> {
         let before = self.world.read(Clone::clone);
         let mut after = before.clone();
-        let affected: BTreeSet<_> =
-            next.in_force().into_iter().flat_map(|change| after.apply(change).affected).collect();
+        let affected: BTreeSet<_> = after.apply(change).affected;
         let differs = |name: &ResourceName| compile_one(&before, name) != compile_one(&after, name);
         affected.into_iter().filter(differs).collect()
     }

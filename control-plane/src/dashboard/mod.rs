@@ -344,7 +344,8 @@ impl Dashboard {
         let changes = self.admin.configuration.changes(revision.saturating_sub(1), revision).await;
         match (back, changes) {
             (Ok(back), Ok(changes)) => {
-                html(StatusCode::OK, policies::changes(revision, &changes, &back, frame))
+                let home = self.admin.configuration.home();
+                html(StatusCode::OK, policies::changes(revision, &changes, (&back, home), frame))
             }
             (Err(error), _) | (_, Err(error)) => {
                 html(status(&error), policies::refused(&chain(&error), frame))
@@ -389,10 +390,11 @@ fn status(error: &ConfigurationError) -> StatusCode {
     match error {
         ConfigurationError::Absent(_) | ConfigurationError::NoRevision(_) => StatusCode::NOT_FOUND,
         ConfigurationError::InConfigDir { .. }
+        | ConfigurationError::InKubernetes(_)
         | ConfigurationError::Outdated { .. }
         | ConfigurationError::Forgotten(_)
         | ConfigurationError::Unreadable { .. } => StatusCode::CONFLICT,
-        ConfigurationError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+        ConfigurationError::Store(_) | ConfigurationError::NotReadYet => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 

@@ -3,7 +3,7 @@
 use weft_core::manifest::{Resource, to_yaml};
 
 use super::html::{Escaped, Frame, Page, Place, encoded};
-use crate::configuration::Changed;
+use crate::configuration::{Changed, Home};
 use crate::report::rfc3339;
 use crate::store::Revision;
 
@@ -83,7 +83,12 @@ pub(super) fn document(resource: &Resource, revisions: &[Revision], frame: &Fram
 }
 
 /// What a revision changed, document by document, and what the way back to it would.
-pub(super) fn changes(number: u64, changed: &[Changed], back: &[Changed], frame: &Frame) -> String {
+pub(super) fn changes(
+    number: u64,
+    changed: &[Changed],
+    (back, home): (&[Changed], Home),
+    frame: &Frame,
+) -> String {
     let mut page = Page::new(format!("Revision {number}"), Place::Policies, frame);
     page.push(format_args!(
         "<p><a href=\"/policies\">All revisions</a>{}</p>",
@@ -93,7 +98,10 @@ pub(super) fn changes(number: u64, changed: &[Changed], back: &[Changed], frame:
     diffs(&mut page, changed, "It changed nothing that the one before it did not say.");
     if number != frame.revision {
         page.heading("Back to it");
-        way_back(&mut page, number, back, frame);
+        match home {
+            Home::Kubernetes => way_back_there(&mut page, number, back),
+            Home::Here | Home::NotReadYet => way_back(&mut page, number, back, frame),
+        }
     }
     page.finish()
 }
@@ -123,6 +131,19 @@ fn way_back(page: &mut Page, number: u64, back: &[Changed], frame: &Frame) {
         )),
         _ => page.note("You look on as a viewer: an operator can roll back."),
     };
+}
+
+/// Where the configuration is in a cluster, and changed there.
+fn way_back_there(page: &mut Page, number: u64, back: &[Changed]) {
+    if back.is_empty() {
+        page.note("What it said is in force now.");
+        return;
+    }
+    page.push(format_args!(
+        "<p>The configuration is in Kubernetes. In a terminal: <code>weft rollback {number} --print | kubectl apply -f -</code> \
+         would change this, but for what is to be deleted:</p>"
+    ));
+    diffs(page, back, "");
 }
 
 fn diffs(page: &mut Page, changes: &[Changed], none: &str) {

@@ -144,6 +144,11 @@ impl Double {
         self.cluster.wake();
     }
 
+    /// How often it was called since it is away.
+    pub(crate) fn calls_in_vain(&self) -> u64 {
+        self.cluster.lock().turned_away
+    }
+
     /// Waits until it was called so often while it is away.
     pub(crate) async fn turned_away(&self, connections: u64) {
         let mut happened = self.cluster.happened.subscribe();

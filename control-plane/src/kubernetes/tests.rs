@@ -59,6 +59,10 @@ impl Told {
                     self.there.insert(name, object);
                 }
                 Event::Gone(object) => drop(self.there.remove(object["metadata"]["name"].as_str().unwrap())),
+                Event::Absent => {
+                    self.there.clear();
+                    self.lists += 1;
+                }
                 Event::Listed => {
                     for name in std::mem::take(&mut self.unseen).into_keys() {
                         self.there.remove(&name);

@@ -51,6 +51,8 @@ pub(crate) enum Event {
     Gone(Value),
     /// These were all.
     Listed,
+    /// The cluster has no such kind: whatever there was is gone.
+    Absent,
 }
 
 /// Why a watch has ended.
@@ -128,11 +130,8 @@ impl Watch {
                 listed => return listed.map(|place| Some((*version, place?))),
             }
         }
-        for event in [Event::Listing, Event::Listed] {
-            if self.tell(event).await.is_err() {
-                break;
-            }
-        }
+        // Whoever listens no more is found out by the caller.
+        let _ = self.tell(Event::Absent).await;
         Ok(None)
     }
 

@@ -197,6 +197,8 @@ impl InCluster {
                 }
                 Event::Is(_, object) => seen.object(&object, store::records(&object)),
                 Event::Gone(object) => seen.object(&object, Records::new()),
+                // Every cluster has both kinds.
+                Event::Absent => Vec::new(),
                 Event::Listed => {
                     let gone = seen.unseen.remove(&SECRETS).unwrap_or_default();
                     gone.iter().flat_map(|name| seen.records_of(name, 0, Records::new())).collect()
@@ -219,6 +221,7 @@ impl InCluster {
                 self.forget(name_of(&lease));
                 true
             }
+            Event::Absent => false,
             Event::Listed => {
                 let mut seen = self.lock();
                 seen.are_listed = true;

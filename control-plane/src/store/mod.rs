@@ -127,6 +127,8 @@ pub(crate) enum Origin {
     Applied,
     /// It stands in this file of the configuration directory.
     ConfigDir(String),
+    /// It was seen in the cluster, where it is changed.
+    Kubernetes,
 }
 
 /// One document of a revision.
@@ -152,6 +154,8 @@ pub(crate) enum RevisionSource {
     Rollback,
     /// A file in the configuration directory.
     ConfigDir,
+    /// Somebody, in the cluster; it was only observed.
+    Kubernetes,
 }
 
 impl RevisionSource {
@@ -162,6 +166,7 @@ impl RevisionSource {
             Self::Delete => "delete",
             Self::Rollback => "rollback",
             Self::ConfigDir => "config-dir",
+            Self::Kubernetes => "kubernetes",
         }
     }
 }

@@ -5,7 +5,7 @@ use tokio::task::JoinHandle;
 use weft_core::world::Defaults;
 
 use super::*;
-use crate::ca::{Ca, Keeper};
+use crate::ca::{Ca, Claimant, Keeper};
 use crate::configuration::Configuration;
 use crate::keys::Keys;
 use crate::kubernetes::{Double, LASTS};
@@ -14,7 +14,7 @@ use crate::push::Hub;
 use crate::source::registry::{self, Registry};
 use crate::status::Live;
 use crate::store::samples::registration;
-use crate::store::{Custody, Store};
+use crate::store::{Custody, Grant, Store};
 use crate::world::World;
 
 const SECRETS_PATH: &str = "/api/v1/secrets";
@@ -153,4 +153,53 @@ async fn an_api_server_that_is_away_takes_nobody_along_and_who_dies_then_is_foun
     eventually("its lease is cleared away", || double.object(LEASES_PATH, "weft", "two").is_none()).await;
     assert!(one.knows("orders"));
     one.die();
+}
+
+/// On a clock that runs as fast as everybody waits: beats, leases, looks and pauses of ten minutes come to pass.
+#[tokio::test]
+async fn ten_minutes_without_the_api_server_take_nobody_along() {
+    let double = Double::start(&[SECRETS_PATH, LEASES_PATH]).await;
+    let (one, two) = (Member::join(&double, "one").await, Member::join(&double, "two").await);
+    let (_orders, _web) = (one.register("orders"), two.register("web"));
+    let all_is_known = || {
+        one.sees("two")
+            && two.sees("one")
+            && [&one, &two].iter().all(|at| at.knows("orders") && at.knows("web"))
+    };
+    eventually("both know all", all_is_known).await;
+    let issue = async |at: &Member| {
+        let key = weft_certs::KeyPair::generate().unwrap();
+        let claimant = Claimant {
+            identity: "spiffe://mesh.local/ns/default/sa/web".parse().unwrap(),
+            namespace: "default".parse().unwrap(),
+            grant: Grant::default(),
+            token: String::new(),
+        };
+        let request = weft_certs::request(&key).unwrap();
+        at.followers.ca.issue(claimant, &"web".parse().unwrap(), &request, SystemTime::now()).await
+    };
+    let serial = issue(&one).await.unwrap().serial;
+
+    double.go_away(true);
+    tokio::time::pause();
+    let later = Duration::from_mins(10);
+    tokio::time::sleep(later).await;
+    let (leads, now) = (one.here.leadership(), SystemTime::now() + later);
+    assert!(!leads.holds() && !two.here.leadership().holds(), "nobody leads");
+    one.followers.ca.maintain(&leads, now, now).await.unwrap();
+    assert!(all_is_known(), "nobody is lost");
+    assert!(one.followers.ca.certificate(&serial).is_some(), "nor what was signed");
+    // A renewal has to wait: a certificate that is not written down nobody could revoke.
+    let refused = chain(&issue(&two).await.unwrap_err());
+    assert!(refused.contains("cannot keep a certificate"), "{refused}");
+    tokio::time::resume();
+
+    double.compact();
+    double.requests();
+    double.go_away(false);
+    looked_for_the_lost(&double, 6).await;
+    assert!(all_is_known(), "nor afterwards");
+    issue(&two).await.unwrap();
+    one.die();
+    two.die();
 }

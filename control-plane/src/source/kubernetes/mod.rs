@@ -4,6 +4,7 @@
 //! of the mesh: they keep what they have, which is better than half of what there is.
 
 mod keep;
+mod observe;
 mod read;
 #[cfg(test)]
 mod rights;
@@ -21,15 +22,17 @@ use weft_core::model::{Name, QualifiedName};
 use weft_core::world::Change;
 use weft_runtime::task;
 
+use crate::configuration::{Authors, Home, KUBERNETES as SOURCE, is_observed};
 use crate::kubernetes::{Client, Collection, Event, Watch};
 use crate::world::World;
 
 pub(crate) use keep::Keep;
+pub(crate) use observe::Observe;
 use read::Seen;
 use slices::Slices;
 
-/// Who owns the documents, as the world knows them.
-const SOURCE: &str = "kubernetes";
+/// The group of our own kinds.
+const OURS: &str = "weft.mesh";
 /// Events of all watches that are not folded in yet.
 const BACKLOG: usize = 1024;
 
@@ -45,7 +48,13 @@ pub(crate) struct Cluster {
     state: Mutex<State>,
     /// Why objects are not in force as they are.
     problems: Lock<BTreeMap<ResourceKey, String>>,
+    /// Who has written what lately, as far as nobody has asked yet.
+    authors: Lock<Authors>,
     synced: watch::Sender<bool>,
+    /// Where the mesh's configuration is.
+    home: watch::Sender<Home>,
+    /// Counts what becomes of configuration.
+    configured: watch::Sender<u64>,
 }
 
 /// What we know of objects, by kind.
@@ -55,6 +64,8 @@ struct State {
     /// Those that the list under way has not told of yet.
     unseen: BTreeMap<Collection, BTreeSet<Key>>,
     listed: BTreeSet<Collection>,
+    /// Kinds that the cluster does not have.
+    absent: BTreeSet<Collection>,
     slices: Slices,
 }
 
@@ -64,8 +75,21 @@ type Key = (String, String);
 impl Cluster {
     /// Read by this client.
     pub(crate) fn new(client: Arc<Client>, world: Arc<World>) -> Self {
-        let synced = watch::Sender::new(false);
-        Self { client, world, state: Mutex::default(), problems: Lock::default(), synced }
+        Self {
+            client,
+            world,
+            state: Mutex::default(),
+            problems: Lock::default(),
+            authors: Lock::default(),
+            synced: watch::Sender::new(false),
+            home: watch::Sender::new(Home::NotReadYet),
+            configured: watch::Sender::new(0),
+        }
+    }
+
+    /// Where the mesh's configuration is: in the cluster, where that knows our kinds.
+    pub(crate) fn home(&self) -> watch::Receiver<Home> {
+        self.home.subscribe()
     }
 
     /// Whether all there is has been read once.
@@ -86,8 +110,12 @@ impl Cluster {
         // The watches end only when we do.
         while let Some((collection, event)) = receiver.recv().await {
             self.fold(&mut state, collection, event);
-            if state.listed.len() == collections.len() && !self.synced.send_replace(true) {
-                tracing::info!("the cluster was read");
+            if state.listed.len() == collections.len() {
+                let has_ours = collections.iter().any(|it| it.group == OURS && !state.absent.contains(it));
+                self.home.send_replace(if has_ours { Home::Kubernetes } else { Home::Here });
+                if !self.synced.send_replace(true) {
+                    tracing::info!("the cluster was read");
+                }
             }
         }
     }
@@ -117,6 +145,12 @@ impl Cluster {
                     self.forget(state, collection, &key);
                 }
                 state.listed.insert(collection);
+                state.absent.remove(&collection);
+            }
+            Event::Absent => {
+                self.fold(state, collection, Event::Listing);
+                self.fold(state, collection, Event::Listed);
+                state.absent.insert(collection);
             }
         }
     }
@@ -133,10 +167,14 @@ impl Cluster {
             return self.tell_backends(state, services);
         }
         let Some(kind) = kind_of(collection) else { return };
+        let author = read::author(&object);
         match read::document(kind, version, object) {
             Seen::Resource(resource) => {
                 let key = resource.key();
                 self.note(&key, None);
+                if let Some(author) = author {
+                    self.authors.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), author);
+                }
                 self.change(state, key, Some(resource));
             }
             Seen::Elsewhere(key) => self.change(state, key, None),
@@ -160,6 +198,8 @@ impl Cluster {
         let namespace = if kind.is_namespaced() { key.0.parse().ok() } else { None };
         let key = ResourceKey { kind, namespace, name };
         self.note(&key, None);
+        // Who takes it away the API server does not say.
+        self.authors.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         self.change(state, key, None);
     }
 
@@ -173,7 +213,11 @@ impl Cluster {
         let service = key.namespace.clone().filter(|_| key.kind == Kind::Service);
         let service = service.map(|namespace| QualifiedName::new(namespace, key.name.clone()));
         let is_there = resource.is_some();
+        let is_configuration = is_observed(key.kind);
         self.world.apply(Change::Document { source: SOURCE.into(), key, resource });
+        if is_configuration {
+            self.configured.send_modify(|count| *count += 1);
+        }
         if let Some(service) = service {
             state.slices.know(&service, is_there);
             self.tell_backends(state, [service].into());

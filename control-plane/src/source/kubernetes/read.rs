@@ -10,6 +10,9 @@ use weft_core::manifest::{self, Kind, Problem, Resource, ResourceKey};
 use weft_core::model::{Name, QualifiedName};
 use weft_core::world::Pod;
 
+use crate::configuration::Author;
+use crate::report::from_rfc3339;
+
 /// What of an object's metadata says something to the mesh.
 const METADATA: [&str; 5] = ["name", "namespace", "labels", "annotations", "creationTimestamp"];
 /// What `kubectl apply` notes down for itself.
@@ -60,6 +63,17 @@ pub(super) fn pod(name: &QualifiedName, object: &Value) -> Option<Pod> {
         has_sidecar: !is_hosts && inject::has_sidecar(metadata, spec),
         is_leaving: metadata.get("deletionTimestamp").is_some_and(|at| !at.is_null()),
     })
+}
+
+/// Who has written an object last, and when, as the API server remembers it; of its status, which is ours, nobody asks.
+pub(super) fn author(object: &Value) -> Option<Author> {
+    let entries = object.pointer("/metadata/managedFields").and_then(Value::as_array)?;
+    let said = entries.iter().filter(|entry| entry.get("subresource").is_none());
+    let author = |entry: &Value| {
+        let time = entry.get("time").and_then(Value::as_str).and_then(from_rfc3339);
+        Some(Author { time, manager: entry.get("manager")?.as_str()?.to_owned() })
+    };
+    said.filter_map(author).max()
 }
 
 /// A document of one of our kinds.
@@ -192,6 +206,24 @@ mod tests {
         assert_eq!(host.service_account.as_str(), "default");
         assert_eq!(pod_with(json!({}), "Succeeded"), None);
         assert_eq!(pod_with(json!({}), "Failed"), None);
+    }
+
+    #[test]
+    fn the_author_is_who_wrote_last_and_not_who_says_how_it_is() {
+        let entry = |manager: &str, time: &str, more: Value| {
+            let mut entry = json!({"manager": manager, "operation": "Update", "time": time});
+            entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            entry
+        };
+        let object = json!({"metadata": {"managedFields": [
+            entry("helm", "2026-11-26T10:00:00Z", json!({})),
+            entry("kubectl-edit", "2026-11-26T10:00:01Z", json!({})),
+            entry("weft", "2026-11-26T10:00:02Z", json!({"subresource": "status"})),
+        ]}});
+        let found = author(&object).unwrap();
+        assert_eq!(found.manager, "kubectl-edit");
+        assert_eq!(found.time.map(crate::report::rfc3339_seconds).as_deref(), Some("2026-11-26T10:00:01Z"));
+        assert_eq!(author(&json!({"metadata": {}})), None);
     }
 
     #[test]

@@ -4,19 +4,22 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::time::{interval, timeout};
+use tokio::time::{interval, sleep, timeout};
 use weft_core::compile;
 use weft_core::install::Settings;
+use weft_core::manifest::SourceFile;
 use weft_core::model::{Endpoint, Protocol, Service};
 use weft_core::world::{Defaults, Offer, OfferedPort, Registration, World as Known};
 
 use super::*;
 use crate::ca::Ca;
+use crate::configuration::{Configuration, ConfigurationError, Home, Mode};
 use crate::kubernetes::{Double, Lease};
 use crate::leader::Leadership;
 use crate::metrics::Metrics;
 use crate::push::Hub;
-use crate::store::Store;
+use crate::report::rfc3339_seconds;
+use crate::store::{Revision, Store};
 
 const PODS: &str = "/api/v1/pods";
 const SERVICES: &str = "/api/v1/services";
@@ -35,13 +38,18 @@ struct Fixture {
     double: Double,
     world: Arc<World>,
     cluster: Arc<Cluster>,
+    configuration: Arc<Configuration>,
     ca: Arc<Ca>,
     _dir: TempDir,
 }
 
 impl Fixture {
     async fn start() -> Self {
-        let double = Double::start(&KINDS).await;
+        Self::over(&KINDS).await
+    }
+
+    async fn over(kinds: &[&str]) -> Self {
+        let double = Double::start(kinds).await;
         let dir = TempDir::new().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let domain = "mesh.local".parse().unwrap();
@@ -50,9 +58,11 @@ impl Fixture {
         let world =
             World::open(defaults, store.clone(), Leadership::alone(), hub, Metrics::new()).await.unwrap();
         task::spawn("world", world.clone().run());
-        let ca = Ca::open(store, &domain, None, Duration::from_secs(3600), SystemTime::now()).await.unwrap();
+        let hour = Duration::from_secs(3600);
+        let ca = Ca::open(store.clone(), &domain, None, hour, SystemTime::now()).await.unwrap();
         let cluster = Arc::new(Cluster::new(double.client(), world.clone()));
-        Self { double, world, cluster, ca: Arc::new(ca), _dir: dir }
+        let configuration = Configuration::open(world.clone(), store).await.unwrap().at_home(cluster.home());
+        Self { double, world, cluster, configuration: Arc::new(configuration), ca: Arc::new(ca), _dir: dir }
     }
 
     fn follow(&self) {
@@ -70,6 +80,27 @@ impl Fixture {
             "keep",
             Arc::new(Keep { client, world, cluster, ca, lease, admin: "secret".to_owned().into() }).run(),
         );
+    }
+
+    /// Writes down what becomes of configuration, where it leads.
+    fn observe(&self, leads: Leadership) {
+        let (cluster, configuration) = (self.cluster.clone(), self.configuration.clone());
+        task::spawn("observe", Arc::new(Observe { cluster, configuration, leads }).run());
+    }
+
+    /// Waits for as many revisions; the newest.
+    async fn revision(&self, number: u64) -> Revision {
+        let asking = async {
+            let mut again = interval(Duration::from_millis(20));
+            loop {
+                let newest = self.configuration.history(None).await.unwrap().into_iter().next();
+                if let Some(newest) = newest.filter(|newest| newest.number >= number) {
+                    return newest;
+                }
+                again.tick().await;
+            }
+        };
+        timeout(Duration::from_secs(30), asking).await.unwrap_or_else(|_| panic!("no revision {number}"))
     }
 
     async fn synced(&self) {
@@ -275,6 +306,56 @@ async fn while_the_api_server_is_away_nothing_is_forgotten_and_afterwards_nothin
         .await;
 }
 
+/// On a clock that runs as fast as everybody waits: every pause, patience and look of ten minutes comes to pass.
+#[tokio::test]
+async fn ten_minutes_without_the_api_server_forget_nothing() {
+    let fixture = Fixture::start().await;
+    let double = &fixture.double;
+    double.put(SERVICES, orders());
+    double.put(PODS, pod("orders-1", "10.1.0.1", true));
+    double.put(SLICES, slice("orders-x", "orders", &[("orders-1", "10.1.0.1", true)]));
+    double.put(POLICIES, written("3s", "kubectl", "2026-11-26T10:00:00Z"));
+    fixture.follow();
+    fixture.keep();
+    fixture.observe(Leadership::alone());
+    fixture.world.apply(machine());
+    let both = |all: &[Endpoint]| all.len() == 2;
+    fixture.endpoints("shop/orders", both).await;
+    fixture.synced().await;
+    fixture.revision(1).await;
+    let known = || {
+        fixture.world.read(|known| {
+            let service = "shop/orders".parse().unwrap();
+            let told = (compile::endpoints(known, &service), compile::service(known, &service));
+            (told, known.traffic(&service).timeouts.request, known.source(SOURCE).count())
+        })
+    };
+    let before = known();
+
+    double.go_away(true);
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    sleep(Duration::from_mins(10)).await;
+    assert!(begun.elapsed() >= Duration::from_mins(10));
+    // Each kind was asked for every 13 seconds at least, and the lease every second.
+    assert!(double.calls_in_vain() > 300, "{}", double.calls_in_vain());
+    assert_eq!(known(), before);
+    assert!(*fixture.cluster.synced().borrow() && fixture.configuration.home() == Home::Kubernetes);
+    assert_eq!(fixture.configuration.history(None).await.unwrap().len(), 1);
+    tokio::time::resume();
+
+    double.put(PODS, pod("orders-2", "10.1.0.2", true));
+    double.put(SLICES, slice("orders-x", "orders", &[("orders-2", "10.1.0.2", true)]));
+    double.put(POLICIES, written("4s", "kubectl", "2026-11-26T10:10:00Z"));
+    double.compact();
+    double.go_away(false);
+    let is_new = |all: &[Endpoint]| {
+        all.iter().map(|it| it.workload.to_string()).collect::<Vec<_>>() == ["shop/orders-2", "shop/vm"]
+    };
+    fixture.endpoints("shop/orders", is_new).await;
+    assert_eq!(fixture.revision(2).await.number, 2);
+}
+
 #[tokio::test]
 async fn what_is_wrong_leaves_what_was_good_in_force_and_the_leader_says_so_in_its_status() {
     let fixture = Fixture::start().await;
@@ -320,6 +401,87 @@ async fn what_is_wrong_leaves_what_was_good_in_force_and_the_leader_says_so_in_i
     double.put(POLICIES, policy("4s"));
     status(POLICIES, "/status/conditions/0/status", "True").await;
     rights::check(&double.requests(), &Settings::default());
+}
+
+/// A policy as somebody wrote it.
+fn written(request: &str, manager: &str, time: &str) -> Value {
+    json!({
+        "apiVersion": "weft.mesh/v1alpha1", "kind": "TrafficPolicy",
+        "metadata": {"namespace": "shop", "name": "orders", "managedFields": [
+            {"manager": manager, "operation": "Update", "time": time},
+            {"manager": "weft", "operation": "Apply", "time": "2026-11-26T23:00:00Z", "subresource": "status"},
+        ]},
+        "spec": {"targetRef": {"kind": "Service", "name": "orders"}, "timeouts": {"request": request}},
+    })
+}
+
+#[tokio::test]
+async fn what_becomes_of_configuration_in_the_cluster_is_its_history_and_is_changed_there_alone() {
+    let fixture = Fixture::start().await;
+    let (double, configuration) = (&fixture.double, &fixture.configuration);
+    let namespace = "shop".parse().unwrap();
+    let text = "{apiVersion: weft.mesh/v1alpha1, kind: TrafficPolicy, metadata: {name: orders}, \
+                spec: {targetRef: {kind: Service, name: orders}, timeouts: {request: 5s}}}";
+    let file = [SourceFile { name: "orders.yaml", text }];
+    let apply = |mode| configuration.apply(&file, &namespace, "ada", (mode, None));
+    let unknown = apply(Mode::Commit).await.unwrap_err();
+    assert!(matches!(unknown, ConfigurationError::NotReadYet), "{unknown}");
+    double.put(SERVICES, orders());
+    double.put(POLICIES, written("3s", "kubectl-client-side-apply", "2026-11-26T10:00:00Z"));
+    fixture.follow();
+    let (leads, is_leader) = watch::channel(false);
+    fixture.observe(Leadership::of(is_leader));
+    fixture.synced().await;
+    assert_eq!(configuration.history(None).await.unwrap(), [], "who does not lead writes nothing");
+    leads.send_replace(true);
+    let first = fixture.revision(1).await;
+    let said = (first.author.as_str(), first.source.as_str(), rfc3339_seconds(first.time));
+    assert_eq!(said, ("kubectl-client-side-apply", "kubernetes", "2026-11-26T10:00:00Z".to_owned()));
+    assert_eq!(first.summary, "created TrafficPolicy shop/orders");
+
+    double.put(POLICIES, written("4s", "argocd-controller", "2026-11-26T10:05:00Z"));
+    let second = fixture.revision(2).await;
+    assert_eq!((second.author.as_str(), second.touched.len()), ("argocd-controller", 1));
+    let changes = configuration.changes(1, 2).await.unwrap();
+    assert!(changes[0].diff.contains("-    request: 3s\n+    request: 4s"), "{}", changes[0].diff);
+    assert!(configuration.changes(2, 1).await.unwrap()[0].document.contains("request: 3s"));
+    assert_eq!(fixture.world.revision(), 2);
+
+    // It is changed where it is; here it is said what would be changed, and how.
+    let refused = apply(Mode::Commit).await.unwrap_err().to_string();
+    assert!(refused.contains("is in Kubernetes") && refused.contains("kubectl apply -f FILE"), "{refused}");
+    let tried = apply(Mode::DryRun).await.unwrap();
+    assert!(tried.changes[0].diff.contains("-    request: 4s\n+    request: 5s"), "{tried:?}");
+    let lines = |sign: char| tried.changes[0].diff.lines().filter(|line| line.starts_with(sign)).count();
+    assert_eq!((lines('-'), lines('+')), (1, 1), "only what is said otherwise: {tried:?}");
+    let refused = configuration.rollback(1, "ada", None).await.unwrap_err().to_string();
+    assert!(refused.contains("weft rollback 1 --print | kubectl apply -f -"), "{refused}");
+    let key = tried.changes[0].key.clone();
+    let refused = configuration.delete(&key, "ada", None).await.unwrap_err().to_string();
+    assert!(refused.contains("kubectl delete trafficpolicies.weft.mesh orders -n shop"), "{refused}");
+
+    double.delete(POLICIES, "shop", "orders");
+    let third = fixture.revision(3).await;
+    assert_eq!(
+        (third.author.as_str(), third.summary.as_str()),
+        ("unknown", "deleted TrafficPolicy shop/orders")
+    );
+    // What is not ours is not told of.
+    double.delete(SERVICES, "shop", "orders");
+    double.put(POLICIES, written("4s", "helm", "2026-11-26T10:06:00Z"));
+    assert_eq!(fixture.revision(4).await.touched.len(), 1);
+}
+
+#[tokio::test]
+async fn where_the_cluster_does_not_know_our_kinds_configuration_is_applied_here() {
+    let fixture = Fixture::over(&[PODS, SERVICES, SLICES]).await;
+    fixture.follow();
+    fixture.synced().await;
+    let text = "{apiVersion: v1, kind: Service, metadata: {name: db}, spec: {ports: [{port: 5432}]}}";
+    let file = [SourceFile { name: "db.yaml", text }];
+    let (namespace, commit) = ("default".parse().unwrap(), (Mode::Commit, None));
+    let applied = fixture.configuration.apply(&file, &namespace, "ada", commit).await.unwrap();
+    assert_eq!((applied.revision, applied.problems), (1, Vec::new()));
 }
 
 #[tokio::test]
