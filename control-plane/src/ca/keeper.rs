@@ -59,7 +59,9 @@ impl Keeper {
         let mut changes = self.ca.changes();
         let (mut complained, clock) = (false, Steady::begin());
         loop {
-            match self.step(SystemTime::now(), clock.past()).await {
+            let stepped = self.step(SystemTime::now(), clock.past()).await;
+            let kept = self.ca.keep_replaced().await.map_err(CaError::from);
+            match stepped.and(kept) {
                 Ok(()) => complained = false,
                 Err(error) if complained => {
                     tracing::debug!(reason = chain(&error), "the certificate authority's upkeep fails still");

@@ -9,6 +9,7 @@ mod keeper;
 mod kubernetes;
 mod own;
 mod rate;
+mod replaced;
 mod revocations;
 mod service;
 mod shared;
@@ -20,7 +21,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use weft_certs::{CertError, Credentials, IssueParams, Issued, KeyPair, Phase, Progress, Roots, SETTLING};
+use weft_certs::{CertError, Credentials, IssueParams, Issued, KeyPair, Phase, Progress, Roots};
 use weft_core::model::{Name, Revoked, SpiffeId, Trust, TrustDomain};
 
 use crate::leader::Leadership;
@@ -33,6 +34,7 @@ pub(crate) use files::{Files, FilesError};
 pub(crate) use keeper::Keeper;
 pub(crate) use kubernetes::{Attestor, KubernetesError, TokenSource};
 pub(crate) use own::OwnCertificate;
+use replaced::Replaced;
 use revocations::Revocations;
 pub(crate) use service::{IdentityService, status};
 
@@ -75,8 +77,7 @@ pub(crate) struct Ca {
     tokens: Tokens,
     store: Store,
     issued: Mutex<HashMap<String, Arc<Certificate>>>,
-    /// Certificates whose holders have said that they use a later one, and when.
-    replaced: Mutex<HashMap<String, SystemTime>>,
+    replaced: Mutex<Replaced>,
     revocations: Revocations,
     /// Where others keep roots and issuing certificate.
     files: Option<Files>,
@@ -108,7 +109,7 @@ impl Ca {
         let given = files.as_ref().map(|files| files.read(trust_domain, now)).transpose()?;
         let (roots, stamp) = open_roots(&store, trust_domain, given, now).await?;
         let issued = store.certificates().await?;
-        let issued = issued.into_iter().map(|c| (c.serial.clone(), Arc::new(c))).collect();
+        let issued: HashMap<_, _> = issued.into_iter().map(|c| (c.serial.clone(), Arc::new(c))).collect();
         let ca = Self {
             roots: ArcSwap::from_pointee(roots),
             tokens: Tokens::open(store.clone(), trust_domain.clone()).await?,
@@ -117,8 +118,8 @@ impl Ca {
             look: files::Look::default(),
             accounts: None,
             store,
+            replaced: Mutex::new(Replaced::of(&issued, now)),
             issued: Mutex::new(issued),
-            replaced: Mutex::default(),
             changing: tokio::sync::Mutex::new(stamp),
             changed: watch::Sender::new(0),
             rate: rate::Rate::default(),
@@ -279,6 +280,7 @@ impl Ca {
             grant: claimant.grant,
             root: issued.root.clone(),
             token: claimant.token,
+            replaced: false,
         };
         self.store.keep_certificate(&certificate).await?;
         self.lock().insert(certificate.serial.clone(), Arc::new(certificate));
@@ -325,38 +327,6 @@ impl Ca {
             *latest = certificate.not_after.max(*latest);
         }
         expiries
-    }
-
-    /// The certificates that are valid now and that no later one has replaced.
-    pub(crate) fn valid_certificates(&self, now: SystemTime) -> Vec<Arc<Certificate>> {
-        let (issued, replaced) = (self.lock(), lock(&self.replaced));
-        let is_used = |c: &&Arc<Certificate>| c.not_after > now && !replaced.contains_key(&c.serial);
-        issued.values().filter(is_used).cloned().collect()
-    }
-
-    /// The holder of this certificate says that it uses no earlier one of its workload any more.
-    pub(crate) fn in_use(&self, identity: &SpiffeId, workload: &Name, serial: &str, now: SystemTime) {
-        let issued = self.lock();
-        let holds = |c: &Certificate| c.spiffe_id == identity.as_str() && c.workload == workload.as_str();
-        let Some(used) = issued.get(serial).filter(|certificate| holds(certificate)) else { return };
-        let is_earlier =
-            |c: &&Arc<Certificate>| holds(c) && c.not_before <= used.not_before && c.serial != used.serial;
-        let mut replaced = lock(&self.replaced);
-        for earlier in issued.values().filter(is_earlier) {
-            replaced.entry(earlier.serial.clone()).or_insert(now);
-        }
-        replaced.remove(&used.serial);
-    }
-
-    /// How many certificates each root has in use, by the root's fingerprint.
-    pub(crate) fn certificates_by_root(&self, now: SystemTime) -> HashMap<String, usize> {
-        let mut counts = HashMap::new();
-        let (issued, replaced) = (self.lock(), lock(&self.replaced));
-        let settled = |serial: &str| replaced.get(serial).is_some_and(|at| *at + SETTLING <= now);
-        for certificate in issued.values().filter(|c| c.not_after >= now && !settled(&c.serial)) {
-            *counts.entry(certificate.root.clone()).or_default() += 1;
-        }
-        counts
     }
 
     /// Begins a move to another root.
@@ -433,7 +403,7 @@ impl Ca {
         {
             let mut issued = self.lock();
             issued.retain(|_, certificate| certificate.not_after >= before(CERTIFICATE_REMEMBERED));
-            lock(&self.replaced).retain(|serial, _| issued.contains_key(serial));
+            lock(&self.replaced).retain(|serial| issued.contains_key(serial));
         }
         self.rate.forget(now);
         if !leads.holds() {

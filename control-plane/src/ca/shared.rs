@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use tokio::sync::MutexGuard;
 use weft_certs::Roots;
 
-use super::{AUTHORITY, Ca, CaError};
+use super::{AUTHORITY, Ca, CaError, lock};
 use crate::store::{Certificate, Stamp, StoreError, decode};
 
 impl Ca {
@@ -24,8 +24,11 @@ impl Ca {
 
     /// Takes over every certificate that is remembered.
     pub(crate) async fn follow_certificates(&self) -> Result<(), StoreError> {
-        let known = self.store.certificates().await?;
-        *self.lock() = known.into_iter().map(|c| (c.serial.clone(), Arc::new(c))).collect();
+        let (known, now) = (self.store.certificates().await?, SystemTime::now());
+        let mut issued = self.lock();
+        let mut replaced = lock(&self.replaced);
+        known.iter().for_each(|c| replaced.follow(&c.serial, c.replaced, now));
+        *issued = known.into_iter().map(|c| (c.serial.clone(), Arc::new(c))).collect();
         Ok(())
     }
 
@@ -34,7 +37,9 @@ impl Ca {
         match record {
             Some(record) => {
                 let certificate: Certificate = decode("a certificate", record)?;
-                self.lock().insert(serial, Arc::new(certificate));
+                let mut issued = self.lock();
+                lock(&self.replaced).follow(&serial, certificate.replaced, SystemTime::now());
+                issued.insert(serial, Arc::new(certificate));
             }
             None => drop(self.lock().remove(&serial)),
         }

@@ -138,6 +138,7 @@ mod tests {
                 grant: crate::store::Grant::default(),
                 root: String::new(),
                 token: String::new(),
+                replaced: false,
             })
         };
         let all = [certificate("later-1", 600), certificate("sooner-1", 30)];

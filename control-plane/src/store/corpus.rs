@@ -76,6 +76,7 @@ fn certificate() -> Certificate {
         grant: grant(),
         root: "0d".into(),
         token: "a".into(),
+        replaced: false,
     }
 }
 

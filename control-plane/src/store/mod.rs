@@ -264,6 +264,9 @@ pub(crate) struct Certificate {
     /// The token that its holder joined with; empty where an earlier version wrote it.
     #[serde(default)]
     pub token: String,
+    /// Its holder has said that it uses a later one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replaced: bool,
 }
 
 /// Someone who is not believed any more.
