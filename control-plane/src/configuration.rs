@@ -6,6 +6,7 @@ mod differences;
 mod error;
 mod kept;
 mod observed;
+mod room;
 mod versions;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::{Mutex, MutexGuard, watch};
-use weft_core::manifest::{self, Problem, Resource, ResourceKey, SourceFile};
+use weft_core::manifest::{Problem, Resource, ResourceKey, SourceFile};
 use weft_core::model::{Name, ResourceName};
 use weft_core::world::{Change, World as Known};
 
@@ -171,7 +172,7 @@ impl Configuration {
                 "kubectl apply -f FILE; weft diff -f FILE shows what that would change".into()
             })?;
         }
-        let reading = manifest::read(files, namespace);
+        let reading = room::read(files, namespace);
         let notes = reading.notes.iter().map(ToString::to_string).collect();
         let mut state = self.caught_up().await?;
         let mut outcome =
@@ -211,7 +212,7 @@ impl Configuration {
     /// What the mesh is, and what it would be with the documents in these files; nothing is changed. Those that stand in the
     /// watched folder are tried in their place there.
     pub(crate) async fn rehearse(&self, files: &[SourceFile<'_>], namespace: &Name) -> Rehearsal {
-        let reading = manifest::read(files, namespace);
+        let reading = room::read(files, namespace);
         let notes = reading.notes.iter().map(ToString::to_string).collect();
         let state = self.state.lock().await;
         let mut outcome =
@@ -322,7 +323,7 @@ impl Configuration {
         files: &[SourceFile<'_>],
         namespace: &Name,
     ) -> Result<Outcome, ConfigurationError> {
-        let reading = manifest::read(files, namespace);
+        let reading = room::read(files, namespace);
         let notes = reading.notes.iter().map(ToString::to_string).collect();
         let mut state = self.caught_up().await?;
         let mut outcome =

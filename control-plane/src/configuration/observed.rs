@@ -9,6 +9,7 @@ use weft_core::manifest::{Kind, Resource, ResourceKey};
 use weft_core::world::Change;
 
 use super::kept::again;
+use super::room;
 use super::{By, Configuration, ConfigurationError, Documents, Outcome, State, differences, same};
 use crate::store::RevisionSource;
 
@@ -79,7 +80,7 @@ impl Configuration {
     async fn observe_once(&self, authors: &Authors) -> Result<(), ConfigurationError> {
         let mut state = self.caught_up().await?;
         let mut observed = self.of_cluster();
-        observed.retain(|key, _| is_observed(key.kind));
+        observed.retain(|key, resource| is_observed(key.kind) && room::fits(resource));
         if same(&observed, &state.observed) {
             return Ok(());
         }

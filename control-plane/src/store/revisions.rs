@@ -1,5 +1,7 @@
 //! Revisions: each names all its documents by content, and equal documents are kept once.
 //!
+//! No record is larger than a request to etcd or a Secret may be: what is longer is told in several.
+//!
 //! Contents are written first, the revision last: it is there when it can be read whole. Whoever sweeps leaves a mark, and whoever
 //! appends wants that mark to be as it was: so nobody relies on contents that somebody else is taking away.
 
@@ -11,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::engine::{Batch, Outcome, Table, Write};
 use super::handle::Store;
-use super::{Document, Revision, StoreError, decode, encode};
+use super::{Document, DocumentKey, Revision, StoreError, decode, encode};
 
 /// How many revisions are kept.
 const KEPT: u64 = 1000;
@@ -19,14 +21,33 @@ const KEPT: u64 = 1000;
 const SLACK: u64 = 100;
 /// The mark that a sweep leaves.
 const SWEPT: &str = "swept";
-/// How often an append begins anew because somebody sweeps meanwhile.
-const TRIES: usize = 5;
+/// How often an append begins anew because somebody sweeps meanwhile, or because room had to be made.
+const TRIES: usize = 8;
+/// Documents that one list names, of 65 bytes each.
+const LISTED: usize = 4000;
+/// Documents that an entry itself says were touched, and a part of those that it does not.
+const TOLD: usize = 1000;
+
+/// What revisions hold, by digest.
+type Content = (String, Vec<u8>);
 
 /// A revision as it is written; its documents by the digest of their list, which names each by the digest of its record.
 #[derive(Serialize, Deserialize)]
 struct Entry {
     revision: Revision,
     contents: String,
+    /// Further lists, where one would be too long.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    more: Vec<String>,
+    /// What it touched, in parts, where that would be too long here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    touched: Vec<String>,
+}
+
+impl Entry {
+    fn lists(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.contents).chain(&self.more)
+    }
 }
 
 /// A revision as an earlier version wrote it.
@@ -52,37 +73,52 @@ impl Store {
         documents: &[Document],
     ) -> Result<(), StoreError> {
         let number = revision.number;
-        let mut contents = Vec::with_capacity(documents.len() + 1);
-        for document in documents {
-            let bytes = encode("a document", document)?;
-            contents.push((hex_of(&sha256(&bytes)), bytes));
-        }
-        let list: Vec<u8> = contents.iter().flat_map(|(name, _)| name.bytes().chain([b'\n'])).collect();
-        let entry = Entry { revision, contents: hex_of(&sha256(&list)) };
-        contents.push((entry.contents.clone(), list));
-        let entry = encode("a revision", &entry)?;
+        let (entry, contents) = written(revision, documents)?;
         let mut known = self.known.lock().await;
         for _ in 0..TRIES {
             let mark = self.engine.read("append a revision", Table::Marks, SWEPT).await?;
             if known.mark != mark {
                 *known = KnownContents { mark: mark.clone(), names: BTreeSet::new() };
             }
-            let is_new = |(name, _): &&(String, Vec<u8>)| !known.names.contains(name);
-            let put = |(name, bytes): &(String, Vec<u8>)| Write {
+            let is_new = |(name, _): &&Content| !known.names.contains(name);
+            let put = |(name, bytes): &Content| Write {
                 table: Table::Contents,
                 name: name.clone(),
                 value: Some(bytes.clone()),
             };
             let writes = contents.iter().filter(is_new).map(put).collect();
-            self.engine.write_all("append a revision", writes).await?;
             let batch = Batch::default()
                 .expecting(Table::Marks, SWEPT, mark)
                 .expecting(Table::Revisions, name_of(number), None)
                 .putting(Table::Revisions, name_of(number), entry.clone());
-            if self.engine.commit("append a revision", batch).await? == Outcome::Done {
-                known.names = contents.into_iter().map(|(name, _)| name).collect();
-                drop(known);
-                return if number.is_multiple_of(SLACK) { self.sweep(number).await } else { Ok(()) };
+            let done = async {
+                self.engine.write_all("append a revision", writes).await?;
+                self.engine.commit("append a revision", batch).await
+            };
+            match done.await {
+                Ok(Outcome::Done) => {
+                    known.names = contents.into_iter().map(|(name, _)| name).collect();
+                    drop(known);
+                    return if number.is_multiple_of(SLACK) {
+                        self.sweep(number, KEPT).await
+                    } else {
+                        Ok(())
+                    };
+                }
+                Ok(Outcome::Conflict) => {}
+                // Then there is room for fewer of them.
+                Err(error @ StoreError::Full { .. }) => {
+                    let kept = self.engine.names("append a revision", Table::Revisions).await?.len();
+                    if kept < 2 {
+                        return Err(error);
+                    }
+                    tracing::warn!(
+                        revisions = kept / 2,
+                        "the store has no room left: the older half of the history is forgotten"
+                    );
+                    self.sweep(number.saturating_sub(1), u64::try_from(kept / 2).unwrap_or(KEPT)).await?;
+                }
+                Err(error) => return Err(error),
             }
             if self.has_revision(number).await? {
                 break;
@@ -100,9 +136,19 @@ impl Store {
     /// All kept revisions, newest first.
     pub(crate) async fn revisions(&self) -> Result<Vec<Revision>, StoreError> {
         let entries = self.engine.scan("list revisions", Table::Revisions).await?;
-        let revision =
-            |(_, bytes): &(String, Vec<u8>)| decode::<Entry>("a revision", bytes).map(|e| e.revision);
-        entries.iter().rev().map(revision).collect()
+        let mut revisions = Vec::with_capacity(entries.len());
+        for (_, bytes) in entries.iter().rev() {
+            let Entry { mut revision, touched, .. } = decode("a revision", bytes)?;
+            if !touched.is_empty() {
+                let parts = self.engine.read_all("list revisions", Table::Contents, &touched).await?;
+                for part in parts {
+                    let part = part.ok_or(StoreError::Missing(revision.number))?;
+                    revision.touched.extend(decode::<Vec<DocumentKey>>("what a revision touched", &part)?);
+                }
+            }
+            revisions.push(revision);
+        }
+        Ok(revisions)
     }
 
     /// A revision's documents.
@@ -110,8 +156,11 @@ impl Store {
         let read = async |table: Table, name: &str| self.engine.read("read a revision", table, name).await;
         let Some(entry) = read(Table::Revisions, &name_of(revision)).await? else { return Ok(None) };
         let entry: Entry = decode("a revision", &entry)?;
-        let list = read(Table::Contents, &entry.contents).await?.unwrap_or_default();
-        let records = self.engine.read_all("read a revision", Table::Contents, &names_in(&list)).await?;
+        let mut names = Vec::new();
+        for list in entry.lists() {
+            names.extend(names_in(&read(Table::Contents, list).await?.ok_or(StoreError::Missing(revision))?));
+        }
+        let records = self.engine.read_all("read a revision", Table::Contents, &names).await?;
         let document = |record: Option<Vec<u8>>| {
             // One that is missing is not passed over: without it the revision says something else.
             decode("a document", &record.ok_or(StoreError::Missing(revision))?)
@@ -120,10 +169,10 @@ impl Store {
     }
 
     /// Forgets the oldest revisions, and the contents that none of the others names.
-    async fn sweep(&self, newest: u64) -> Result<(), StoreError> {
+    async fn sweep(&self, newest: u64, most: u64) -> Result<(), StoreError> {
         const WHAT: &str = "forget old revisions";
         let entries = self.engine.scan(WHAT, Table::Revisions).await?;
-        let is_old = |name: &str| name.parse::<u64>().is_ok_and(|number| number + KEPT <= newest);
+        let is_old = |name: &str| name.parse::<u64>().is_ok_and(|number| number + most <= newest);
         let (old, kept): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(name, _)| is_old(name));
         if old.is_empty() {
             return Ok(());
@@ -135,9 +184,12 @@ impl Store {
         for (_, entry) in &kept {
             // One that cannot be read keeps nothing alive, and is reported where it is asked for.
             let Ok(entry) = decode::<Entry>("a revision", entry) else { continue };
-            let list = self.engine.read(WHAT, Table::Contents, &entry.contents).await?.unwrap_or_default();
-            used.extend(names_in(&list));
-            used.insert(entry.contents);
+            let lists: Vec<_> = entry.lists().cloned().collect();
+            for list in self.engine.read_all(WHAT, Table::Contents, &lists).await?.into_iter().flatten() {
+                used.extend(names_in(&list));
+            }
+            used.extend(lists);
+            used.extend(entry.touched);
         }
         let mut unused = self.engine.names(WHAT, Table::Contents).await?;
         unused.retain(|name| !used.contains(name));
@@ -161,12 +213,41 @@ impl Store {
     }
 }
 
+/// The entry of a revision, and the contents that it needs, by digest.
+fn written(mut revision: Revision, documents: &[Document]) -> Result<(Vec<u8>, Vec<Content>), StoreError> {
+    let named = |bytes: Vec<u8>| (hex_of(&sha256(&bytes)), bytes);
+    let mut contents = Vec::with_capacity(documents.len() + 1);
+    for document in documents {
+        contents.push(named(encode("a document", document)?));
+    }
+    let list =
+        |some: &[Content]| named(some.iter().flat_map(|(name, _)| name.bytes().chain([b'\n'])).collect());
+    let mut lists: Vec<_> = contents.chunks(LISTED).map(list).collect();
+    if lists.is_empty() {
+        lists.push(named(Vec::new()));
+    }
+    let mut parts = Vec::new();
+    if revision.touched.len() > TOLD {
+        for some in std::mem::take(&mut revision.touched).chunks(TOLD) {
+            parts.push(named(encode("what a revision touched", &some)?));
+        }
+    }
+    let mut more = lists.iter().map(|(name, _)| name.clone());
+    let (first, touched) =
+        (more.next().unwrap_or_default(), parts.iter().map(|(name, _)| name.clone()).collect());
+    let entry = encode("a revision", &Entry { revision, contents: first, more: more.collect(), touched })?;
+    contents.extend(lists);
+    contents.extend(parts);
+    Ok((entry, contents))
+}
+
 /// What is to be written of a revision as an earlier version wrote it.
 pub(super) fn of_former(entry: &[u8]) -> Result<[Write; 2], StoreError> {
     let FormerEntry { revision, documents } = decode("a revision", entry)?;
     let list: Vec<u8> = documents.iter().flat_map(|digest| (hex_of(digest) + "\n").into_bytes()).collect();
     let (name, contents) = (name_of(revision.number), hex_of(&sha256(&list)));
-    let entry = encode("a revision", &Entry { revision, contents: contents.clone() })?;
+    let (more, touched) = (Vec::new(), Vec::new());
+    let entry = encode("a revision", &Entry { revision, contents: contents.clone(), more, touched })?;
     Ok([
         Write { table: Table::Contents, name: contents, value: Some(list) },
         Write { table: Table::Revisions, name, value: Some(entry) },
@@ -200,7 +281,7 @@ mod tests {
 
     use redb::{Database, TableDefinition};
 
-    use super::super::{DocumentKey, Origin, RevisionSource};
+    use super::super::{Origin, RevisionSource};
     use super::*;
 
     fn document(name: &str, json: &str) -> Document {
@@ -228,6 +309,28 @@ mod tests {
         assert_eq!(store.documents(3).await.unwrap(), None);
         let numbers: Vec<u64> = store.revisions().await.unwrap().iter().map(|r| r.number).collect();
         assert_eq!(numbers, [2, 1]);
+    }
+
+    #[tokio::test]
+    async fn of_more_documents_than_a_record_may_name_all_are_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let all: Vec<_> = (0..2 * LISTED + 1).map(|number| document(&number.to_string(), "1")).collect();
+        let touched: Vec<_> = all.iter().map(|document| document.key.clone()).collect();
+        store.append_revision(Revision { touched: touched.clone(), ..revision(1) }, &all).await.unwrap();
+        store.append_revision(revision(2), &all[1..]).await.unwrap();
+        let longest = store.engine.snapshot("look").await.unwrap().into_iter().filter_map(|it| it.value);
+        assert!(longest.map(|record| record.len()).max().unwrap() < 300 << 10);
+        assert_eq!(store.documents(1).await.unwrap().unwrap(), all);
+        assert_eq!(store.documents(2).await.unwrap().unwrap(), all[1..]);
+        assert_eq!(store.revisions().await.unwrap()[1].touched, touched);
+        // And nothing of it is swept while it is kept.
+        store.sweep(2, 2).await.unwrap();
+        assert_eq!(store.documents(1).await.unwrap().unwrap(), all);
+        assert_eq!(store.revisions().await.unwrap()[1].touched, touched);
+        store.sweep(2, 1).await.unwrap();
+        assert_eq!((store.documents(1).await.unwrap(), store.revisions().await.unwrap().len()), (None, 1));
+        assert_eq!(store.documents(2).await.unwrap().unwrap(), all[1..]);
     }
 
     #[tokio::test]

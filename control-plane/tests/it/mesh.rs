@@ -106,6 +106,13 @@ impl Mesh {
     }
 
     /// A token for a service account of the default namespace, which may offer the service of its name.
+    /// The serial numbers of a workload's certificates in use.
+    pub(crate) async fn serials(&self, workload: &str) -> Vec<String> {
+        let request = v1::IdentitiesRequest { workload: workload.into(), ..Default::default() };
+        let found = self.admin().await.identities(request).await.unwrap().identities;
+        found.into_iter().map(|identity| identity.serial).collect()
+    }
+
     pub(crate) async fn token(&self, account: &str) -> String {
         let wanted = v1::CreateTokenRequest { service_account: account.into(), ..Default::default() };
         self.admin().await.create_token(wanted).await.unwrap().token

@@ -69,6 +69,34 @@ async fn configuration_is_changed_at_every_control_plane_and_is_the_same_at_all(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_larger_than_a_request_is_kept_in_parts_and_one_document_that_is_is_refused() {
+    let Some(etcd) = Etcd::start(1, |_, _| Vec::new()) else { return };
+    let one = join(&etcd, &[]).await;
+    let noted = |name: &str, kib: usize| {
+        let note = "x".repeat(kib << 10);
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, annotations: {{note: {note}}}}}\nspec: {{ports: [{{port: 80}}]}}\n---\n"
+        )
+    };
+    // 2 MiB in all, where etcd takes 1.5 in a request.
+    let all: String = (0..4).map(|number| noted(&format!("long-{number}"), 500)).collect();
+    let applied = one.admin().await.apply_text(&all).await;
+    assert_eq!((applied.revision, applied.problems), (1, Vec::new()));
+    let refused = one.admin().await.apply_text(&noted("longer", 600)).await;
+    assert_eq!(refused.revision, 1);
+    let problem = &refused.problems[0];
+    assert!(
+        problem.message.contains("Service default/longer is 600 KiB long, and 512 may be kept"),
+        "{problem:?}"
+    );
+    assert_eq!(problem.line, 1);
+    // Another one reads all of it.
+    let two = join(&etcd, &[]).await;
+    let known = two.admin().await.services(v1::ServicesRequest {}).await.unwrap().services;
+    assert_eq!(known.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sidecar_of_one_control_plane_is_known_to_the_other_and_may_move_there() {
     let Some(mut etcd) = Etcd::start(3, |_, _| Vec::new()) else { return };
     let (one, two) = (join(&etcd, &[]).await, join(&etcd, &[]).await);
@@ -98,6 +126,15 @@ async fn a_sidecar_of_one_control_plane_is_known_to_the_other_and_may_move_there
     })
     .await;
     assert!(one.admin().await.sidecar("orders-1").await.unwrap().ready, "nobody was told that it went");
+
+    // A certificate that a later one has replaced, as its holder says here, is not listed there either, nor after a restart.
+    let earlier = one.join("renewing", "renewing").await;
+    let renewing = Sidecar::sync(one.known(&earlier).await, hello("renewing")).await.unwrap();
+    let later = renewing.renew(&one, &earlier, "renewing").await.serial().to_string();
+    eventually("the other knows", async || two.serials("renewing").await == [later.clone()]).await;
+    let third = join(&etcd, &[]).await;
+    assert_eq!(third.serials("renewing").await, [later]);
+    drop(third);
 
     // Revoked at the one, not believed at the other.
     let identity = "spiffe://mesh.local/ns/default/sa/orders";

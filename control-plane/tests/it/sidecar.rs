@@ -7,11 +7,12 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
+use weft_certs::Credentials;
 use weft_proto::v1::discovery_client::DiscoveryClient;
 use weft_proto::v1::sidecar_message::Message;
 use weft_proto::v1::{self, Kind};
 
-use crate::mesh::{Mesh, PATIENCE};
+use crate::mesh::{Mesh, PATIENCE, sign_request};
 
 pub(crate) struct Sidecar {
     sender: mpsc::Sender<v1::SidecarMessage>,
@@ -68,6 +69,15 @@ impl Sidecar {
         sender.send(message).await.unwrap();
         let inbound = DiscoveryClient::new(channel).sync(ReceiverStream::new(receiver)).await?.into_inner();
         Ok(Self { sender, inbound, held: BTreeMap::new() })
+    }
+
+    /// Takes a certificate for a new key, by the one that there is, and says that it uses that from now on.
+    pub(crate) async fn renew(&self, mesh: &Mesh, credentials: &Credentials, workload: &str) -> Credentials {
+        let (request, key) = sign_request(workload);
+        let renewed = mesh.sign_with(mesh.known(credentials).await, request, &key).await.unwrap();
+        let serial = renewed.serial().to_string();
+        self.send(Message::CertificateInUse(v1::CertificateInUse { serial })).await;
+        renewed
     }
 
     pub(crate) async fn send(&self, message: Message) {

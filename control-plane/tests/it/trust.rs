@@ -7,7 +7,6 @@ use tempfile::TempDir;
 use tonic::{Code, Status};
 use weft_certs::{Credentials, alpn, anchored_client_config, pem};
 use weft_proto::v1::identity_client::IdentityClient;
-use weft_proto::v1::sidecar_message::Message;
 use weft_proto::v1::{self, Kind};
 
 use crate::mesh::{Mesh, connect, eventually, sign_request, with_bearer};
@@ -29,11 +28,7 @@ async fn reaches(mesh: &Mesh, phase: &str) {
 
 /// A certificate for a new key, by the one that there is; and that it is used from now on.
 async fn renew(mesh: &Mesh, sidecar: &Sidecar, credentials: &Credentials, workload: &str) -> Credentials {
-    let (request, key) = sign_request(workload);
-    let renewed = mesh.sign_with(mesh.known(credentials).await, request, &key).await.unwrap();
-    let serial = renewed.serial().to_string();
-    sidecar.send(Message::CertificateInUse(v1::CertificateInUse { serial })).await;
-    renewed
+    sidecar.renew(mesh, credentials, workload).await
 }
 
 async fn connected(mesh: &Mesh, account: &str) -> (Sidecar, Credentials) {

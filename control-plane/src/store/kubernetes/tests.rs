@@ -104,6 +104,38 @@ async fn what_has_no_room_in_an_object_is_refused_by_name_and_nothing_is_broken(
 }
 
 #[tokio::test]
+async fn where_there_is_no_room_for_all_of_the_history_the_older_half_of_it_is_forgotten() {
+    let double = double().await;
+    let store = open(&double).await;
+    // Sixty thousand bytes of each revision stand in the one object of 1 MiB.
+    let named = |number: u64| DocumentKey {
+        kind: "Service".into(),
+        namespace: "default".into(),
+        name: format!("{number:03}-{}", "x".repeat(60)),
+    };
+    for number in 1..=40 {
+        let touched: Vec<_> = (0..500).map(named).collect();
+        let revision = Revision { touched, ..revision(number) };
+        store.append_revision(revision, &[document("a", &number.to_string())]).await.unwrap();
+    }
+    let kept = store.revisions().await.unwrap();
+    assert!((4..20).contains(&kept.len()), "{}", kept.len());
+    assert_eq!((kept[0].number, kept[0].touched.len()), (40, 500));
+    for revision in &kept {
+        let documents = store.documents(revision.number).await.unwrap().unwrap();
+        assert_eq!(documents, [document("a", &revision.number.to_string())]);
+    }
+    // One that has no room by itself is refused, by name.
+    let vast = document("b", &"x".repeat(1 << 20));
+    let refused = store.append_revision(revision(41), &[vast]).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("the Secret weft-store-contents-") && refused.contains("too large"),
+        "{refused}"
+    );
+    assert_eq!(store.revisions().await.unwrap()[0].number, 40, "the newest is not forgotten for it");
+}
+
+#[tokio::test]
 async fn it_is_sealed_and_restored_as_other_stores_are() {
     let double = double().await;
     let sealed = Custody::Sealed(Passphrase::new(b"one").unwrap());
