@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use weft_tests::program;
+use weft_tests::{program, skip};
 
 use crate::in_pods;
 use crate::stores::{Store, is_root, without_rights};
@@ -66,7 +66,7 @@ fn postfix_greets_takes_large_letters_and_delivers_them() {
     in_pods!(postfix_greets_takes_large_letters_and_delivers_them alone, || {
         let (Some(server), Some(_)) = (program(&["postfix"]), weft_tests::python("smtp.py")) else { return };
         if !is_root() {
-            return eprintln!("SKIPPED: postfix's master is started by root only");
+            return skip("postfix's master is started by root only");
         }
         let store = Store::new();
         let folder = store.peers.mesh.scratch().join("postfix");

@@ -14,5 +14,5 @@ pub use app::App;
 pub use capture::Capture;
 pub use http::{HttpClient, Response};
 pub use mesh::{KEEP_SOURCE, Mesh, Options, SidecarPod};
-pub use place::{Company, beside_others, in_pods, program, python};
+pub use place::{Company, beside_others, in_pods, program, python, skip};
 pub use process::{Process, eventually};

@@ -65,8 +65,7 @@ pub fn program(names: &[&str]) -> Option<PathBuf> {
             return Some(found);
         }
     }
-    assert!(!refuses_skips(), "none of {names:?} is installed, and skipping is refused");
-    eprintln!("SKIPPED: none of {names:?} is installed");
+    skip(&format!("none of {names:?} is installed"));
     None
 }
 
@@ -82,9 +81,14 @@ pub fn python(script: &str) -> Option<Command> {
     }
     let how =
         "python3 -m venv target/python && target/python/bin/pip install -r tests/programs/requirements.txt";
-    assert!(!refuses_skips(), "{} is not there, and skipping is refused: {how}", python.display());
-    eprintln!("SKIPPED: {} is not there: {how}", python.display());
+    skip(&format!("{} is not there: {how}", python.display()));
     None
+}
+
+/// Says that a test is skipped, and why; fails where that is refused.
+pub fn skip(why: &str) {
+    assert!(!refuses_skips(), "skipping is refused: {why}");
+    eprintln!("SKIPPED: {why}");
 }
 
 fn refuses_skips() -> bool {
