@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use weft_core::manifest::{Kind, Resource, ResourceKey, Spec};
 
-use super::{Cluster, collection_of};
+use super::{Cluster, Refusal, collection_of};
 use crate::api::{CONTROLLER, route_status};
 use crate::app::AdminToken;
 use crate::ca::Ca;
@@ -64,6 +64,7 @@ impl Keep {
     pub(crate) async fn run(self: Arc<Self>) {
         let (mut leads, mut published) = (self.lease.leads(), self.world.published());
         let (mut changed, mut synced) = (self.ca.changes(), self.cluster.synced());
+        let mut configured = self.cluster.configured.subscribe();
         let mut written = Written::default();
         loop {
             // Its senders live in what we hold.
@@ -75,10 +76,12 @@ impl Keep {
                 continue;
             }
             published.mark_unchanged();
+            configured.mark_unchanged();
             self.look(&mut written).await;
             tokio::select! {
                 () = sleep(LOOK) => {}
                 _ = published.changed() => {}
+                _ = configured.changed() => {}
                 _ = changed.changed() => {}
                 _ = leads.changed() => {}
             }
@@ -213,17 +216,18 @@ impl Keep {
             };
             known.source(super::SOURCE).filter_map(said).collect::<Vec<_>>()
         });
-        for key in self.cluster.wrong() {
+        for (key, problem) in self.cluster.wrong() {
             // Kubernetes' own kinds have no place for it.
-            if key.kind.group().is_empty()
-                || key.kind == Kind::ReferenceGrant
-                || Kind::ROUTES.contains(&key.kind)
-            {
+            if key.kind.group().is_empty() || key.kind == Kind::ReferenceGrant {
                 continue;
             }
-            let Some(problem) = self.cluster.problem(&key) else { continue };
             statuses.retain(|(other, _)| *other != key);
-            statuses.push((key, accepted(Some(&problem))));
+            let status = if Kind::ROUTES.contains(&key.kind) {
+                refused(&problem)
+            } else {
+                accepted(Some(&problem.words))
+            };
+            statuses.push((key, status));
         }
         statuses
     }
@@ -267,6 +271,16 @@ fn accepted(problem: Option<&str>) -> Value {
         "reason": if problem.is_none() { "Accepted" } else { "Invalid" },
         "message": problem.unwrap_or_default(),
     }]})
+}
+
+/// What is said of a route that is not in force as it is, to each service that it says it is one of.
+fn refused(problem: &Refusal) -> Value {
+    let parent = |reference: &Value| {
+        json!({"parentRef": reference, "controllerName": CONTROLLER, "conditions": [{
+            "type": "Accepted", "status": "False", "reason": "UnsupportedValue", "message": problem.words,
+        }]})
+    };
+    json!({"parents": problem.parents.iter().map(parent).collect::<Vec<_>>()})
 }
 
 /// What is to stand in a status: ours, with the times at which it changed, and what others say.

@@ -47,13 +47,13 @@ pub(crate) struct Cluster {
     world: Arc<World>,
     state: Mutex<State>,
     /// Why objects are not in force as they are.
-    problems: Lock<BTreeMap<ResourceKey, String>>,
+    problems: Lock<BTreeMap<ResourceKey, Refusal>>,
     /// Who has written what lately, as far as nobody has asked yet.
     authors: Lock<Authors>,
     synced: watch::Sender<bool>,
     /// Where the mesh's configuration is.
     home: watch::Sender<Home>,
-    /// Counts what becomes of configuration.
+    /// Counts what becomes of configuration, what is refused of it too.
     configured: watch::Sender<u64>,
 }
 
@@ -67,6 +67,14 @@ struct State {
     /// Kinds that the cluster does not have.
     absent: BTreeSet<Collection>,
     slices: Slices,
+}
+
+/// Why an object is not taken over.
+#[derive(Debug, Clone, PartialEq)]
+struct Refusal {
+    words: String,
+    /// The services that it says it is a route of (`parentRefs`).
+    parents: Vec<Value>,
 }
 
 /// The namespace, empty where there is none, and the name.
@@ -167,7 +175,7 @@ impl Cluster {
             return self.tell_backends(state, services);
         }
         let Some(kind) = kind_of(collection) else { return };
-        let author = read::author(&object);
+        let (author, parents) = (read::author(&object), read::parents(&object));
         match read::document(kind, version, object) {
             Seen::Resource(resource) => {
                 let key = resource.key();
@@ -179,7 +187,7 @@ impl Cluster {
             }
             Seen::Elsewhere(key) => self.change(state, key, None),
             // What was last good stays.
-            Seen::Wrong(key, problem) => self.note(&key, Some(problem)),
+            Seen::Wrong(key, words) => self.note(&key, Some(Refusal { words, parents })),
             Seen::Nameless => {}
         }
     }
@@ -232,26 +240,26 @@ impl Cluster {
     }
 
     /// Remembers what is wrong with an object, and tells of it once.
-    fn note(&self, key: &ResourceKey, problem: Option<String>) {
+    fn note(&self, key: &ResourceKey, problem: Option<Refusal>) {
         let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
-        match problem {
+        let is_news = match problem {
             Some(problem) if problems.get(key) != Some(&problem) => {
-                tracing::warn!(object = %key, problem, "not taken over; what was last good of it stays");
+                tracing::warn!(object = %key, problem = problem.words, "not taken over; what was last good of it stays");
                 problems.insert(key.clone(), problem);
+                true
             }
-            Some(_) => {}
-            None => drop(problems.remove(key)),
+            Some(_) => false,
+            None => problems.remove(key).is_some(),
+        };
+        drop(problems);
+        if is_news {
+            self.configured.send_modify(|count| *count += 1);
         }
     }
 
-    /// Why an object is not in force as it is.
-    fn problem(&self, key: &ResourceKey) -> Option<String> {
-        self.problems.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
-    }
-
-    /// The objects that are not in force as they are.
-    fn wrong(&self) -> Vec<ResourceKey> {
-        self.problems.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    /// The objects that are not in force as they are, and why.
+    fn wrong(&self) -> BTreeMap<ResourceKey, Refusal> {
+        self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

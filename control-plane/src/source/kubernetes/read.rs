@@ -76,6 +76,24 @@ pub(super) fn author(object: &Value) -> Option<Author> {
     said.filter_map(author).max()
 }
 
+/// The services that a route says it is one of, each as its status names it.
+pub(super) fn parents(object: &Value) -> Vec<Value> {
+    let all = object.pointer("/spec/parentRefs").and_then(Value::as_array);
+    let is_service = |parent: &&Value| {
+        let text = |key: &str| parent.get(key).and_then(Value::as_str);
+        text("kind") == Some("Service") && matches!(text("group"), Some("" | "core"))
+    };
+    let named = |mut parent: Value| {
+        if let Some(parent) = parent.as_object_mut()
+            && let Some(own) = object.pointer("/metadata/namespace")
+        {
+            parent.entry("namespace").or_insert_with(|| own.clone());
+        }
+        parent
+    };
+    all.into_iter().flatten().filter(is_service).cloned().map(named).collect()
+}
+
 /// A document of one of our kinds.
 pub(super) fn document(kind: Kind, version: &str, mut object: Value) -> Seen {
     let Some(key) = super::key_of(&object).and_then(|(namespace, name)| {

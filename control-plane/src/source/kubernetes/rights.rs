@@ -26,6 +26,31 @@ pub(super) fn check(requests: &[String], settings: &Settings) {
     assert!(verbs.is_superset(&["list", "watch", "patch"].into()), "too little was asked: {asked:?}");
 }
 
+/// What these roles allow and none of these requests asked for: `create tokenreviews`. Who patches what may not be there has to be
+/// allowed to make it.
+pub(super) fn never_asked(requests: &[String], settings: &Settings) -> Vec<String> {
+    let asked: Vec<_> = requests.iter().map(|request| read(request)).collect();
+    let texts = |rule: &Value, field: &str| {
+        rule[field].as_array().unwrap().iter().map(|it| it.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let mut never = Vec::new();
+    for rule in rules(settings) {
+        for resource in texts(&rule, "resources") {
+            for verb in texts(&rule, "verbs") {
+                let is_asked = asked.iter().any(|it| {
+                    it.resource == resource
+                        && texts(&rule, "apiGroups").contains(&it.group)
+                        && (it.verb == verb || (it.verb, verb.as_str()) == ("patch", "create"))
+                });
+                if !is_asked {
+                    never.push(format!("{verb} {resource}"));
+                }
+            }
+        }
+    }
+    never
+}
+
 fn rules(settings: &Settings) -> Vec<Value> {
     let objects = objects(settings);
     let roles =

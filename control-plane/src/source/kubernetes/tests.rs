@@ -1,6 +1,7 @@
 //! A cluster, as the double tells of it, and what the world makes of it.
 
 mod history;
+mod leads;
 
 use std::time::{Duration, SystemTime};
 
@@ -369,15 +370,17 @@ async fn what_is_wrong_leaves_what_was_good_in_force_and_the_leader_says_so_in_i
     };
     let theirs =
         json!({"controllerName": "example.com/gateway", "parentRef": {"name": "gw"}, "conditions": []});
-    let mut route = json!({
-        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
-        "metadata": {"namespace": "shop", "name": "orders"},
-        "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "orders"}],
-            "rules": [{"backendRefs": [{"name": "orders", "port": 80}]}]},
-    });
-    route["status"] = json!({"parents": [theirs]});
+    let route = |request: &str| {
+        json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+            "metadata": {"namespace": "shop", "name": "orders"},
+            "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "orders"}, {"name": "gw"}],
+                "rules": [{"timeouts": {"request": request}, "backendRefs": [{"name": "orders", "port": 80}]}]},
+            "status": {"parents": [theirs]},
+        })
+    };
     double.put(SERVICES, orders());
-    double.put(ROUTES, route);
+    double.put(ROUTES, route("3s"));
     double.put(POLICIES, policy("3s"));
     fixture.follow();
     fixture.keep();
@@ -388,9 +391,15 @@ async fn what_is_wrong_leaves_what_was_good_in_force_and_the_leader_says_so_in_i
         })
     };
     status(POLICIES, "/status/conditions/0/status", "True").await;
-    let route = status(ROUTES, "/status/parents/1/conditions/0/status", "True").await;
-    assert_eq!(route["status"]["parents"][0], theirs);
-    assert_eq!(route["status"]["parents"][1]["controllerName"], "weft.mesh/controller");
+    let good = status(ROUTES, "/status/parents/1/conditions/0/status", "True").await;
+    assert_eq!(good["status"]["parents"][0], theirs);
+    assert_eq!(good["status"]["parents"][1]["controllerName"], "weft.mesh/controller");
+    double.put(ROUTES, route("soon"));
+    let wrong = status(ROUTES, "/status/parents/1/conditions/0/status", "False").await;
+    let (before, ours) = (&good["status"]["parents"][1], &wrong["status"]["parents"]);
+    assert_eq!((ours.as_array().unwrap().len(), &ours[1]["parentRef"]), (2, &before["parentRef"]));
+    let message = ours[1]["conditions"][0]["message"].as_str().unwrap();
+    assert!(message.contains("timeouts.request"), "{message}");
     double.put(POLICIES, policy("soon"));
     let wrong = status(POLICIES, "/status/conditions/0/status", "False").await;
     let message = wrong["status"]["conditions"][0]["message"].as_str().unwrap();
