@@ -10,7 +10,7 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use weft_core::health::Found;
-use weft_core::model::{Endpoint, HostName, Service, ServicePort, Traffic};
+use weft_core::model::{Endpoint, HostName, Location, Service, ServicePort, Traffic};
 use weft_runtime::http::{Peer, text, typed};
 use weft_runtime::logs::LogLevel;
 use weft_runtime::metrics::{Format, Registry};
@@ -207,7 +207,7 @@ impl Admin {
                 "limits": workload.limits.iter().map(|it| it.name.to_string()).collect::<Vec<_>>(),
                 "checks": workload.checks.iter().map(|check| format!("{check:?}")).collect::<Vec<_>>(),
             })),
-            "services": services.into_iter().map(|known| service(known, &self.site.zone)).collect::<Vec<_>>(),
+            "services": services.into_iter().map(|known| service(known, self.site.location())).collect::<Vec<_>>(),
             "absent_services": absent,
             "addresses": addresses.into_iter().map(|(address, known)| {
                 (address.to_string(), self::known(known))
@@ -224,11 +224,11 @@ fn health((subject, thought): (&Subject, &Found)) -> Value {
     json!({ "service": service.to_string(), "workload": workload, "healthy": *thought == Found::Working })
 }
 
-fn service(known: &KnownService, zone: &str) -> Value {
+fn service(known: &KnownService, from: Location<'_>) -> Value {
     let Service { name, addresses, ports, traffic, routes, external, tokens } = &known.service;
     let priorities = &traffic.balancing.priorities;
     let priority = |endpoint: &Endpoint| {
-        (!priorities.is_empty()).then(|| endpoint.fits.rank(priorities, &endpoint.zone, zone) + 1)
+        (!priorities.is_empty()).then(|| endpoint.fits.rank(priorities, endpoint.location(), from) + 1)
     };
     json!({
         "name": name.to_string(),
@@ -253,6 +253,7 @@ fn endpoint(endpoint: &Endpoint, priority: Option<usize>) -> Value {
         "identity": endpoint.identity.as_ref().map(weft_core::model::SpiffeId::as_str),
         "inbound_port": endpoint.inbound_port,
         "zone": endpoint.zone,
+        "node": endpoint.node.as_ref(),
         "priority": priority,
         "weight": endpoint.weight,
         "healthy": endpoint.healthy,

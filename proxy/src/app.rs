@@ -404,7 +404,8 @@ fn declare_metrics(registry: &Registry, discovery: &Discovery, credentials: &Cre
 fn site(settings: &Settings, registry: &Registry) -> Site {
     let names = Names::new(forwarder(settings));
     let public = settings.public_roots.clone();
-    let site = Site { zone: settings.zone.as_str().into(), names, public, ..Site::default() };
+    let (zone, node) = (settings.zone.as_str().into(), settings.node.as_str().into());
+    let site = Site { zone, node, names, public, ..Site::default() };
     let breakers = site.breakers.clone();
     registry.gauge_from(
         "weft_circuit_state",

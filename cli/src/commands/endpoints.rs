@@ -44,6 +44,7 @@ struct Endpoint {
     identity: String,
     zone: String,
     weight: u32,
+    node: String,
 }
 
 impl From<v1::ListedEndpoint> for Endpoint {
@@ -59,6 +60,7 @@ impl From<v1::ListedEndpoint> for Endpoint {
             identity: listed.identity,
             zone: listed.zone,
             weight: listed.weight,
+            node: listed.node,
         }
     }
 }
@@ -75,8 +77,9 @@ impl Row for Endpoint {
         "IDENTITY",
         "ZONE",
         "WEIGHT",
+        "NODE",
     ];
-    const WIDE_ONLY: usize = 3;
+    const WIDE_ONLY: usize = 4;
     const PLURAL: &'static str = "endpoints";
 
     fn cells(&self) -> Vec<String> {
@@ -92,6 +95,7 @@ impl Row for Endpoint {
             identity.to_owned(),
             self.zone.clone(),
             self.weight.to_string(),
+            self.node.clone(),
         ]
     }
 }
@@ -113,10 +117,11 @@ mod tests {
             zone: "a".into(),
             weight: 1,
             healthy: true,
+            node: "n1".into(),
         });
         assert_eq!(
             serde_json::to_string(&endpoint).unwrap(),
-            r#"{"namespace":"default","service":"orders","workload":"default/vm","source":"registry","healthy":true,"addresses":["10.0.2.1"],"ports":["80->8080"],"identity":"","zone":"a","weight":1}"#
+            r#"{"namespace":"default","service":"orders","workload":"default/vm","source":"registry","healthy":true,"addresses":["10.0.2.1"],"ports":["80->8080"],"identity":"","zone":"a","weight":1,"node":"n1"}"#
         );
         assert_eq!(endpoint.cells().len(), Endpoint::COLUMNS.len());
         assert_eq!(endpoint.cells()[7], "none: plaintext");

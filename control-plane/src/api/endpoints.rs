@@ -52,5 +52,6 @@ fn listed(
         zone: endpoint.zone,
         weight: endpoint.weight,
         healthy: endpoint.healthy,
+        node: endpoint.node.as_ref().to_owned(),
     })
 }

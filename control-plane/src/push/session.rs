@@ -383,6 +383,7 @@ mod tests {
             identity: Some("spiffe://mesh.local/ns/default/sa/orders".parse().unwrap()),
             inbound_port: Some(4143),
             zone: String::new(),
+            node: Arc::default(),
             weight: 1,
             ports: Vec::new(),
             healthy: true,

@@ -171,6 +171,7 @@ mod tests {
             identity: Some("spiffe://mesh.local/ns/default/sa/orders".parse().unwrap()),
             inbound_port: Some(4143),
             zone: String::new(),
+            node: Arc::default(),
             weight: *weight,
             ports: Vec::new(),
             healthy: true,

@@ -346,7 +346,7 @@ mod tests {
         let members: Vec<_> = up.into_iter().enumerate().flat_map(of).collect();
         let priority = |below: u32| Priority {
             labels: std::collections::BTreeMap::new(),
-            zone: None,
+            place: None,
             failover_below: Ratio::percent(below),
         };
         let priorities = below.map(priority).to_vec();

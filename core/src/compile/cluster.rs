@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::model::{Endpoint, Fits, Name, PortMap, QualifiedName, ServicePort, SpiffeId};
 use crate::world::{Backend, Member, Pod, Readiness, World};
@@ -57,6 +58,7 @@ fn endpoint(
     let no_labels = BTreeMap::new();
     let labels = pod.map_or(&no_labels, |pod| &pod.labels);
     let fits = Fits::of(world.priorities(service), labels, &backend.zone);
+    let node = pod.map(|pod| &pod.node).filter(|node| !node.is_empty()).unwrap_or(&backend.node);
     let unhealthy = world.registration(&workload).is_some_and(|known| known.unhealthy.contains(service));
     Some(Endpoint {
         workload,
@@ -64,6 +66,7 @@ fn endpoint(
         inbound_port: identity.as_ref().map(|_| super::INBOUND_PORT),
         identity,
         zone: backend.zone.clone(),
+        node: Arc::clone(node),
         weight: 1,
         ports: maps,
         healthy: !unhealthy,
@@ -80,6 +83,7 @@ pub(super) fn pod(world: &World, pod: &Pod) -> Endpoint {
         inbound_port: identity.as_ref().map(|_| super::INBOUND_PORT),
         identity,
         zone: String::new(),
+        node: Arc::clone(&pod.node),
         weight: 1,
         ports: Vec::new(),
         healthy: true,

@@ -4,24 +4,25 @@ use std::collections::BTreeSet;
 
 use super::{Explanation, Question};
 use crate::balance::{Member, priority_shares};
-use crate::model::{Endpoint, Priority, QualifiedName, ZoneWanted};
+use crate::model::{Endpoint, Location, PlaceWanted, Priority, QualifiedName};
 use crate::world::World;
 
 /// The priorities of a service as a caller sees them.
 pub(super) struct Ranks<'w> {
     priorities: &'w [Priority],
-    zone: String,
+    zone: &'w str,
+    node: &'w str,
 }
 
 impl<'w> Ranks<'w> {
     pub(super) fn new(world: &'w World, question: &Question<'_>, service: &QualifiedName) -> Self {
         let identity = question.identity(world);
         let callers = world.registrations().filter(|workload| workload.identity == identity);
-        let zones: BTreeSet<&str> = callers.map(|workload| workload.zone.as_str()).collect();
-        Self {
-            priorities: world.priorities(service),
-            zone: zones.first().map(|zone| (*zone).to_owned()).unwrap_or_default(),
-        }
+        let node = |name| world.pod(name).map(|pod| pod.node.as_ref()).unwrap_or_default();
+        let places: BTreeSet<_> =
+            callers.map(|workload| (workload.zone.as_str(), node(&workload.name))).collect();
+        let (zone, node) = places.first().copied().unwrap_or_default();
+        Self { priorities: world.priorities(service), zone, node }
     }
 
     /// Which one an endpoint has, from 1 on; 0: there are none.
@@ -30,7 +31,17 @@ impl<'w> Ranks<'w> {
     }
 
     fn rank(&self, endpoint: &Endpoint) -> usize {
-        endpoint.fits.rank(self.priorities, &endpoint.zone, &self.zone)
+        let from = Location { zone: self.zone, node: self.node };
+        endpoint.fits.rank(self.priorities, endpoint.location(), from)
+    }
+
+    /// What a priority asks of the caller's place, where it asks for that.
+    fn callers(&self, priority: &Priority) -> Option<&'w str> {
+        match priority.place {
+            Some(PlaceWanted::CallersZone) => Some(self.zone),
+            Some(PlaceWanted::CallersNode) => Some(self.node),
+            Some(PlaceWanted::Zone(_)) | None => None,
+        }
     }
 
     /// How much each gets, where there are any; `endpoints` are all that take the port, whether they work or not.
@@ -53,11 +64,11 @@ impl<'w> Ranks<'w> {
                 working += usize::from(member.available);
             }
             let who = match self.priorities.get(rank) {
-                Some(priority) if priority.zone == Some(ZoneWanted::Callers) => {
-                    let zone = if self.zone.is_empty() { "unknown" } else { &self.zone };
-                    format!("{priority} ({zone})")
-                }
-                Some(priority) => priority.to_string(),
+                Some(priority) => match self.callers(priority) {
+                    Some("") => format!("{priority} (unknown)"),
+                    Some(place) => format!("{priority} ({place})"),
+                    None => priority.to_string(),
+                },
                 None => "all others".to_owned(),
             };
             let number = rank + 1;

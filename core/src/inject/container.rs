@@ -118,6 +118,7 @@ fn environment(settings: &Settings, wishes: &Wishes<'_>, spec: &Value) -> Vec<Va
         of_pod("WEFT_POD_IP", "status.podIPs"),
         // Since Kubernetes 1.35 pods have their nodes' zones as a label; before that nothing is there, and no zone is preferred.
         of_pod("WEFT_ZONE", "metadata.labels['topology.kubernetes.io/zone']"),
+        of_pod("WEFT_NODE", "spec.nodeName"),
     ];
     let probes = probes::of(spec);
     if !probes.is_empty() {

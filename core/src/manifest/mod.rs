@@ -45,8 +45,8 @@ pub use kind::{Kind, UnknownKind};
 pub use node::Place;
 pub use rate_limit::{LimitScope, RateLimitSpec};
 pub use resource::{
-    AuthorizationPolicySpec, DocumentedPort, GrantSpec, MeshConfigSpec, ParentRef, Reference, Resource,
-    ResourceKey, RouteSpec, ServiceAddresses, ServiceSpec, Spec, Target, TargetPort, WorkloadPort,
+    AuthorizationPolicySpec, Distribution, DocumentedPort, GrantSpec, MeshConfigSpec, ParentRef, Reference,
+    Resource, ResourceKey, RouteSpec, ServiceAddresses, ServiceSpec, Spec, Target, TargetPort, WorkloadPort,
     WorkloadSpec,
 };
 pub use sources::{SourceKind, Sources};

@@ -2,7 +2,7 @@
 
 use super::decode::Field;
 use super::document::selector;
-use crate::model::{MAX_PRIORITIES, Priority, ZoneWanted};
+use crate::model::{MAX_PRIORITIES, PlaceWanted, Priority};
 
 const HINT: &str = "write {labels: {KEY: VALUE}}, {zone: NAME} or {zoneOf: Caller}";
 
@@ -28,7 +28,7 @@ fn priority(field: &Field<'_>) -> Option<Priority> {
     let labels = object.field("labels").map(|field| selector(&field));
     let named = object.field("zone").map(|field| (field.text(), field));
     let of = object.field("zoneOf").map(|field| field.choice(&[("Caller", ())]));
-    let zone = match (named, of) {
+    let place = match (named, of) {
         (Some((_, field)), Some(_)) => {
             field.mistake("is one zone, and zoneOf another", "leave one of them out");
             return None;
@@ -38,13 +38,13 @@ fn priority(field: &Field<'_>) -> Option<Priority> {
             if name.is_empty() {
                 field.mistake("no zone is called so", "write the name of a zone");
             }
-            Some(ZoneWanted::Named(name.to_owned()))
+            Some(PlaceWanted::Zone(name.to_owned()))
         }
-        (None, Some(callers)) => callers.map(|()| Some(ZoneWanted::Callers))?,
+        (None, Some(callers)) => callers.map(|()| Some(PlaceWanted::CallersZone))?,
         (None, None) => None,
     };
     let labels = labels.unwrap_or_else(|| Some(std::collections::BTreeMap::new()))?;
-    if labels.is_empty() && zone.is_none() {
+    if labels.is_empty() && place.is_none() {
         field.mistake("does not say which endpoints it is about", HINT);
         return None;
     }
@@ -52,5 +52,5 @@ fn priority(field: &Field<'_>) -> Option<Priority> {
         Some(field) => field.ratio()?,
         None => Priority::FAILOVER_BELOW,
     };
-    Some(Priority { labels, zone, failover_below })
+    Some(Priority { labels, place, failover_below })
 }

@@ -96,10 +96,19 @@ pub struct ServiceSpec {
     pub addresses: ServiceAddresses,
     /// Whether workloads that are not ready take part.
     pub publish_not_ready: bool,
-    /// Whether endpoints in the caller's zone go first (`trafficDistribution`).
-    pub prefers_near: bool,
+    /// Which endpoints go first (`trafficDistribution`); none: all are equal.
+    pub distribution: Option<Distribution>,
     /// What becomes of those whom several sources know.
     pub sources: Sources,
+}
+
+/// Who goes before others, by where the caller is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Distribution {
+    /// Those in its zone.
+    SameZone,
+    /// Those on its node, and then those in its zone.
+    SameNode,
 }
 
 /// A service's addresses.

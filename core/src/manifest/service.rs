@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::decode::{Field, Object};
 use super::document::{Places, selector};
-use super::resource::{DocumentedPort, ServiceAddresses, ServiceSpec, TargetPort};
+use super::resource::{Distribution, DocumentedPort, ServiceAddresses, ServiceSpec, TargetPort};
 use super::sources::Sources;
 use super::value::is_port_name;
 use crate::model::Protocol;
@@ -40,8 +40,12 @@ enum Transport {
     Other,
 }
 
-/// What `trafficDistribution` may say; all of them prefer the caller's zone, and none looks at nodes.
-const DISTRIBUTIONS: [&str; 3] = ["PreferClose", "PreferSameZone", "PreferSameNode"];
+/// What `trafficDistribution` may say. The first is what the second was called before there was a third (KEP-3015).
+const DISTRIBUTIONS: [(&str, Distribution); 3] = [
+    ("PreferClose", Distribution::SameZone),
+    ("PreferSameZone", Distribution::SameZone),
+    ("PreferSameNode", Distribution::SameNode),
+];
 
 pub(super) fn read(spec: &Field<'_>, sources: Sources, places: &mut Places) -> Option<ServiceSpec> {
     let spec = spec.object(&FIELDS)?;
@@ -64,17 +68,18 @@ pub(super) fn read(spec: &Field<'_>, sources: Sources, places: &mut Places) -> O
     let ports = read_ports(&fields, places);
     let publish_not_ready =
         spec.field("publishNotReadyAddresses").and_then(|field| field.bool()).unwrap_or(false);
-    let prefers_near = spec.field("trafficDistribution").is_some_and(|field| prefers_near(&field));
-    Some(ServiceSpec { ports, selector, addresses, publish_not_ready, prefers_near, sources })
+    let distribution = spec.field("trafficDistribution").and_then(|field| distribution(&field));
+    Some(ServiceSpec { ports, selector, addresses, publish_not_ready, distribution, sources })
 }
 
 /// Kubernetes takes more words with each version of its own: they are no reason to refuse a service.
-fn prefers_near(field: &Field<'_>) -> bool {
-    let is_known = field.text().is_some_and(|text| DISTRIBUTIONS.contains(&text));
-    if !is_known {
+fn distribution(field: &Field<'_>) -> Option<Distribution> {
+    let said = field.text();
+    let known = DISTRIBUTIONS.iter().find(|(word, _)| said == Some(*word));
+    if known.is_none() {
         field.note("is not known to this version: no endpoints are preferred");
     }
-    is_known
+    known.map(|(_, meant)| *meant)
 }
 
 fn check_type(spec: &Object<'_>) {

@@ -35,7 +35,7 @@ pub use mesh::{
     AccessLog, AuthorizationDefault, Mesh, MtlsMode, OutboundMode, Propagation, TraceExport, Tracing,
 };
 pub use name::{Name, NameError, QualifiedName};
-pub use priority::{Fits, MAX_PRIORITIES, Priority, ZoneWanted};
+pub use priority::{Fits, Location, MAX_PRIORITIES, PlaceWanted, Priority};
 pub use protection::{AppCheck, ConcurrencyMode, HealthCheck, Probe};
 pub(crate) use rate::is_token;
 pub use rate::{KeyPart, KeyPartError, Limit, RateLimit};

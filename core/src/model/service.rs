@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{
-    AccessPolicy, AppCheck, ConcurrencyMode, External, Fits, MtlsMode, Name, QualifiedName, RateLimit, Ratio,
-    Route, SpiffeId, TokenPolicy, Traffic,
+    AccessPolicy, AppCheck, ConcurrencyMode, External, Fits, Location, MtlsMode, Name, QualifiedName,
+    RateLimit, Ratio, Route, SpiffeId, TokenPolicy, Traffic,
 };
 
 /// What is spoken on a port.
@@ -69,6 +69,8 @@ pub struct Endpoint {
     pub inbound_port: Option<u16>,
     /// Its locality.
     pub zone: String,
+    /// The node of a cluster that it runs on; empty: unknown, or there is no cluster.
+    pub node: Arc<str>,
     /// Its share of the traffic, against 1.
     pub weight: u32,
     /// Which of its app's ports serves which service port; none are said: each serves its own number.
@@ -98,12 +100,37 @@ impl Service {
 impl Endpoint {
     /// Whether another is reached as this one is, and may be taken for it.
     pub fn is_same_place(&self, other: &Self) -> bool {
-        let Self { workload, addresses, identity, inbound_port, zone, weight, ports, healthy: _, fits: _ } =
-            self;
-        let own = (workload, addresses, identity, inbound_port, zone, weight, ports);
-        let Self { workload, addresses, identity, inbound_port, zone, weight, ports, healthy: _, fits: _ } =
-            other;
-        own == (workload, addresses, identity, inbound_port, zone, weight, ports)
+        let Self {
+            workload,
+            addresses,
+            identity,
+            inbound_port,
+            zone,
+            node,
+            weight,
+            ports,
+            healthy: _,
+            fits: _,
+        } = self;
+        let own = (workload, addresses, identity, inbound_port, zone, node, weight, ports);
+        let Self {
+            workload,
+            addresses,
+            identity,
+            inbound_port,
+            zone,
+            node,
+            weight,
+            ports,
+            healthy: _,
+            fits: _,
+        } = other;
+        own == (workload, addresses, identity, inbound_port, zone, node, weight, ports)
+    }
+
+    /// Where it is.
+    pub fn location(&self) -> Location<'_> {
+        Location { zone: &self.zone, node: &self.node }
     }
 
     /// The app's port behind a service port.

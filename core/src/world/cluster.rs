@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use super::{Member, World};
 use crate::model::{Name, QualifiedName};
@@ -27,6 +28,8 @@ pub struct Pod {
     pub opaque: Vec<RangeInclusive<u16>>,
     /// Whether a sidecar beside it takes mesh traffic.
     pub has_sidecar: bool,
+    /// The node that it runs on; empty: none yet.
+    pub node: Arc<str>,
     /// Whether it was told to end: this is known before its app is, and before any service says that it is not ready.
     pub is_leaving: bool,
 }
@@ -44,6 +47,8 @@ pub struct Backend {
     pub readiness: Readiness,
     /// Its locality; empty: unknown.
     pub zone: String,
+    /// The node that it runs on; empty: unknown.
+    pub node: Arc<str>,
 }
 
 /// Whether someone behind a service takes traffic.

@@ -5,12 +5,20 @@ use std::sync::Arc;
 
 use super::World;
 use crate::manifest::{
-    ExternalServiceSpec, Kind, Problem, Resource, ResourceKey, Spec, TrafficLayer, TrafficPolicySpec,
+    Distribution, ExternalServiceSpec, Kind, Problem, Resource, ResourceKey, Spec, TrafficLayer,
+    TrafficPolicySpec,
 };
 use crate::model::{
-    ConcurrencyMode, Fault, HealthCheck, Locality, MtlsMode, PolicyTarget, Priority, Probe, Protocol,
-    QualifiedName, Ratio, ResourceName, RouteTraffic, Traffic,
+    ConcurrencyMode, Fault, HealthCheck, Locality, MtlsMode, PlaceWanted, PolicyTarget, Priority, Probe,
+    Protocol, QualifiedName, Ratio, ResourceName, RouteTraffic, Traffic,
 };
+
+/// `PreferSameNode`: as long as anybody works there. Who comes next is for `locality` to say.
+static NODE_FIRST: [Priority; 1] = [Priority {
+    labels: BTreeMap::new(),
+    place: Some(PlaceWanted::CallersNode),
+    failover_below: Ratio::NONE,
+}];
 
 /// The policies in force, by what they are for.
 #[derive(Debug, Clone, Default)]
@@ -76,8 +84,8 @@ impl World {
         let said = layers.fold(TrafficLayer::default(), |above, policy| above.over(&policy.layer));
         let faults = self.policies.of(service).filter_map(fault).collect();
         let mut traffic = Traffic { faults, ..said.resolve() };
-        let prefers_near = self.documented_service(service).is_some_and(|spec| spec.prefers_near);
-        if prefers_near && traffic.balancing.locality.is_none() {
+        self.priorities(service).clone_into(&mut traffic.balancing.priorities);
+        if self.distribution(service).is_some() && traffic.balancing.locality.is_none() {
             // As long as anybody is there, as kube-proxy has it.
             traffic.balancing.locality = Some(Locality { failover_below: Ratio::NONE });
         }
@@ -113,7 +121,23 @@ impl World {
     /// Which endpoints of a service go first.
     pub fn priorities(&self, service: &QualifiedName) -> &[Priority] {
         let mut policies = self.policies.of(service).filter_map(traffic_policy);
-        policies.find_map(|policy| policy.layer.balancing.priorities.as_deref()).unwrap_or_default()
+        if let Some(said) = policies.find_map(|policy| policy.layer.balancing.priorities.as_deref()) {
+            return said;
+        }
+        let says_locality = |policy: &TrafficPolicySpec| policy.layer.balancing.locality.is_some();
+        match self.distribution(service) {
+            Some(Distribution::SameNode)
+                if !self.policies.of(service).filter_map(traffic_policy).any(says_locality) =>
+            {
+                &NODE_FIRST
+            }
+            _ => &[],
+        }
+    }
+
+    /// Who goes before others where no policy says it.
+    fn distribution(&self, service: &QualifiedName) -> Option<Distribution> {
+        self.documented_service(service).and_then(|spec| spec.distribution)
     }
 
     /// The policies for a route, in the order of their names.

@@ -292,7 +292,7 @@ fn a_zone_keeps_its_traffic_until_too_few_are_left_there() {
 fn a_priority_keeps_its_traffic_until_too_few_are_left_in_it_and_gets_it_back() {
     let group = |labels: &str| Priority {
         labels: [("site".to_owned(), labels.to_owned())].into(),
-        zone: None,
+        place: None,
         failover_below: Ratio::percent(70),
     };
     for settings in policies() {
@@ -320,7 +320,7 @@ fn a_priority_keeps_its_traffic_until_too_few_are_left_in_it_and_gets_it_back() 
 
 /// Whom requests with keys are sent to that these have failed, of members of two priorities.
 fn chosen(settings: Balancing, members: &[Member], failed: &[usize]) -> Vec<usize> {
-    let priority = Priority { labels: [].into(), zone: None, failover_below: Ratio::percent(70) };
+    let priority = Priority { labels: [].into(), place: None, failover_below: Ratio::percent(70) };
     let settings = Balancing { priorities: vec![priority], ..settings };
     let mut rng = fastrand::Rng::with_seed(4);
     let mut balancer = Balancer::new(members, &settings, virtual_start(), &mut rng);

@@ -22,6 +22,7 @@ fn pod(workload: &str, has_sidecar: bool) -> Change {
         ports: BTreeMap::from([("web".into(), 8080)]),
         opaque: vec![3306..=3306],
         has_sidecar,
+        node: "n1".into(),
         is_leaving: false,
     };
     Change::Pod { name: pod.name.clone(), pod: Some(pod) }
@@ -35,6 +36,7 @@ fn backend(pod: Option<&str>, readiness: Readiness) -> Backend {
         ports,
         readiness,
         zone: "a".into(),
+        node: "n2".into(),
     }
 }
 
@@ -66,6 +68,11 @@ fn who_is_called_is_what_the_orchestrator_says_and_who_is_unknown_is_not() {
     let found = of_orders(&world);
     assert_eq!(found[0].identity.as_ref().unwrap().as_str(), "spiffe://mesh.local/ns/default/sa/orders");
     assert_eq!(
+        (found[0].zone.as_str(), found[0].node.as_ref()),
+        ("a", "n1"),
+        "where the pod is, the pod says first"
+    );
+    assert_eq!(
         (found[0].target_port(80), found[0].target_port(3306), found[0].inbound_port),
         (Some(8080), Some(3306), Some(4143))
     );
@@ -78,6 +85,7 @@ fn who_is_called_is_what_the_orchestrator_says_and_who_is_unknown_is_not() {
     apply(&mut world, behind("default/orders", ready));
     let found = of_orders(&world);
     assert_eq!((found.len(), found[0].workload.to_string().as_str()), (1, "default/orders.10-1-0-1"));
+    assert_eq!(found[0].node.as_ref(), "n2", "it has no pod that says more");
     apply(&mut world, behind("default/orders", vec![backend(Some("default/o-1"), Readiness::Not)]));
     assert!(of_orders(&world).is_empty());
     apply(&mut world, Change::Pod { name: name("default/o-1"), pod: None });

@@ -80,6 +80,8 @@ fn a_deployment_is_given_a_native_sidecar_and_keeps_its_comments() {
     assert_eq!(sidecar["securityContext"]["runAsUser"], 2102);
     assert_eq!(sidecar["securityContext"]["runAsNonRoot"], true);
     assert_eq!(sidecar["startupProbe"]["httpGet"]["path"], "/ready");
+    let node = sidecar["env"].as_array().unwrap().iter().find(|variable| variable["name"] == "WEFT_NODE");
+    assert_eq!(node.unwrap()["valueFrom"]["fieldRef"]["fieldPath"], "spec.nodeName");
     assert!(
         text.contains("      # One container.\n      containers:\n        # The app.\n        - name: web\n"),
         "{text}"

@@ -1,14 +1,20 @@
 //! Services that several sources know: a cluster's pods, sidecars elsewhere, documents, DNS.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use weft_core::balance::{Member, Rotation};
 use weft_core::compile::sourced_endpoints;
+use weft_core::model::{Endpoint, Location};
 use weft_core::world::{Backend, Change, Pod, Readiness, World};
 
 use crate::documents::good;
 use crate::world::{name, registration, world};
 
 fn pod(pod_name: &str, address: &str) -> Change {
+    on_node(pod_name, address, "")
+}
+
+fn on_node(pod_name: &str, address: &str, node: &str) -> Change {
     let pod = Pod {
         name: name(pod_name),
         service_account: "app".parse().unwrap(),
@@ -17,6 +23,7 @@ fn pod(pod_name: &str, address: &str) -> Change {
         ports: BTreeMap::new(),
         opaque: Vec::new(),
         has_sidecar: true,
+        node: node.into(),
         is_leaving: false,
     };
     Change::Pod { name: name(pod_name), pod: Some(pod) }
@@ -29,6 +36,7 @@ fn behind(pods: &[(&str, &str, Readiness)]) -> Change {
         ports: [("http".to_owned(), 8080)].into(),
         readiness: *readiness,
         zone: String::new(),
+        node: "".into(),
     };
     Change::Backends { service: name("default/orders"), backends: Some(pods.iter().map(backend).collect()) }
 }
@@ -109,4 +117,96 @@ fn traffic_distribution_prefers_the_callers_zone_unless_a_policy_says_otherwise(
     }
     let policy = "---\napiVersion: weft.mesh/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: orders}\nspec: {targetRef: {kind: Service, name: orders}, loadBalancing: {locality: {prefer: Zone, failoverBelow: 70%}}}\n";
     assert_eq!(locality(", trafficDistribution: PreferClose", policy), Some(700_000));
+}
+
+/// A service of a cluster with pods on nodes of zones, of which some work; and what a policy says of it.
+fn on_nodes(pods: &[(&str, &str, &str, bool)], policy: &str) -> World {
+    let mut world = world();
+    let text = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: orders}}\nspec: {{ports: [{{port: 80}}], trafficDistribution: PreferSameNode}}\n{policy}"
+    );
+    world.apply(Change::Documents { source: "kubernetes".into(), resources: good(&text) });
+    let mut backends = Vec::new();
+    for (index, (pod, zone, node, works)) in pods.iter().enumerate() {
+        let (name, address) = (name(&format!("default/{pod}")), format!("10.0.1.{index}"));
+        world.apply(on_node(&name.to_string(), &address, node));
+        backends.push(Backend {
+            pod: Some(name),
+            addresses: vec![address.parse().unwrap()],
+            ports: BTreeMap::from([(String::new(), 8080)]),
+            readiness: if *works { Readiness::Ready } else { Readiness::Not },
+            zone: (*zone).into(),
+            node: "".into(),
+        });
+    }
+    world.apply(Change::Backends { service: name("default/orders"), backends: Some(backends) });
+    world
+}
+
+/// Who gets calls from a node of a zone.
+#[expect(clippy::disallowed_methods, reason = "nobody is new, so any instant will do")]
+fn called_from(world: &World, zone: &str, node: &str) -> Vec<String> {
+    let orders = name("default/orders");
+    let balancing = &weft_core::compile::service(world, &orders).unwrap().traffic.balancing;
+    let endpoints = weft_core::compile::endpoints(world, &orders).unwrap();
+    let from = Location { zone, node };
+    let member = |endpoint: &Endpoint| Member {
+        weight: endpoint.weight,
+        near: endpoint.location().is_in_zone_of(from),
+        rank: endpoint.fits.rank(&balancing.priorities, endpoint.location(), from),
+        available: endpoint.healthy,
+        since: None,
+    };
+    let members: Vec<_> = endpoints.iter().map(member).collect();
+    let rotation = Rotation::new(&members, balancing, std::time::Instant::now());
+    let mut rng = fastrand::Rng::with_seed(5);
+    let drawn = (0..1000).map(|_| {
+        let group = rotation.group(rotation.draw(&mut rng)).unwrap();
+        let index = group.member(group.weights().draw(&mut rng).unwrap()).unwrap();
+        endpoints[index].workload.name.to_string()
+    });
+    drawn.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+#[test]
+fn prefer_same_node_calls_those_of_the_callers_node_then_of_its_zone_then_all() {
+    let world = |works: [bool; 4]| {
+        let pods = [("one", "a", "n1"), ("two", "a", "n2"), ("three", "a", "n2"), ("four", "b", "n3")];
+        let pods: Vec<_> =
+            pods.iter().zip(works).map(|((pod, zone, node), works)| (*pod, *zone, *node, works)).collect();
+        on_nodes(&pods, "")
+    };
+    let all = world([true; 4]);
+    assert_eq!(called_from(&all, "a", "n1"), ["one"]);
+    assert_eq!(called_from(&all, "a", "n2"), ["three", "two"]);
+    assert_eq!(called_from(&all, "b", "n3"), ["four"]);
+    // On a node without any of them the zone counts, and without a zone nothing does.
+    assert_eq!(called_from(&all, "a", "n9"), ["one", "three", "two"]);
+    assert_eq!(called_from(&all, "c", "n9"), ["four", "one", "three", "two"]);
+    assert_eq!(called_from(&all, "", ""), ["four", "one", "three", "two"]);
+    // Kubernetes tells no pod of its zone before 1.35, and every one of its node.
+    assert_eq!(called_from(&all, "", "n1"), ["one"]);
+    // Those of the node are not ready, those of the zone neither.
+    assert_eq!(called_from(&world([false, true, true, true]), "a", "n1"), ["three", "two"]);
+    assert_eq!(called_from(&world([true, false, true, true]), "a", "n2"), ["three"]);
+    assert_eq!(called_from(&world([false, false, false, true]), "a", "n1"), ["four"]);
+    // What the checks of an app say counts as well.
+    let mut failing = all;
+    failing.apply(Change::Registered(registration("default/one", "10.0.1.0", &[])));
+    failing
+        .apply(Change::Health { workload: name("default/one"), unhealthy: [name("default/orders")].into() });
+    assert_eq!(called_from(&failing, "a", "n1"), ["three", "two"]);
+}
+
+#[test]
+fn where_a_policy_says_who_goes_first_the_node_does_not_count() {
+    let policy = |says: &str| {
+        let text = format!(
+            "---\napiVersion: weft.mesh/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: orders}}\nspec: {{targetRef: {{kind: Service, name: orders}}, loadBalancing: {{{says}}}}}\n"
+        );
+        on_nodes(&[("one", "a", "n1", true), ("two", "a", "n2", true), ("three", "b", "n3", true)], &text)
+    };
+    assert_eq!(called_from(&policy("locality: {prefer: Zone}"), "a", "n1"), ["one", "two"]);
+    assert_eq!(called_from(&policy("priorities: [{zone: b}]"), "a", "n1"), ["three"]);
+    assert_eq!(called_from(&policy("policy: RoundRobin"), "a", "n1"), ["one"]);
 }

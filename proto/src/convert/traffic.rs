@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use weft_core::model;
-use weft_core::model::{BalancingPolicy, HashCookie, HashKey, Locality, Priority, Ratio, ZoneWanted};
+use weft_core::model::{BalancingPolicy, HashCookie, HashKey, Locality, PlaceWanted, Priority, Ratio};
 
 use super::ConvertError;
 use super::access::callers;
@@ -131,13 +131,14 @@ impl TryFrom<v1::Priority> for Priority {
     type Error = ConvertError;
 
     fn try_from(wire: v1::Priority) -> Result<Self, ConvertError> {
-        let zone = wire.place.map(|place| match place {
-            Place::Zone(name) => ZoneWanted::Named(name),
-            Place::CallersZone(_) => ZoneWanted::Callers,
+        let place = wire.place.map(|place| match place {
+            Place::Zone(name) => PlaceWanted::Zone(name),
+            Place::CallersZone(_) => PlaceWanted::CallersZone,
+            Place::CallersNode(_) => PlaceWanted::CallersNode,
         });
         let failover_below = ratio("failover_below_per_million", wire.failover_below_per_million)?;
         let labels = wire.labels.into_iter().map(|label| (label.name, label.value)).collect();
-        Ok(Self { labels, zone, failover_below })
+        Ok(Self { labels, place, failover_below })
     }
 }
 
@@ -145,9 +146,10 @@ impl From<&Priority> for v1::Priority {
     fn from(priority: &Priority) -> Self {
         let label =
             |(name, value): (&String, &String)| v1::HeaderValue { name: name.clone(), value: value.clone() };
-        let place = priority.zone.as_ref().map(|zone| match zone {
-            ZoneWanted::Named(name) => Place::Zone(name.clone()),
-            ZoneWanted::Callers => Place::CallersZone(v1::Nothing {}),
+        let place = priority.place.as_ref().map(|place| match place {
+            PlaceWanted::Zone(name) => Place::Zone(name.clone()),
+            PlaceWanted::CallersZone => Place::CallersZone(v1::Nothing {}),
+            PlaceWanted::CallersNode => Place::CallersNode(v1::Nothing {}),
         });
         Self {
             labels: priority.labels.iter().map(label).collect(),
@@ -337,13 +339,18 @@ mod tests {
             let balancing = model::Balancing {
                 policy,
                 locality: Some(Locality { failover_below: Ratio::percent(70) }),
-                priorities: [None, Some(ZoneWanted::Named("b".into())), Some(ZoneWanted::Callers)]
-                    .map(|zone| Priority {
-                        labels: [("site".into(), "main".into()), ("tier".into(), "1".into())].into(),
-                        zone,
-                        failover_below: Ratio::percent(50),
-                    })
-                    .into(),
+                priorities: [
+                    None,
+                    Some(PlaceWanted::Zone("b".into())),
+                    Some(PlaceWanted::CallersZone),
+                    Some(PlaceWanted::CallersNode),
+                ]
+                .map(|place| Priority {
+                    labels: [("site".into(), "main".into()), ("tier".into(), "1".into())].into(),
+                    place,
+                    failover_below: Ratio::percent(50),
+                })
+                .into(),
                 slow_start: Some(Duration::from_secs(30)),
                 panic_threshold: Some(Ratio::percent(50)),
             };

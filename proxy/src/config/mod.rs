@@ -147,6 +147,9 @@ pub struct RunArgs {
     /// The locality, to prefer endpoints nearby
     #[arg(long, env = "WEFT_ZONE", value_name = "ZONE")]
     pub zone: Option<String>,
+    /// The node of a cluster that it runs on, to prefer endpoints there where a service asks for it
+    #[arg(long, env = "WEFT_NODE", value_name = "NODE")]
+    pub node: Option<String>,
     /// The addresses others reach us at, at most one IPv4 and one IPv6 [default: found]
     #[arg(long, env = "WEFT_POD_IP", value_name = "IPS")]
     pub pod_ip: Option<String>,
@@ -227,6 +230,8 @@ pub struct Settings {
     pub labels: BTreeMap<String, String>,
     /// Its locality; may be empty.
     pub zone: String,
+    /// The node of a cluster that it runs on; may be empty.
+    pub node: String,
     /// Where others reach it; empty: to be found.
     pub pod_ips: Vec<IpAddr>,
     /// The listener for what the app sends.
@@ -329,6 +334,7 @@ impl RunArgs {
                 probes,
                 labels: labels.into_iter().collect(),
                 zone: self.zone.unwrap_or_default(),
+                node: self.node.unwrap_or_default(),
                 pod_ips,
                 outbound,
                 inbound,
@@ -459,6 +465,7 @@ mod tests {
     fn what_is_not_said_has_the_contracts_defaults() {
         let settings = enough().settle(&machine()).unwrap();
         assert_eq!(settings.workload.as_str(), "box");
+        assert_eq!((settings.zone.as_str(), settings.node.as_str()), ("", ""));
         assert_eq!(settings.outbound, "[::]:4140".parse().unwrap());
         assert_eq!(settings.inbound.port(), 4143);
         assert_eq!(settings.dns, ["127.0.0.1:4153".parse().unwrap(), "[::1]:4153".parse().unwrap()]);

@@ -408,6 +408,7 @@ mod tests {
             identity: None,
             inbound_port: None,
             zone: String::new(),
+            node: Arc::default(),
             weight,
             ports: Vec::new(),
             healthy: true,

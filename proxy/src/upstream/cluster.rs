@@ -16,7 +16,7 @@ use weft_core::balance::{Balancer, Load, Member, PeakEwma};
 use weft_core::breaker::{self, Ejection, Standing};
 use weft_core::hedge::Latencies;
 use weft_core::model::{
-    BalancingPolicy, ConcurrencyMode, Endpoint, HashKey, Protocol, QualifiedName, Service, Traffic,
+    BalancingPolicy, ConcurrencyMode, Endpoint, HashKey, Location, Protocol, QualifiedName, Service, Traffic,
 };
 use weft_core::plan::Plan;
 
@@ -55,6 +55,8 @@ pub enum Source {
 pub struct Site {
     /// Our own zone; empty: unknown.
     pub zone: Arc<str>,
+    /// Our own node; empty: unknown, or there is no cluster.
+    pub node: Arc<str>,
     /// The bulkheads of all workers.
     pub bulkheads: Bulkheads,
     /// The circuit breakers of all workers.
@@ -121,6 +123,13 @@ struct Choice {
     changes: u64,
     /// Who is not to be called, whoever asks for it.
     barred: Vec<usize>,
+}
+
+impl Site {
+    /// Where we are.
+    pub fn location(&self) -> Location<'_> {
+        Location { zone: &self.zone, node: &self.node }
+    }
 }
 
 impl Cluster {
@@ -315,7 +324,7 @@ impl Cluster {
         }
         let changes = state.changes.as_ref().map_or(0, |changes| changes.load(Ordering::Acquire));
         if state.choice.as_ref().is_none_or(|choice| choice.changes != changes || choice.is_stale(now)) {
-            state.choice = Some(state.rebalance(&self.site.zone, changes, now, rng));
+            state.choice = Some(state.rebalance(self.site.location(), changes, now, rng));
         }
         let choice =
             state.choice.as_mut().and_then(|choice| Some((choice.balancer.as_mut()?, &choice.barred)));
@@ -446,7 +455,7 @@ impl State {
         self.latencies = None;
     }
 
-    fn rebalance(&self, zone: &str, changes: u64, now: Instant, rng: &mut fastrand::Rng) -> Choice {
+    fn rebalance(&self, from: Location<'_>, changes: u64, now: Instant, rng: &mut fastrand::Rng) -> Choice {
         let mut out = Vec::new();
         let mut until = None;
         if let Some(settings) = &self.traffic.circuit_breaker {
@@ -463,7 +472,7 @@ impl State {
         }
         let priorities = &self.traffic.balancing.priorities;
         let member = |(index, upstream): (usize, &Rc<Upstream>)| {
-            let member = upstream.member(zone, priorities);
+            let member = upstream.member(from, priorities);
             Member { available: member.available && !out.contains(&index), ..member }
         };
         let members: Vec<_> = self.upstreams.iter().enumerate().map(member).collect();

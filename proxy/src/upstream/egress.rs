@@ -101,6 +101,7 @@ fn at(service: &QualifiedName, addresses: Vec<IpAddr>) -> Option<Endpoint> {
         identity: None,
         inbound_port: None,
         zone: String::new(),
+        node: Arc::default(),
         weight: 1,
         ports: Vec::new(),
         healthy: true,

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use weft_certs::sni;
 use weft_core::balance::{self, Member, PeakEwma};
 use weft_core::breaker::Verdict;
-use weft_core::model::{Endpoint, Fits, Origination, Priority, SpiffeId};
+use weft_core::model::{Endpoint, Fits, Location, Origination, Priority, SpiffeId};
 
 pub use attempt::{Attempts, Opened, open};
 pub use bulkhead::{Berth, Bulkheads, Slot};
@@ -160,13 +160,13 @@ impl Upstream {
         }
     }
 
-    /// What a choice must know of it, seen from `zone`.
-    fn member(&self, zone: &str, priorities: &[Priority]) -> Member {
-        let own = self.endpoint.as_ref().map_or("", |endpoint| &endpoint.zone);
+    /// What a choice must know of it, seen from where we are.
+    fn member(&self, from: Location<'_>, priorities: &[Priority]) -> Member {
+        let at = self.endpoint.as_ref().map(|endpoint| endpoint.location()).unwrap_or_default();
         Member {
             weight: self.weight,
-            near: !zone.is_empty() && own == zone,
-            rank: self.fits.get().rank(priorities, own, zone),
+            near: at.is_in_zone_of(from),
+            rank: self.fits.get().rank(priorities, at, from),
             available: self.healthy.get(),
             since: self.since.get(),
         }
@@ -330,6 +330,8 @@ impl Drop for InFlight {
 
 #[cfg(test)]
 mod tests {
+    use weft_core::model::PlaceWanted;
+
     use super::*;
 
     #[test]
@@ -346,5 +348,37 @@ mod tests {
         let now = Instant::now();
         assert!(full.cost(now) > 10.0 * free.cost(now), "{} {}", full.cost(now), free.cost(now));
         assert_eq!((full.in_flight(), free.in_flight()), (0, 0));
+    }
+
+    #[test]
+    fn who_is_on_our_node_has_the_priority_of_our_node_and_who_is_in_our_zone_is_near() {
+        let priorities = [Priority {
+            labels: std::collections::BTreeMap::new(),
+            place: Some(PlaceWanted::CallersNode),
+            failover_below: weft_core::model::Ratio::NONE,
+        }];
+        let site = Site { zone: "a".into(), node: "n1".into(), ..Site::default() };
+        let seen = |zone: &str, node: &str| {
+            let endpoint = Endpoint {
+                workload: "default/orders-1".parse().unwrap(),
+                addresses: vec![[10, 0, 0, 1].into()],
+                identity: None,
+                inbound_port: None,
+                zone: zone.to_owned(),
+                node: node.into(),
+                weight: 1,
+                ports: Vec::new(),
+                healthy: true,
+                fits: Fits::of(&priorities, &std::collections::BTreeMap::new(), zone),
+            };
+            let upstream =
+                Upstream::of_endpoint(&Arc::new(endpoint), 80, Duration::from_millis(1), Instant::now());
+            let member = upstream.member(site.location(), &priorities);
+            (member.rank, member.near)
+        };
+        assert_eq!(seen("a", "n1"), (0, true));
+        assert_eq!(seen("a", "n2"), (1, true));
+        assert_eq!(seen("b", "n3"), (1, false));
+        assert_eq!(seen("", ""), (1, false));
     }
 }

@@ -243,6 +243,7 @@ mod tests {
             identity: None,
             inbound_port: None,
             zone: String::new(),
+            node: Arc::default(),
             weight: 1,
             ports: Vec::new(),
             healthy: true,

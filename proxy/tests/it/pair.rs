@@ -99,6 +99,7 @@ pub(crate) fn endpoint(inbound: SocketAddr, target_port: u16) -> Endpoint {
         identity: Some(identity("orders")),
         inbound_port: Some(inbound.port()),
         zone: String::new(),
+        node: Arc::default(),
         weight: 1,
         ports: vec![PortMap { port: PORT, target_port }],
         healthy: true,

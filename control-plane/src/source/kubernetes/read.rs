@@ -61,6 +61,7 @@ pub(super) fn pod(name: &QualifiedName, object: &Value) -> Option<Pod> {
         ports: named_ports(spec),
         opaque: opaque_ports(metadata),
         has_sidecar: !is_hosts && inject::has_sidecar(metadata, spec),
+        node: spec.get("nodeName").and_then(Value::as_str).unwrap_or_default().into(),
         is_leaving: metadata.get("deletionTimestamp").is_some_and(|at| !at.is_null()),
     })
 }
@@ -188,12 +189,13 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_known_by_its_account_labels_ports_and_sidecar() {
+    fn a_pod_is_known_by_its_account_labels_node_ports_and_sidecar() {
         let object = json!({
             "metadata": {"namespace": "shop", "name": "orders-1", "labels": {"app": "orders"},
                 "annotations": {"weft.mesh/injected": "{}", "weft.mesh/opaque-ports": "3306, 9000-9010"}},
             "spec": {
                 "serviceAccountName": "orders",
+                "nodeName": "n1",
                 "initContainers": [{"name": "weft-proxy"}],
                 "containers": [{"name": "app", "ports": [
                     {"name": "http", "containerPort": 8080},
@@ -205,7 +207,7 @@ mod tests {
         });
         let read = pod(&name(), &object).unwrap();
         assert_eq!(read.service_account.as_str(), "orders");
-        assert_eq!(read.labels["app"], "orders");
+        assert_eq!((read.labels["app"].as_str(), read.node.as_ref()), ("orders", "n1"));
         assert_eq!(read.addresses, ["10.1.0.7".parse::<IpAddr>().unwrap(), "fd00::7".parse().unwrap()]);
         assert_eq!(read.ports, BTreeMap::from([("http".to_owned(), 8080)]));
         assert_eq!((read.is_opaque(3306), read.is_opaque(9005), read.is_opaque(80)), (true, true, false));
@@ -221,7 +223,11 @@ mod tests {
         };
         let host = pod_with(json!({"hostNetwork": true}), "Running").unwrap();
         assert!(host.addresses.is_empty() && !host.has_sidecar);
-        assert_eq!(host.service_account.as_str(), "default");
+        assert_eq!(
+            (host.service_account.as_str(), host.node.as_ref()),
+            ("default", ""),
+            "it has no node yet"
+        );
         assert_eq!(pod_with(json!({}), "Succeeded"), None);
         assert_eq!(pod_with(json!({}), "Failed"), None);
     }

@@ -84,6 +84,9 @@ fn add(known: &mut Backend, other: &Backend) {
     if known.zone.is_empty() {
         known.zone.clone_from(&other.zone);
     }
+    if known.node.is_empty() {
+        known.node.clone_from(&other.node);
+    }
 }
 
 /// A slice; none: it is no service's, or is about names.
@@ -112,12 +115,14 @@ fn backend(endpoint: &Value, namespace: &str, ports: &BTreeMap<String, u16>) -> 
     let is_pod = endpoint.pointer("/targetRef/kind").and_then(Value::as_str) == Some("Pod");
     let pod = endpoint.pointer("/targetRef/name").and_then(Value::as_str).filter(|_| is_pod);
     let pod = pod.map(|name| Some(QualifiedName::new(namespace.parse().ok()?, name.parse().ok()?)));
+    let text = |key: &str| endpoint.get(key).and_then(Value::as_str).unwrap_or_default();
     Some(Backend {
         pod: pod.flatten(),
         addresses: vec![address],
         ports: ports.clone(),
         readiness: readiness(endpoint.get("conditions").unwrap_or(&Value::Null)),
-        zone: endpoint.get("zone").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        zone: text("zone").to_owned(),
+        node: text("nodeName").into(),
     })
 }
 
@@ -148,7 +153,7 @@ mod tests {
     }
 
     fn named(pod: &str, address: &str, conditions: &Value) -> Value {
-        json!({"addresses": [address], "conditions": conditions, "zone": "a", "targetRef": {"kind": "Pod", "name": pod}})
+        json!({"addresses": [address], "conditions": conditions, "zone": "a", "nodeName": "n1", "targetRef": {"kind": "Pod", "name": pod}})
     }
 
     #[test]
@@ -168,7 +173,8 @@ mod tests {
         assert_eq!(all.len(), 2);
         let pod = all.iter().find(|backend| backend.pod.is_some()).unwrap();
         assert_eq!(pod.addresses.len(), 2);
-        assert_eq!((&pod.ports, pod.zone.as_str()), (&BTreeMap::from([("http".to_owned(), 8080)]), "a"));
+        assert_eq!(pod.ports, BTreeMap::from([("http".to_owned(), 8080)]));
+        assert_eq!((pod.zone.as_str(), pod.node.as_ref()), ("a", "n1"));
         slices.put("shop/four".parse().unwrap(), None);
         assert_eq!(slices.of(&orders).unwrap().len(), 1);
         slices.know(&orders, false);

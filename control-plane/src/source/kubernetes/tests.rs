@@ -146,13 +146,13 @@ fn pod(name: &str, address: &str, has_sidecar: bool) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"namespace": "shop", "name": name, "labels": {"app": "orders"}, "annotations": annotations},
-        "spec": {"serviceAccountName": "orders", "containers": containers},
+        "spec": {"serviceAccountName": "orders", "nodeName": "n1", "containers": containers},
         "status": {"phase": "Running", "podIPs": [{"ip": address}]},
     })
 }
 
 fn slice(name: &str, of: &str, endpoints: &[(&str, &str, bool)]) -> Value {
-    let endpoint = |(pod, address, ready): &(&str, &str, bool)| json!({"addresses": [address], "conditions": {"ready": ready}, "zone": "a", "targetRef": {"kind": "Pod", "name": pod}});
+    let endpoint = |(pod, address, ready): &(&str, &str, bool)| json!({"addresses": [address], "conditions": {"ready": ready}, "zone": "a", "nodeName": "n1", "targetRef": {"kind": "Pod", "name": pod}});
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
         "metadata": {"namespace": "shop", "name": name, "labels": {"kubernetes.io/service-name": of}},
@@ -197,7 +197,7 @@ async fn services_are_those_of_the_cluster_and_their_endpoints_are_proved_where_
         known,
         [("shop/orders-1".into(), Some(identity), Some(4143)), ("shop/orders-2".into(), None, None)]
     );
-    assert_eq!((all[0].target_port(80), all[0].zone.as_str()), (Some(8080), "a"));
+    assert_eq!((all[0].target_port(80), all[0].zone.as_str(), all[0].node.as_ref()), (Some(8080), "a", "n1"));
     let Service { addresses, ports, .. } =
         fixture.world.read(|known| compile::service(known, &"shop/orders".parse().unwrap())).unwrap();
     assert_eq!(addresses.len(), 2);

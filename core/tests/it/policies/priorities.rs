@@ -1,7 +1,7 @@
 //! `loadBalancing.priorities`: how they are read, and which endpoints fit them.
 
 use weft_core::compile::compile_one;
-use weft_core::model::{Endpoint, Priority, Ratio, Resource, ResourceName, ZoneWanted};
+use weft_core::model::{Endpoint, PlaceWanted, Priority, Ratio, Resource, ResourceName};
 use weft_core::world::{Change, World};
 
 use super::{policy, refused, traffic, with_services};
@@ -37,15 +37,15 @@ fn joins(workload: &str, of: &[(&str, &str)], zone: &str) -> Change {
 fn priorities_are_read_as_the_contract_spells_them() {
     let text = policy("a", "{kind: Service, name: orders}", SPEC);
     let said = traffic(&with_services(&text), "default/orders").balancing.priorities;
-    let group = |of: &[(&str, &str)], zone: Option<ZoneWanted>, percent: u32| Priority {
+    let group = |of: &[(&str, &str)], place: Option<PlaceWanted>, percent: u32| Priority {
         labels: labels(of),
-        zone,
+        place,
         failover_below: Ratio::percent(percent),
     };
     let expected = [
         group(&[("site", "main"), ("tier", "a")], None, 50),
-        group(&[], Some(ZoneWanted::Callers), 70),
-        group(&[("site", "standby")], Some(ZoneWanted::Named("eu-1".into())), 70),
+        group(&[], Some(PlaceWanted::CallersZone), 70),
+        group(&[("site", "standby")], Some(PlaceWanted::Zone("eu-1".into())), 70),
     ];
     assert_eq!(said, expected);
     // A more specific policy says all of them anew, or that there are none.

@@ -298,6 +298,7 @@ fn endpoint(workload: &str, addresses: &[&str], target_port: u16) -> Endpoint {
         identity: None,
         inbound_port: None,
         zone: String::new(),
+        node: Arc::default(),
         weight: 1,
         ports: vec![PortMap { port: 80, target_port }],
         healthy: true,
