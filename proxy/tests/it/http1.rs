@@ -31,7 +31,7 @@ fn ok(body: &str) -> String {
 #[tokio::test]
 async fn a_request_arrives_with_what_the_mesh_adds_and_nothing_else_changed() {
     let (listener, address) = app().await;
-    let pair = Pair::new(address);
+    let pair = Pair::of_http(address);
     let mut seen = String::new();
     let serving = async {
         let (stream, _) = listener.accept().await.unwrap();
@@ -69,7 +69,7 @@ async fn a_request_arrives_with_what_the_mesh_adds_and_nothing_else_changed() {
 #[tokio::test]
 async fn a_client_that_closes_does_not_close_the_pooled_connection() {
     let (listener, address) = app().await;
-    let pair = Pair::new(address);
+    let pair = Pair::of_http(address);
     let serving = async {
         let (stream, _) = listener.accept().await.unwrap();
         let mut count = 0;
@@ -97,7 +97,7 @@ async fn a_client_that_closes_does_not_close_the_pooled_connection() {
 #[tokio::test]
 async fn a_connection_that_the_app_closed_while_idle_costs_no_request() {
     let (listener, address) = app().await;
-    let pair = Pair::new(address);
+    let pair = Pair::of_http(address);
     let serving = async {
         loop {
             // One request, then the connection is closed without a word.
@@ -121,7 +121,7 @@ async fn a_connection_that_the_app_closed_while_idle_costs_no_request() {
 #[tokio::test]
 async fn bodies_pass_both_ways_at_once_whatever_their_framing() {
     let (listener, address) = app().await;
-    let pair = Pair::new(address);
+    let pair = Pair::of_http(address);
     let serving = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         let head = read_head(&mut stream).await;
@@ -177,7 +177,7 @@ async fn megabytes_stream_through_in_pieces() {
 #[tokio::test]
 async fn responses_without_a_body_end_at_their_head() {
     let (listener, address) = app().await;
-    let pair = Pair::new(address);
+    let pair = Pair::of_http(address);
     let serving = async {
         let (stream, _) = listener.accept().await.unwrap();
         serve(stream, |head| {
@@ -215,7 +215,7 @@ async fn responses_without_a_body_end_at_their_head() {
 #[tokio::test]
 async fn http_1_0_is_answered_in_its_own_way() {
     let (listener, address) = app().await;
-    let pair = Pair::new(address);
+    let pair = Pair::of_http(address);
     let serving = async {
         let (stream, _) = listener.accept().await.unwrap();
         serve(stream, |head| {
@@ -237,7 +237,7 @@ async fn http_1_0_is_answered_in_its_own_way() {
 #[tokio::test]
 async fn an_upgraded_connection_carries_bytes_both_ways() {
     let (listener, address) = app().await;
-    let pair = Pair::new(address);
+    let pair = Pair::of_http(address);
     let serving = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         let head = read_head(&mut stream).await.to_lowercase();
@@ -273,7 +273,7 @@ async fn an_upgraded_connection_carries_bytes_both_ways() {
 #[tokio::test]
 async fn a_response_that_breaks_off_does_not_look_complete() {
     let (listener, address) = app().await;
-    let pair = Pair::new(address);
+    let pair = Pair::of_http(address);
     let serving = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         read_head(&mut stream).await;
@@ -296,7 +296,7 @@ async fn a_response_that_breaks_off_does_not_look_complete() {
 async fn a_connection_that_rests_ends_with_a_drain_however_often_it_was_used() {
     for requests in [1, 3] {
         let (listener, address) = app().await;
-        let pair = Pair::new(address);
+        let pair = Pair::of_http(address);
         let serving = async {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
@@ -324,7 +324,7 @@ async fn a_connection_that_rests_ends_with_a_drain_however_often_it_was_used() {
 #[tokio::test]
 async fn a_request_in_flight_outlives_the_beginning_of_a_drain() {
     let (listener, address) = app().await;
-    let pair = Pair::new(address);
+    let pair = Pair::of_http(address);
     let mut client = pair.connect().await;
     client.write_all(b"GET / HTTP/1.1\r\nHost: orders\r\n\r\n").await.unwrap();
     let (mut stream, _) = listener.accept().await.unwrap();

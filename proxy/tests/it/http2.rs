@@ -59,7 +59,7 @@ async fn client(stream: TcpStream) -> hyper::client::conn::http2::SendRequest<Fu
 #[tokio::test]
 async fn many_streams_and_their_trailers_pass_on_one_connection() {
     let (listener, address) = app().await;
-    let pair = Pair::new(address);
+    let pair = Pair::of_http(address);
     let asking = async {
         let sender = client(pair.connect().await).await;
         let calls = (0..100).map(|number| {
@@ -88,7 +88,7 @@ async fn many_streams_and_their_trailers_pass_on_one_connection() {
 #[tokio::test]
 async fn a_grpc_call_to_no_one_fails_in_grpc() {
     let (_, address) = app().await;
-    let mut pair = Pair::new(address);
+    let mut pair = Pair::of_http(address);
     pair.offer(Vec::new(), weft_core::model::Protocol::Grpc);
     let mut sender = client(pair.connect().await).await;
     let request = Request::post("http://orders/shop.Orders/Get")
@@ -259,7 +259,7 @@ async fn pseudo_fields_are_as_they_must_be() {
     const PROTOCOL_ERROR: u32 = 1;
     let (listener, address) = app().await;
     wire::serve(listener, answer);
-    let pair = Pair::new(address);
+    let pair = Pair::of_http(address);
     let get = wire::GET;
     let with = |more: &[(&'static str, &'static str)]| [&get[..], more].concat();
     let malformed = Err(PROTOCOL_ERROR);
@@ -302,7 +302,7 @@ async fn pseudo_fields_are_as_they_must_be() {
 async fn heads_that_are_too_large_are_refused() {
     let (listener, address) = app().await;
     wire::serve(listener, answer);
-    let pair = Pair::new(address);
+    let pair = Pair::of_http(address);
     let mut sender = wire::client(pair.connect().await).await;
     let large = |count: usize, length: usize| {
         let mut request = wire::request("GET", "/");
@@ -384,7 +384,7 @@ async fn a_span_ends_with_its_stream_and_says_how_the_call_ended() {
             HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static("14"))]);
         stream.send_trailers(trailers).unwrap();
     });
-    let mut pair = Pair::new(address);
+    let mut pair = Pair::of_http(address);
     let mut sender = wire::client(pair.connect().await).await;
     let (response, mut stream) = sender.send_request(wire::call(), false).unwrap();
     let mut body = timeout(PATIENCE, response).await.unwrap().unwrap().into_body();

@@ -308,7 +308,7 @@ async fn what_nobody_took_is_sent_again_whatever_it_is() {
         for plain in [false, true] {
             let (listener, address) = app().await;
             let served = leaving(listener, farewell);
-            let pair = if plain { Pair::without_callee(address) } else { Pair::new(address) };
+            let pair = if plain { Pair::without_callee(address) } else { Pair::of_http(address) };
             let mut sender = wire::client(pair.connect().await).await;
             let body = vec![b'b'; 40_000];
             let (head, bytes, _) = wire::ask(&mut sender, wire::request("POST", "/"), &body).await;
@@ -345,7 +345,7 @@ async fn streams_that_a_closing_connection_took_run_on() {
             });
         }
     });
-    let pair = Pair::new(address);
+    let pair = Pair::of_http(address);
     let mut sender = wire::client(pair.connect().await).await;
     let (first, mut stream) = sender.send_request(wire::request("POST", "/"), false).unwrap();
     timeout(PATIENCE, told.recv()).await.unwrap().unwrap();
@@ -379,7 +379,7 @@ async fn an_app_is_asked_no_more_at_once_than_it_takes_and_nothing_is_lost() {
                 respond.send_response(Response::new(()), false).unwrap().send_data(bytes, true).unwrap();
             }
         });
-        let pair = if plain { Pair::without_callee(address) } else { Pair::new(address) };
+        let pair = if plain { Pair::without_callee(address) } else { Pair::of_http(address) };
         let sender = wire::client(pair.connect().await).await;
         let calls = (0..60).map(|number| {
             let mut sender = sender.clone();
@@ -428,7 +428,7 @@ async fn we_leave_when_what_is_under_way_has_ended() {
         let (bytes, _) = wire::read(&mut request.into_body()).await.unwrap();
         stream.send_data(bytes, true).unwrap();
     });
-    let pair = Pair::new(address);
+    let pair = Pair::of_http(address);
     let mut wire = Wire::client(pair.connect().await).await;
     wire.send(&wire::post(1)).await;
     wire.expect(wire::DATA, 1).await;
@@ -458,7 +458,7 @@ async fn an_endpoint_that_is_gone_is_passed_over() {
         respond.send_response(Response::new(()), true).unwrap();
     });
     let (_, nobody) = app().await;
-    let mut pair = Pair::new(address);
+    let mut pair = Pair::of_http(address);
     let honest = endpoint(pair.callee.workers.inbound(), address.port());
     let gone =
         weft_core::model::Endpoint { workload: "default/orders-0".parse().unwrap(), ..bare_endpoint(nobody) };

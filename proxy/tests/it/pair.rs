@@ -162,6 +162,12 @@ impl Pair {
         Self::of_protocol(app, Protocol::Detect)
     }
 
+    /// The same, where HTTP is spoken. A client that is slow to begin has the server asked whether it speaks first, otherwise, on a
+    /// connection that comes to nothing: on a busy machine an app's first is not always the one with the request.
+    pub(crate) fn of_http(app: SocketAddr) -> Self {
+        Self::of_protocol(app, Protocol::Http)
+    }
+
     /// The same, where the service's port is declared to speak `protocol`.
     pub(crate) fn of_protocol(app: SocketAddr, protocol: Protocol) -> Self {
         Self::that(Conduct::default(), app, protocol)
