@@ -2,7 +2,6 @@
 //! with other workers but snapshots, credentials and counters.
 
 mod conduct;
-mod pace;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -36,7 +35,6 @@ use crate::{inbound, outbound};
 pub use crate::leaving::Leaving;
 pub use crate::outbound::Explicit;
 pub use conduct::Conduct;
-use pace::Pace;
 
 /// How long no connection is taken after the machine had no room for one.
 const NO_ROOM: Duration = Duration::from_millis(50);
@@ -125,8 +123,6 @@ pub fn start(
         let thread = std::thread::Builder::new().name(format!("worker-{number}"));
         let mut runtime = Builder::new_current_thread();
         runtime.enable_all();
-        let pace = Pace::new();
-        runtime.on_thread_park(move || pace.rest());
         let run = move || {
             let served = runtime
                 .build_local(LocalOptions::default())
