@@ -4,6 +4,8 @@
 //! The control plane is the program of a release build, a process by itself, so that its memory and CPU are its own; the
 //! sidecars share the machine with it.
 
+#[path = "../control_plane.rs"]
+mod control_plane;
 mod fleet;
 mod plane;
 mod sidecar;
@@ -136,7 +138,7 @@ async fn cold_start(plane: &Plane, fleet: &mut Fleet, report: &mut Report) -> an
 
 /// Changes an endpoint that everybody calls again and again; how long it took each time until the last had acked it.
 async fn probe(plane: &Plane, fleet: &mut Fleet, probes: usize) -> anyhow::Result<Vec<Duration>> {
-    let (cpu, own) = (plane.cpu()?, plane::cpu(std::process::id())?);
+    let (cpu, own) = (plane.cpu()?, control_plane::cpu(std::process::id())?);
     let mut spread = Vec::new();
     let mut due = tokio::time::interval(PROBE_EVERY);
     for _ in 0..probes {
@@ -145,7 +147,7 @@ async fn probe(plane: &Plane, fleet: &mut Fleet, probes: usize) -> anyhow::Resul
     }
     let probes = u32::try_from(probes)?.max(1);
     let each = plane.cpu()?.saturating_sub(cpu) / probes;
-    let own = plane::cpu(std::process::id())?.saturating_sub(own) / probes;
+    let own = control_plane::cpu(std::process::id())?.saturating_sub(own) / probes;
     writeln!(
         io::stderr(),
         "a change and its half second cost the control plane {each:?} of CPU, the sidecars {own:?}"

@@ -24,12 +24,8 @@ use weft_proto::v1;
 use weft_proto::v1::admin_client::AdminClient;
 use weft_runtime::task;
 
+use crate::control_plane::{self, PATIENCE, cpu};
 use crate::wire::{Counters, Security, connect};
-
-/// For a program to start, or to end.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// The kernel's unit of CPU time in `/proc`, by its ABI.
-const TICK: Duration = Duration::from_millis(10);
 
 /// A control plane, with its data in a folder of its own.
 pub(crate) struct Plane {
@@ -127,37 +123,11 @@ async fn run(
     grpc: SocketAddr,
 ) -> anyhow::Result<(Child, SocketAddr, SocketAddr)> {
     let any = "127.0.0.1:0";
-    let mut child = Command::new(program)
-        .args(["--log-format", "json", "--http-addr", any, "--otlp-addr", any])
-        .args(["--grpc-addr", &grpc.to_string(), "--data-dir"])
-        .arg(data)
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .with_context(|| format!("cannot start {}", program.display()))?;
-    let mut lines = BufReader::new(child.stderr.take().context("no stderr")?).lines();
-    let started = async {
-        while let Some(line) = lines.next_line().await? {
-            let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-            let address = |field: &str| line.get(field)?.as_str()?.parse::<SocketAddr>().ok();
-            if let (Some(grpc), Some(http)) = (address("grpc"), address("http")) {
-                return Ok((grpc, http));
-            }
-        }
-        anyhow::bail!("{} ended at once", program.display())
-    };
-    let (grpc, http) = timeout(PATIENCE, started).await.context("no start in time")??;
-    // What it has to say besides is said to nobody, but must be read.
-    task::spawn("log", async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    let mut command = Command::new(program);
+    command.args(["--http-addr", any, "--otlp-addr", any, "--grpc-addr", &grpc.to_string()]);
+    command.arg("--data-dir").arg(data);
+    let (child, [grpc, http]) = control_plane::start(command, ["grpc", "http"]).await?;
     Ok((child, grpc, http))
-}
-
-/// The CPU time that a process has used.
-pub(crate) fn cpu(pid: u32) -> anyhow::Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    let ticks: u32 = fields.skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum();
-    Ok(TICK * ticks)
 }
 
 fn status(pid: u32, field: &str) -> anyhow::Result<u64> {

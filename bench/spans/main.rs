@@ -3,11 +3,12 @@
 //! The control plane is the program of a release build, held on the first core by `taskset`; whoever sends has the others. What is counted is
 //! its whole work: gRPC, decoding, what is known of traces, the index, the disk.
 
-use std::fs;
+#[path = "../control_plane.rs"]
+mod control_plane;
+
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -18,9 +19,8 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Valu
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{Instant, interval};
 use tonic::transport::Channel;
 use weft_runtime::task;
 
@@ -34,9 +34,6 @@ const ATTRIBUTES: usize = 18;
 const AT_ONCE: usize = 8;
 /// When all of them began, in nanoseconds: their own clocks do not matter.
 const BEGIN: u64 = 1_700_000_000_000_000_000;
-const PATIENCE: Duration = Duration::from_secs(20);
-/// The kernel's unit of CPU time in `/proc`, by its ABI.
-const TICK: Duration = Duration::from_millis(10);
 
 /// Sends spans to a control plane on one core, and says what they cost it.
 #[derive(Debug, Parser)]
@@ -147,32 +144,10 @@ impl Plane {
         let data = TempDir::new()?;
         let program = arguments.bin.join("weft-control-plane");
         let any = "127.0.0.1:0";
-        let mut child = Command::new("taskset")
-            .args(["-c", "0"])
-            .arg(&program)
-            .args(["--grpc-addr", any, "--http-addr", any, "--otlp-addr", any, "--log-format", "json"])
-            .arg("--data-dir")
-            .arg(data.path())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
-        let mut lines = BufReader::new(child.stderr.take().context("no stderr")?).lines();
-        let started = async {
-            while let Some(line) = lines.next_line().await? {
-                let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-                let address = |name: &str| {
-                    let found = line.pointer(&format!("/fields/{name}")).or_else(|| line.get(name));
-                    found.and_then(|found| found.as_str()).and_then(|text| text.parse().ok())
-                };
-                if let (Some(otlp), Some(http)) = (address("otlp"), address("http")) {
-                    return Ok((otlp, http));
-                }
-            }
-            anyhow::bail!("{} ended at once", program.display())
-        };
-        let (otlp, http) = timeout(PATIENCE, started).await.context("no start in time")??;
-        task::spawn("log", async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let mut command = Command::new("taskset");
+        command.args(["-c", "0"]).arg(&program).arg("--data-dir").arg(data.path());
+        command.args(["--grpc-addr", any, "--http-addr", any, "--otlp-addr", any]);
+        let (child, [otlp, http]) = control_plane::start(command, ["otlp", "http"]).await?;
         Ok(Self { child, otlp, http, _data: data })
     }
 
@@ -182,13 +157,7 @@ impl Plane {
 
     /// The CPU time that it has used. `taskset` becomes the program that it starts.
     fn cpu(&self) -> anyhow::Result<Duration> {
-        let pid = self.child.id().context("the control plane has ended")?;
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        let (_, fields) = stat.rsplit_once(')').context("not a stat")?;
-        // Of all fields the 14th and 15th, in the user's time and the kernel's.
-        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u32>);
-        let ticks: Vec<u32> = ticks.collect::<Result<_, _>>()?;
-        Ok(TICK * ticks.iter().sum::<u32>())
+        control_plane::cpu(self.child.id().context("the control plane has ended")?)
     }
 
     /// The spans that were stored, and those that did not get to the disk, by its metrics.

@@ -70,13 +70,7 @@ async fn who_looks_sees_what_passes_and_takes_the_filter_along() {
     assert_eq!(taps.len(), 1);
     assert_eq!((taps[0].service.as_str(), taps[0].strangers), ("default/orders", false));
     assert_eq!((taps[0].status_from, taps[0].status_to), (500, 600));
-    let event = v1::TapEvent {
-        taps: vec![taps[0].id],
-        service: "default/orders".into(),
-        path: "/a".into(),
-        ..Default::default()
-    };
-    web.send(Message::TapEvents(v1::TapEvents { events: vec![event], left_out: 0 })).await;
+    web.tapped(taps[0].id, "/a").await;
     let first = seen.message().await.unwrap().unwrap();
     assert_eq!(first.workload, "default/web");
     let event = first.event.unwrap();

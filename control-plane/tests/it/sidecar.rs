@@ -84,6 +84,17 @@ impl Sidecar {
         self.sender.send(v1::SidecarMessage { message: Some(message) }).await.unwrap();
     }
 
+    /// Tells of a request to `orders` that a tap asked for.
+    pub(crate) async fn tapped(&self, tap: u64, path: &str) {
+        let event = v1::TapEvent {
+            taps: vec![tap],
+            service: "default/orders".into(),
+            path: path.into(),
+            ..Default::default()
+        };
+        self.send(Message::TapEvents(v1::TapEvents { events: vec![event], left_out: 0 })).await;
+    }
+
     pub(crate) async fn subscribe(&self, kind: Kind, text: &str) {
         let change = v1::Subscribe { add: vec![name(kind, text)], remove: Vec::new() };
         self.send(Message::Subscribe(change)).await;

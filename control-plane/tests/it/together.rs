@@ -168,13 +168,7 @@ async fn tap(admin: &mut Admin, web: &mut Sidecar) {
     let mut seen =
         admin.tap(v1::TapRequest { service: "orders".into(), ..Default::default() }).await.unwrap();
     let Told::Taps(v1::Taps { taps }) = web.message().await.unwrap() else { panic!("no taps") };
-    let event = v1::TapEvent {
-        taps: vec![taps[0].id],
-        service: "default/orders".into(),
-        path: "/a".into(),
-        ..Default::default()
-    };
-    web.send(Message::TapEvents(v1::TapEvents { events: vec![event], left_out: 0 })).await;
+    web.tapped(taps[0].id, "/a").await;
     let first = seen.message().await.unwrap().unwrap();
     assert_eq!((first.workload.as_str(), first.missing.as_str()), ("default/web", ""));
     assert_eq!(first.event.unwrap().path, "/a");

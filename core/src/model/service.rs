@@ -100,6 +100,11 @@ impl Service {
 impl Endpoint {
     /// Whether another is reached as this one is, and may be taken for it.
     pub fn is_same_place(&self, other: &Self) -> bool {
+        self.place() == other.place()
+    }
+
+    /// Everything but how its app is and what it fits, which change while it stays.
+    fn place(&self) -> impl PartialEq {
         let Self {
             workload,
             addresses,
@@ -112,20 +117,7 @@ impl Endpoint {
             healthy: _,
             fits: _,
         } = self;
-        let own = (workload, addresses, identity, inbound_port, zone, node, weight, ports);
-        let Self {
-            workload,
-            addresses,
-            identity,
-            inbound_port,
-            zone,
-            node,
-            weight,
-            ports,
-            healthy: _,
-            fits: _,
-        } = other;
-        own == (workload, addresses, identity, inbound_port, zone, node, weight, ports)
+        (workload, addresses, identity, inbound_port, zone, node, weight, ports)
     }
 
     /// Where it is.

@@ -70,6 +70,28 @@ impl Member {
     }
 }
 
+/// Two of them, each with a sidecar that the other one has heard of.
+struct Both {
+    one: Member,
+    two: Member,
+    _sidecars: [registry::Lease; 2],
+}
+
+impl Both {
+    async fn join(double: &Double) -> Self {
+        let (one, two) = (Member::join(double, "one").await, Member::join(double, "two").await);
+        let both = Self { _sidecars: [one.register("orders"), two.register("web")], one, two };
+        eventually("both know all", || both.know_all()).await;
+        both
+    }
+
+    fn know_all(&self) -> bool {
+        let Self { one, two, .. } = self;
+        let is_known = |at: &Member| at.knows("orders") && at.knows("web");
+        one.sees("two") && two.sees("one") && is_known(one) && is_known(two)
+    }
+}
+
 async fn followers(double: &Double, here: &InCluster, folder: &TempDir) -> Followers {
     let store = Store::open_in_cluster(double.client(), &Custody::Clear).await.unwrap();
     let domain: weft_core::model::TrustDomain = "mesh.local".parse().unwrap();
@@ -119,18 +141,12 @@ async fn looked_for_the_lost(double: &Double, times: usize) {
 #[tokio::test]
 async fn an_api_server_that_is_away_takes_nobody_along_and_who_dies_then_is_found_lost() {
     let double = Double::start(&[SECRETS_PATH, LEASES_PATH]).await;
-    let (one, two) = (Member::join(&double, "one").await, Member::join(&double, "two").await);
-    let (_orders, _web) = (one.register("orders"), two.register("web"));
-    let all_is_known = || {
-        one.sees("two")
-            && two.sees("one")
-            && [&one, &two].iter().all(|at| at.knows("orders") && at.knows("web"))
-    };
-    eventually("both know all", all_is_known).await;
+    let both = Both::join(&double).await;
+    let Both { one, two, .. } = &both;
 
     double.go_away(true);
     double.turned_away(IN_VAIN).await;
-    assert!(all_is_known(), "nobody is lost because nobody can be heard");
+    assert!(both.know_all(), "nobody is lost because nobody can be heard");
     eventually("nobody leads", || !one.here.leadership().holds() && !two.here.leadership().holds()).await;
     // All is listed anew.
     double.compact();
@@ -138,12 +154,13 @@ async fn an_api_server_that_is_away_takes_nobody_along_and_who_dies_then_is_foun
     double.go_away(false);
     // As often as it takes to be lost, and once more.
     looked_for_the_lost(&double, 6).await;
-    assert!(all_is_known(), "nor for what was not heard meanwhile");
+    assert!(both.know_all(), "nor for what was not heard meanwhile");
     let leases = ["one", "two"].map(|id| double.object(LEASES_PATH, "weft", id).is_some());
     assert_eq!(leases, [true, true]);
 
     // Who dies while it is away is missed by those who come back.
     double.go_away(true);
+    let Both { one, two, _sidecars } = both;
     two.die();
     double.turned_away(IN_VAIN).await;
     assert!(one.sees("two") && one.knows("web"));
@@ -159,14 +176,8 @@ async fn an_api_server_that_is_away_takes_nobody_along_and_who_dies_then_is_foun
 #[tokio::test]
 async fn ten_minutes_without_the_api_server_take_nobody_along() {
     let double = Double::start(&[SECRETS_PATH, LEASES_PATH]).await;
-    let (one, two) = (Member::join(&double, "one").await, Member::join(&double, "two").await);
-    let (_orders, _web) = (one.register("orders"), two.register("web"));
-    let all_is_known = || {
-        one.sees("two")
-            && two.sees("one")
-            && [&one, &two].iter().all(|at| at.knows("orders") && at.knows("web"))
-    };
-    eventually("both know all", all_is_known).await;
+    let both = Both::join(&double).await;
+    let Both { one, two, .. } = &both;
     let issue = async |at: &Member| {
         let key = weft_certs::KeyPair::generate().unwrap();
         let claimant = Claimant {
@@ -178,7 +189,7 @@ async fn ten_minutes_without_the_api_server_take_nobody_along() {
         let request = weft_certs::request(&key).unwrap();
         at.followers.ca.issue(claimant, &"web".parse().unwrap(), &request, SystemTime::now()).await
     };
-    let serial = issue(&one).await.unwrap().serial;
+    let serial = issue(one).await.unwrap().serial;
 
     double.go_away(true);
     tokio::time::pause();
@@ -187,10 +198,10 @@ async fn ten_minutes_without_the_api_server_take_nobody_along() {
     let (leads, now) = (one.here.leadership(), SystemTime::now() + later);
     assert!(!leads.holds() && !two.here.leadership().holds(), "nobody leads");
     one.followers.ca.maintain(&leads, now, now).await.unwrap();
-    assert!(all_is_known(), "nobody is lost");
+    assert!(both.know_all(), "nobody is lost");
     assert!(one.followers.ca.certificate(&serial).is_some(), "nor what was signed");
     // A renewal has to wait: a certificate that is not written down nobody could revoke.
-    let refused = chain(&issue(&two).await.unwrap_err());
+    let refused = chain(&issue(two).await.unwrap_err());
     assert!(refused.contains("cannot keep a certificate"), "{refused}");
     tokio::time::resume();
 
@@ -198,8 +209,9 @@ async fn ten_minutes_without_the_api_server_take_nobody_along() {
     double.requests();
     double.go_away(false);
     looked_for_the_lost(&double, 6).await;
-    assert!(all_is_known(), "nor afterwards");
-    issue(&two).await.unwrap();
+    assert!(both.know_all(), "nor afterwards");
+    issue(two).await.unwrap();
+    let Both { one, two, _sidecars } = both;
     one.die();
     two.die();
 }
